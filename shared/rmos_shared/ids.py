@@ -1,0 +1,77 @@
+"""Run, job and advisory ids: how they are made, what they tell, and which may touch a path."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import UTC, datetime, timedelta
+
+from rmos_shared.canonical import canonical_sha256
+
+#: Contract section 2; older runs carry such ids. ``_advisory_`` is refused besides, because a file
+#: name holding it is read as a link (contract section 3).
+SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}", re.ASCII)
+UUID7 = re.compile(r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}", re.ASCII)
+#: A job's own id, or that of the job which follows it (see ``explain_job_id``).
+JOB_ID = re.compile(r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}(\.explain)?", re.ASCII)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_MILLISECOND = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last that datetime holds
+
+
+def new_uuid7(at: datetime | None = None) -> str:
+    """Return a new UUIDv7 (RFC 9562) as 32 lower-case hex digits.
+
+    ``at`` is its time (aware; now if omitted), kept to the millisecond. ``uuid.uuid7`` exists only from
+    Python 3.14 on and takes no time.
+    """
+    moment = datetime.now(UTC) if at is None else at
+    milliseconds = (moment - _EPOCH) // timedelta(milliseconds=1)
+    noise = int.from_bytes(os.urandom(10))
+    value = milliseconds << 80 | 0x7 << 76 | (noise >> 68) << 64 | 0b10 << 62 | noise & (1 << 62) - 1
+    return f"{value:032x}"
+
+
+def uuid7_time(identifier: str) -> datetime | None:
+    """Return the UTC time inside a UUIDv7, to the millisecond; None for any other id."""
+    if not UUID7.fullmatch(identifier):
+        return None
+    milliseconds = int(identifier[:12], 16)
+    if milliseconds > _LAST_MILLISECOND:
+        return None
+    return _EPOCH + timedelta(milliseconds=milliseconds)
+
+
+def is_safe_id(identifier: str) -> bool:
+    """Say whether a run or advisory id may become part of a path."""
+    return SAFE_ID.fullmatch(identifier) is not None and "_advisory_" not in identifier
+
+
+def explain_job_id(create_job_id: str) -> str:
+    """Return the id of the explanation job that follows a create-run job.
+
+    It is derived, so that the producer knows it before the worker accepts it.
+    """
+    return f"{create_job_id}.explain"
+
+
+def create_job_id(job_id: str) -> str | None:
+    """Return the id of the create-run job which ``job_id`` follows, or None if it follows none."""
+    head, dot, _ = job_id.partition(".")
+    return head if dot else None
+
+
+def advisory_id(*, run_id: str, engine_id: str, engine_version: str, detail: str, inputs_sha256: str) -> str:
+    """Return the id of an explanation: 32 hex digits, the same for the same inputs for ever.
+
+    The request id is left out on purpose (contract section 5): a retry must not make a second advisory.
+    """
+    return canonical_sha256(
+        {
+            "run_id": run_id,
+            "engine_id": engine_id,
+            "engine_version": engine_version,
+            "detail": detail,
+            "inputs_sha256": inputs_sha256,
+        }
+    )[:32]

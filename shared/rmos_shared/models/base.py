@@ -1,0 +1,144 @@
+"""The base of every model and the field types that several models share."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    StringConstraints,
+    ValidationError,
+)
+
+from rmos_shared.canonical import canonical_json, check_json
+from rmos_shared.errors import InvalidRequest
+from rmos_shared.ids import JOB_ID, is_safe_id
+
+
+class Frozen(BaseModel):
+    """A value: never changed, unknown fields refused (a dropped field is a lost answer)."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+        ser_json_inf_nan="constants",
+    )
+
+    @classmethod
+    def read(cls, obj: object, *, what: str | None = None) -> Self:
+        """Build the model from decoded JSON.
+
+        Raises:
+            InvalidRequest: naming each wrong field, without its value.
+        """
+        try:
+            return cls.model_validate(obj)
+        except ValidationError as error:
+            raise InvalidRequest.of(error, what=what or cls.__name__) from None
+
+    def dump(self) -> dict[str, Any]:
+        """Return the model as JSON-ready types."""
+        return self.model_dump(mode="json")
+
+    def to_bytes(self) -> bytes:
+        """Return the canonical JSON of the model: the bytes that are stored."""
+        return canonical_json(self.dump())
+
+
+def _parse_utc(value: object) -> datetime:
+    if isinstance(value, str):
+        # fromisoformat takes more than RFC 3339 does (week dates, no separator), so ask for its shape.
+        if len(value) < len("2026-01-01T00:00:00") or value[10] not in "Tt ":
+            msg = "not an RFC 3339 time"
+            raise ValueError(msg)
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            msg = "not an RFC 3339 time"
+            raise ValueError(msg) from None
+    if not isinstance(value, datetime):
+        msg = "not a time"
+        raise ValueError(msg)  # noqa: TRY004 - pydantic collects ValueError only
+    if value.utcoffset() is None:
+        msg = "the time has no zone; give UTC, ending in Z"
+        raise ValueError(msg)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        msg = "the time is outside the years 1 to 9999"
+        raise ValueError(msg) from None
+
+
+def format_utc(moment: datetime) -> str:
+    """Return an aware time as RFC 3339 in UTC, ending in ``Z``."""
+    return moment.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
+
+
+def _check_object(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        check_json(value)
+    except InvalidRequest as error:
+        raise ValueError("; ".join(map(str, error.problems))) from None
+    return value
+
+
+def _check_text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        msg = "lone surrogate is not Unicode text"
+        raise ValueError(msg) from None
+    return value
+
+
+def _check_line(value: str) -> str:
+    if not value.strip():
+        msg = "must not be blank"
+        raise ValueError(msg)
+    if not value.isprintable():
+        msg = "must hold printable characters only"
+        raise ValueError(msg)
+    return value
+
+
+def _check_id(value: str) -> str:
+    if not is_safe_id(value):
+        msg = (
+            "must be 1 to 128 letters, digits, '_' or '-', begin with a letter or digit, "
+            "and not hold '_advisory_'"
+        )
+        raise ValueError(msg)
+    return value
+
+
+def _check_job_id(value: str) -> str:
+    if JOB_ID.fullmatch(value) is None:
+        msg = "must be a UUIDv7 of 32 lower-case hex digits"
+        raise ValueError(msg)
+    return value
+
+
+#: RFC 3339 in UTC, ending in Z. Naive times are refused, other offsets converted (contract section 2).
+UtcTime = Annotated[datetime, BeforeValidator(_parse_utc), PlainSerializer(format_utc, return_type=str)]
+#: A JSON object kept verbatim; anything JSON cannot carry exactly is refused with its path.
+JsonObject = Annotated[dict[str, Any], AfterValidator(_check_object)]
+#: Any Unicode text.
+Text = Annotated[str, AfterValidator(_check_text)]
+#: A short, printable, non-blank line: a mode, a tool, a request id.
+Line = Annotated[
+    str, StringConstraints(max_length=256), AfterValidator(_check_text), AfterValidator(_check_line)
+]
+#: A run or advisory id that may become part of a path.
+SafeId = Annotated[str, AfterValidator(_check_id)]
+#: An id of a job in the ledger.
+JobId = Annotated[str, AfterValidator(_check_job_id)]
+#: SHA-256 as 64 lower-case hex digits.
+Sha256 = Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{64}\z")]
