@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import redis
 
@@ -34,3 +42,85 @@ def broker_url(server: EmbeddedServer) -> str:
     with redis.Redis.from_url(server.url) as client:
         client.flushall()
     return server.url
+
+
+class AdvisoryProcess:
+    """The reference advisory store as a real process; its assets and its address outlive a restart."""
+
+    def __init__(self, directory: Path, settings: dict[str, object]) -> None:
+        self.log = directory / "uvicorn.log"
+        self.advisory_dir = directory / "advisories"
+        self.token = settings.get("advisory_token")
+        environment = {"advisory_dir": self.advisory_dir, "inject_switchable": True, **settings}
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("RMOS_")},
+            **{f"RMOS_{name.upper()}": str(value) for name, value in environment.items()},
+        }
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = int(probe.getsockname()[1])
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            if self._process is None or self._process.poll() is not None:
+                # First start, or another process held the port for a moment: found free is not held.
+                self._spawn()
+            with suppress(httpx.TransportError):
+                if httpx.get(f"{self.url}/health", trust_env=False).is_success:
+                    return
+            time.sleep(0.05)
+        self.kill()
+        pytest.fail(f"the advisory store did not start: {self.log.read_text()}")
+
+    def stop(self) -> None:
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def faults(self, **switches: float) -> None:
+        """Replace the faults in force; those not named are off."""
+        headers = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+        answer = httpx.put(f"{self.url}/_faults", json=switches, headers=headers, trust_env=False)
+        answer.raise_for_status()
+
+    def _spawn(self) -> None:
+        program = [sys.executable, "-m", "uvicorn", "--log-level", "warning", "--port", str(self._port)]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*program, "--factory", "rmos_worker.advisory_store.app:create_app"],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(how)
+            try:
+                self._process.wait(timeout=15)
+            finally:
+                self._process.kill()
+                self._process.wait()
+                self._process = None
+
+
+@pytest.fixture
+def advisory_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., AdvisoryProcess]]:
+    """Start advisory stores; keywords are settings, such as ``advisory_token="t"``."""
+    with ExitStack() as running:
+
+        def start(**settings: object) -> AdvisoryProcess:
+            store = AdvisoryProcess(tmp_path_factory.mktemp("advisory"), settings)
+            running.callback(store.kill)
+            store.start()
+            return store
+
+        yield start

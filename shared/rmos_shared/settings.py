@@ -100,6 +100,12 @@ class WorkerSettings(BrokerSettings, StoreSettings):
         2.0, gt=0, le=600, description="First delay of a job put off; doubles each time."
     )
     retry_cap_seconds: float = Field(900.0, gt=0, le=86_400, description="Longest delay of a job put off.")
+    retry_total_seconds: float = Field(
+        21_600.0,
+        gt=0,
+        le=2_592_000,
+        description="Longest time a job may be put off altogether, tries spent or not; then it is dead.",
+    )
     max_starts: int = Field(
         3, ge=1, le=100, description="Starts without a finish after which a job is dead as a crash loop."
     )
@@ -142,3 +148,6 @@ class AdvisoryStoreSettings(_Settings):
     inject_429_rate: float = Field(0.0, ge=0, le=1, description="Share of calls answered with 429.")
     inject_retry_after_seconds: int = Field(1, ge=0, le=3_600, description="Retry-After sent with each 429.")
     inject_drop_rate: float = Field(0.0, ge=0, le=1, description="Share of calls whose connection is cut.")
+    inject_switchable: bool = Field(
+        False, description="Let PUT /_faults change the inject_ switches while the store runs."
+    )

@@ -1,0 +1,64 @@
+"""Celery's settings, the same for whoever publishes, consumes or watches (celery-facts, section 3).
+
+The shortest visibility time-out of any client that sweeps wins, so every process takes these options
+from here, Flower included.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu import Queue
+
+from rmos_shared.settings import BrokerSettings
+from rmos_shared.tasks import DEAD_LETTER_QUEUE, QUEUES
+
+#: Longest run of one task, in seconds, on the prefork pool; the child is killed then.
+HARD_LIMIT_SECONDS = 300
+SOFT_LIMIT_SECONDS = 240
+#: Celery's own redelivery is only a second net below the ledger, so it may be slow; see the facts for why
+#: it must stay above twice the hard limit.
+_VISIBILITY_SECONDS = 3_600
+
+
+def celery_config(settings: BrokerSettings) -> dict[str, Any]:
+    """Return the Celery settings for this broker."""
+    return {
+        "broker_url": settings.broker_url.get_secret_value(),
+        "broker_transport_options": {
+            "visibility_timeout": _VISIBILITY_SECONDS,
+            "unacked_restore_throttle": 2,
+            "socket_timeout": 20,
+            "socket_connect_timeout": 5,
+            "health_check_interval": 25,
+        },
+        "broker_connection_max_retries": None,
+        "broker_connection_retry_on_startup": True,
+        "broker_channel_error_retry": True,
+        "task_queues": [
+            *(Queue(name, routing_key=name) for name in QUEUES),
+            Queue(DEAD_LETTER_QUEUE, routing_key=DEAD_LETTER_QUEUE),
+        ],
+        "task_default_queue": QUEUES[0],
+        "task_create_missing_queues": False,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "result_backend": None,
+        "task_ignore_result": True,
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "task_retry_on_worker_lost": True,
+        "task_track_started": True,
+        "task_time_limit": HARD_LIMIT_SECONDS,
+        "task_soft_time_limit": SOFT_LIMIT_SECONDS,
+        "task_send_sent_event": True,
+        "worker_send_task_events": True,
+        "worker_prefetch_multiplier": 1,
+        "worker_soft_shutdown_timeout": 60.0,
+        "worker_enable_soft_shutdown_on_idle": True,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "timezone": "UTC",
+        "enable_utc": True,
+    }

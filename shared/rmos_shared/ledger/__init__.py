@@ -1,0 +1,1 @@
+"""The job ledger: the truth about every job, in Redis; messages are only doorbells."""

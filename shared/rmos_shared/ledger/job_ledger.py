@@ -1,0 +1,473 @@
+"""The job ledger's operations in Python; what each does is written in ``job_ledger.lua``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from importlib import metadata, resources
+from typing import Any, Literal, Self, cast
+
+import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
+
+from rmos_shared.canonical import sha256_hex
+from rmos_shared.errors import BrokerUnavailable, JobNotFound, TransitionRefused
+from rmos_shared.ids import new_uuid7
+from rmos_shared.ledger.redis_errors import broker_errors
+from rmos_shared.models.job import Failure, Job, JobRecord, JobState, LedgerStats, RawLetter
+from rmos_shared.settings import BrokerSettings
+from rmos_shared.tasks import DEAD_LETTER_QUEUE, QUEUES, TASKS
+
+CODE_VERSION = metadata.version("rmos-runs")
+#: Claims of one job, over all its tries, after which losing it again counts as a crash loop.
+MAX_CLAIMS = 50
+_SCRIPT = resources.files(__package__).joinpath("job_ledger.lua").read_text()
+
+
+class Acceptance(StrEnum):
+    """How the acceptance of one job ended."""
+
+    NEW = "new"
+    #: The same job was accepted before: a success.
+    REPEAT = "repeat"
+    #: Its id is taken by a job with another payload.
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One job that this worker now holds."""
+
+    job_id: str
+    task: str
+    payload: bytes
+    run_id: str
+    request_id: str | None
+    #: Times it was put off before.
+    tries: int
+    #: Starts without a finish, this one included.
+    starts: int
+    #: Seconds since it was first put off (since its last replay), by the server's clock.
+    waiting_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What proves that a worker holds a job: the worker instance and the claim it made."""
+
+    worker: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """The answer to one claim."""
+
+    lease: Lease
+    claimed: tuple[Claim, ...]
+    #: Ids that were not claimed, with the state that forbids it (``unknown``: no such record).
+    refused: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """One job that is done, what it came to, and the jobs to accept in the same step."""
+
+    job_id: str
+    result: dict[str, Any]
+    following: tuple[Job, ...] = ()
+
+
+class JobLedger:
+    """The truth about every job.
+
+    Each method is one atomic step on the server and may be repeated safely, so a step whose answer was
+    lost is simply made again. All of them raise ``BrokerUnavailable`` when the server cannot be reached
+    within its time-out. Thread safe, as the redis client is.
+    """
+
+    def __init__(self, client: redis.Redis, *, prefix: str = "rmos:") -> None:
+        """Use ``client``, which must not decode responses."""
+        self._client = client
+        self._prefix = prefix
+        self._script = client.register_script(_SCRIPT)
+
+    @classmethod
+    def connect(cls, settings: BrokerSettings) -> Self:
+        """Return a ledger on the broker; connects when first used."""
+        client = redis.Redis.from_url(
+            settings.broker_url.get_secret_value(),
+            # Two tries share the time-out, so that a caller has its answer within it.
+            socket_timeout=settings.broker_timeout_seconds / 2,
+            socket_connect_timeout=settings.broker_timeout_seconds / 2,
+            retry=Retry(ConstantBackoff(0.05), 1),
+            health_check_interval=25,
+        )
+        return cls(client)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    @property
+    def client(self) -> redis.Redis:
+        """The connection, for those who keep their own keys beside the ledger's."""
+        return self._client
+
+    # -- accepting --------------------------------------------------------------------------------
+
+    def accept(self, jobs: Sequence[Job]) -> list[Acceptance]:
+        """Write the jobs down, all in one step; from then on none of them can be lost.
+
+        A job accepted before with the same payload is a repeat, not a second job.
+        """
+        args: list[Any] = [len(jobs)]
+        for job in jobs:
+            args += _job_args(job)
+        return [Acceptance(outcome.decode()) for outcome in self._run("accept", *args)]
+
+    def wait_for_aof(self, timeout_seconds: float) -> None:
+        """Return once the server's append-only file holds all that this connection wrote.
+
+        Raises:
+            BrokerUnavailable: it does not within the time, or the server keeps no such file.
+        """
+        with broker_errors():
+            try:
+                local, _ = self._client.waitaof(1, 0, _ms(timeout_seconds))
+            except redis.ResponseError as error:
+                msg = "the broker keeps no append-only file; turn it on (appendonly yes)"
+                raise BrokerUnavailable(msg) from error
+        if local < 1:
+            msg = (
+                "the broker's append-only file did not reach its disk in time; repeat the call: that is safe"
+            )
+            raise BrokerUnavailable(msg)
+
+    # -- working ----------------------------------------------------------------------------------
+
+    def claim(self, job_ids: Sequence[str], lease: Lease, *, lease_seconds: float) -> Claims:
+        """Take the jobs for this worker, those that are free; the others are named with their state."""
+        answers = self._run("claim", lease.worker, lease.token, _ms(lease_seconds), len(job_ids), *job_ids)
+        claimed, refused = [], {}
+        for job_id, answer in zip(job_ids, answers, strict=True):
+            if answer[0] != b"claimed":
+                refused[job_id] = answer[0].decode()
+                continue
+            task, payload, run_id, request_id, tries, starts, waiting_ms = answer[1:]
+            claimed.append(
+                Claim(
+                    job_id=job_id,
+                    task=task.decode(),
+                    payload=payload,
+                    run_id=run_id.decode(),
+                    request_id=request_id.decode() or None,
+                    tries=int(tries),
+                    starts=int(starts),
+                    waiting_seconds=int(waiting_ms) / 1000,
+                )
+            )
+        return Claims(lease, tuple(claimed), refused)
+
+    def finish(self, finishes: Sequence[Finish], lease: Lease, *, ttl_seconds: int) -> dict[str, str]:
+        """Mark the jobs done and accept those that follow, in one step.
+
+        Returns the state of each job afterwards: ``done``, or what forbids it (the lease has passed on;
+        the new holder will finish it, and effects are idempotent, so there is nothing to mend).
+        """
+        args: list[Any] = [lease.worker, lease.token, ttl_seconds, len(finishes)]
+        for finish in finishes:
+            args += [finish.job_id, json.dumps(finish.result), len(finish.following)]
+            for job in finish.following:
+                args += _job_args(job)
+        answers = self._run("finish", *args)
+        return {finish.job_id: answer.decode() for finish, answer in zip(finishes, answers, strict=True)}
+
+    def wait(
+        self, job_id: str, lease: Lease, *, delay_seconds: float, spends_try: bool, failure: Failure
+    ) -> str:
+        """Put the job off; it is rung for again when due. Returns its state afterwards."""
+        answer = self._run(
+            "wait", lease.worker, lease.token, job_id, _ms(delay_seconds), int(spends_try), failure.to_bytes()
+        )
+        return cast("bytes", answer).decode()
+
+    def bury(self, job_id: str, lease: Lease, *, failure: Failure) -> str:
+        """Put the job among the dead letters. Returns its state afterwards."""
+        answer = self._run("bury", lease.worker, lease.token, job_id, failure.to_bytes(), CODE_VERSION)
+        return cast("bytes", answer).decode()
+
+    def beat(
+        self, worker: str, working: Sequence[str], *, lease_seconds: float, stale_seconds: float
+    ) -> list[str]:
+        """Say that ``worker`` lives and which jobs it is working on.
+
+        Returns the ids to ring for: jobs leased to it that it does not know of (an answer was lost).
+        """
+        return self._ids(
+            "beat",
+            worker,
+            _ms(lease_seconds),
+            _ms(stale_seconds),
+            MAX_CLAIMS,
+            CODE_VERSION,
+            len(working),
+            *working,
+        )
+
+    def retire(self, worker: str, *, max_starts: int) -> list[str]:
+        """End the leases of ``worker`` at once. Returns the ids to ring for."""
+        return self._ids("retire", worker, max_starts, CODE_VERSION)
+
+    def reconcile(self, *, batch: int, grace_seconds: float, max_starts: int) -> list[str]:
+        """Bring every job that nobody would come for back to a queue.
+
+        Those are the jobs of silent workers, the ones due, and those whose bell was lost; at most
+        ``batch`` of each kind a call. Returns the ids to ring for.
+        """
+        return self._ids(
+            "reconcile", batch, _ms(grace_seconds), max_starts, CODE_VERSION, len(QUEUES), *QUEUES
+        )
+
+    def try_lock(self, name: str, holder: str, *, seconds: float) -> bool:
+        """Take or renew a named lock; only one holder has it until it lapses."""
+        key = f"{self._prefix}lock:{name}"
+        with broker_errors():
+            if self._client.set(key, holder, nx=True, px=_ms(seconds)):
+                return True
+            if self._client.get(key) != holder.encode():
+                return False
+            # Renewing what may just have lapsed can at worst let two holders in: every step is atomic anyway.
+            return bool(self._client.pexpire(key, _ms(seconds)))
+
+    # -- dead letters -----------------------------------------------------------------------------
+
+    def replay(self, letter_id: str, *, by: str, why: str) -> str | None:
+        """Give a dead job a fresh start, or put a raw message back on its queue, verbatim.
+
+        Returns the job's id, which must be rung for, or None for a raw message.
+
+        Raises:
+            JobNotFound: neither a job nor a raw letter has this id.
+            TransitionRefused: it is not dead.
+        """
+        state = cast("bytes", self._run("replay", letter_id, by, why)).decode()
+        if state == "replayed":
+            return letter_id
+        if state == "unknown":
+            self._settle_raw(letter_id, "replayed", by, why)
+            return None
+        raise TransitionRefused(f"job {letter_id} is {state}, not dead; only dead letters can be replayed")
+
+    def discard(self, letter_id: str, *, by: str, why: str) -> None:
+        """Give a dead letter up for good; its record stays, with who did it and why.
+
+        Raises:
+            JobNotFound: neither a job nor a raw letter has this id.
+            TransitionRefused: it is not dead.
+        """
+        state = cast("bytes", self._run("discard", letter_id, by, why)).decode()
+        if state == "unknown":
+            self._settle_raw(letter_id, "discarded", by, why)
+        elif state != "discarded":
+            raise TransitionRefused(
+                f"job {letter_id} is {state}, not dead; only dead letters can be discarded"
+            )
+
+    def _settle_raw(self, raw_id: str, what: Literal["replayed", "discarded"], by: str, why: str) -> None:
+        state = cast("bytes", self._run("settle_raw", raw_id, what, by, why)).decode()
+        if state == "unknown":
+            raise JobNotFound(raw_id)
+        if state != what:
+            raise TransitionRefused(f"raw letter {raw_id} is {state} already")
+
+    def keep_raw(self, item: bytes, *, queue: str, reason: str, detail: str) -> str:
+        """Keep a message that is no job of ours, verbatim. Returns its id in the dead letters."""
+        raw_id = new_uuid7()
+        self._run("keep_raw", raw_id, item, queue, reason, detail, sha256_hex(item))
+        return raw_id
+
+    def dead(self, *, limit: int = 1_000) -> list[JobRecord]:
+        """Return up to ``limit`` dead jobs, oldest first."""
+        ids = self._members("dead", limit)
+        return [record for job_id in ids if (record := self.find(job_id)) is not None]
+
+    def raw_letters(self, *, limit: int = 1_000) -> list[RawLetter]:
+        """Return up to ``limit`` raw letters, oldest first, without their bytes."""
+        return [letter for raw_id in self._members("raw", limit) if (letter := self.find_raw(raw_id))]
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def get(self, job_id: str) -> JobRecord:
+        """Return a job's record.
+
+        Raises:
+            JobNotFound: no job of this id was accepted, or it is done and its record has expired.
+        """
+        record = self.find(job_id)
+        if record is None:
+            raise JobNotFound(job_id)
+        return record
+
+    def find(self, job_id: str) -> JobRecord | None:
+        """Return a job's record, or None."""
+        with broker_errors():
+            told = self._client.hgetall(f"{self._prefix}job:{job_id}")
+        return _record(job_id, _text(cast("dict[bytes, bytes]", told))) if told else None
+
+    def payload(self, job_id: str) -> bytes | None:
+        """Return the payload of a job that is not done, for an operator's eyes only."""
+        with broker_errors():
+            return cast("bytes | None", self._client.hget(f"{self._prefix}job:{job_id}", "payload"))
+
+    def find_raw(self, raw_id: str) -> RawLetter | None:
+        """Return a raw letter without its bytes, or None."""
+        fields = ("queue", "reason", "detail", "kept_at", "size", "sha256", "state", "history")
+        with broker_errors():
+            told = cast("list[bytes | None]", self._client.hmget(f"{self._prefix}raw:{raw_id}", fields))
+        if told[0] is None:
+            return None
+        text = {name: value.decode() for name, value in zip(fields, told, strict=True) if value is not None}
+        return RawLetter.read(
+            {
+                "raw_id": raw_id,
+                "queue": text["queue"],
+                "reason": text["reason"],
+                "detail": text["detail"],
+                "kept_at_utc": _time(text["kept_at"]),
+                "size_bytes": int(text["size"]),
+                "sha256": text["sha256"],
+                "state": text["state"],
+                "history": json.loads(text.get("history", "[]")),
+            }
+        )
+
+    def raw_item(self, raw_id: str) -> bytes | None:
+        """Return the bytes of a raw letter, verbatim, or None."""
+        with broker_errors():
+            return cast("bytes | None", self._client.hget(f"{self._prefix}raw:{raw_id}", "item"))
+
+    def explanation_job(self, run_id: str) -> JobRecord | None:
+        """Return the latest explanation job of a run that is not done or discarded, or None."""
+        return self.job_about("explain", run_id)
+
+    def job_about(self, topic: str, run_id: str) -> JobRecord | None:
+        """Return the latest job on ``topic`` (see ``TaskSpec``) and run that is not done, or None."""
+        with broker_errors():
+            job_id = self._client.hget(f"{self._prefix}subjects", f"{topic}:{run_id}")
+        return None if job_id is None else self.find(cast("bytes", job_id).decode())
+
+    def jobs(self, state: JobState | None = None, *, limit: int = 100) -> Iterator[JobRecord]:
+        """Yield up to ``limit`` jobs, of one state or of any; done ones only while their record lives."""
+        with broker_errors():
+            for key in self._client.scan_iter(match=f"{self._prefix}job:*", count=1_000):
+                if limit <= 0:
+                    return
+                record = self.find(cast("bytes", key).decode().removeprefix(f"{self._prefix}job:"))
+                if record is not None and state in {None, record.state}:
+                    limit -= 1
+                    yield record
+
+    def known(self, job_ids: Sequence[str], *, queue: str) -> bool:
+        """Say whether every id is a job of this queue."""
+        with broker_errors(), self._client.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.hget(f"{self._prefix}job:{job_id}", "queue")
+            return all(found == queue.encode() for found in pipe.execute())
+
+    def destinations(self, job_ids: Sequence[str]) -> list[tuple[str, str]]:
+        """Return (task name, job id) of each job that exists: what a doorbell needs."""
+        with broker_errors(), self._client.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.hget(f"{self._prefix}job:{job_id}", "task")
+            tasks = cast("list[bytes | None]", pipe.execute())
+        return [(task.decode(), job_id) for task, job_id in zip(tasks, job_ids, strict=True) if task]
+
+    def stats(self) -> LedgerStats:
+        """Return the ledger's figures, all of one moment."""
+        told = [int(value) for value in self._run("stats", len(QUEUES), *QUEUES)]
+        return LedgerStats(
+            accepted=told[0],
+            done=told[1],
+            dead=told[2],
+            discarded=told[3],
+            waiting=told[4],
+            running=told[5],
+            ringing=told[6],
+            raw=told[7],
+            queues=dict(zip((DEAD_LETTER_QUEUE, *QUEUES), told[8:], strict=True)),
+        )
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _run(self, operation: str, *args: Any) -> Any:
+        with broker_errors():
+            return self._script(keys=[self._prefix, DEAD_LETTER_QUEUE], args=[operation, *args])
+
+    def _ids(self, operation: str, *args: Any) -> list[str]:
+        return [job_id.decode() for job_id in self._run(operation, *args)]
+
+    def _members(self, index: str, limit: int) -> list[str]:
+        with broker_errors():
+            members = self._client.zrange(f"{self._prefix}{index}", 0, limit - 1)
+        return [member.decode() for member in cast("list[bytes]", members)]
+
+
+def _job_args(job: Job) -> list[str]:
+    spec = TASKS[job.task]
+    return [
+        job.job_id,
+        job.task,
+        spec.queue,
+        job.payload,
+        sha256_hex(job.payload.encode()),
+        job.run_id,
+        job.request_id or "",
+        f"{spec.topic}:{job.run_id}",
+    ]
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
+
+
+def _time(milliseconds: str | bytes) -> datetime:
+    return datetime.fromtimestamp(int(milliseconds) / 1000, tz=UTC)
+
+
+def _text(told: dict[bytes, bytes]) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in told.items() if key != b"payload"}
+
+
+def _record(job_id: str, told: dict[str, str]) -> JobRecord:
+    state = JobState(told["state"])
+    times = {
+        f"{name}_utc": _time(told[name]) if told.get(name) else None
+        for name in ("first_failed_at", "last_failed_at")
+    }
+    return JobRecord.read(
+        {
+            "job_id": job_id,
+            "task": told["task"],
+            "queue": told["queue"],
+            "state": state,
+            "run_id": told["run_id"],
+            "request_id": told["request_id"] or None,
+            "payload_sha256": told["sha256"],
+            "accepted_at_utc": _time(told["accepted_at"]),
+            "changed_at_utc": _time(told["changed_at"]),
+            "due_at_utc": _time(told["due_at"]) if state is JobState.WAITING else None,
+            "starts": int(told["starts"]),
+            "tries": int(told["tries"]),
+            "worker": told.get("lease", "").partition("|")[0] or None,
+            "result": json.loads(told["result"]) if "result" in told else None,
+            "failure": json.loads(told["failure"]) if "failure" in told else None,
+            "code_version": told.get("code_version"),
+            "history": json.loads(told.get("history", "[]")),
+            **times,
+        }
+    )

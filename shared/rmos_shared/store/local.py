@@ -1,0 +1,370 @@
+"""Artifacts as plain files: published once, whole, synced before they are acknowledged.
+
+A file is written and synced while it has no name, then linked to its name, then its directory is synced.
+Never renamed: a rename overwrites, and lets the last of two racers win. Every directory below the root is
+opened from its parent without following symbolic links, so a planted one cannot lead out of the root.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rmos_shared.errors import CorruptArtifact, DurabilityUnknown
+from rmos_shared.store.base import Head, KeyInvalid, Outcome, check_key
+from rmos_shared.store.faults import PLANTED, UNREADABLE, fault
+
+#: Holds unpublished files where the file system refuses nameless ones. What a killed process leaves in it
+#: is seen by no reader and may be removed while no worker runs.
+STAGING = "_staging"
+
+_FILE_MODE = 0o440
+_DIRECTORY_MODE = 0o750
+#: Files of one ``create_many`` that are open at a time; with their directories, far below 1,024.
+_GROUP = 100
+#: Directories remembered as durable, at most.
+_SETTLED_LIMIT = 10_000
+
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+# O_NONBLOCK: opening a planted FIFO must not wait for its writer.
+_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+#: What open(2) answers where O_TMPFILE is not known. ENOENT is not among them: it means that the
+#: directory is gone.
+_NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR})
+
+
+class LocalStore:
+    """The artifact store as a directory tree on one POSIX file system (Linux).
+
+    Safe for any number of processes and threads at once. Files get mode 0440 and directories 0750, less
+    the umask. The root itself may be a symbolic link; nothing below it may.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Make ``root`` if it is missing. A root that goes missing later is never made again.
+
+        Otherwise a disk that lost its mount would be written below its mount point.
+
+        Raises:
+            StoreUnavailable: the root could not be made.
+        """
+        self._root = root
+        self._settled: set[str] = set()
+        self._healthy = True
+        try:
+            _make_root(root)
+        except OSError as error:
+            raise fault(error, "make", root, "") from error
+
+    @property
+    def healthy(self) -> bool:
+        """False once a directory sync failed: from then on the disk's word is in doubt."""
+        return self._healthy
+
+    def probe(self) -> None:
+        """Write, sync and link a file in the staging directory: what every ``create`` needs.
+
+        Meant for the start of a worker, so that it refuses to start where it could publish nothing.
+
+        Raises:
+            StoreUnavailable: the file system refuses; the text says what.
+        """
+        name = secrets.token_hex(16)
+        with ExitStack() as stack:
+            directory = self._chain(STAGING, stack, make=True)[-1]
+            with self._guard("probe", STAGING):
+                draft = self._draft(directory, b"probe", stack)
+                os.fsync(draft)
+                _link(draft, directory, name)
+                os.unlink(name, dir_fd=directory)
+
+    def create(self, key: str, data: bytes) -> Outcome:
+        """Publish ``data`` under ``key``: durable when this returns (contract section 4).
+
+        Raises:
+            KeyInvalid: see ``check_key``; also a name too long for the file system, or in ``_staging``.
+            StoreUnavailable: nothing was published; the text says what, where and what to do.
+            DurabilityUnknown: published, but a sync failed; the same call again settles it.
+            CorruptArtifact: a symbolic link or a file stands where a directory should be.
+        """
+        return self.create_many([(key, data)])[0]
+
+    def create_many(self, items: Sequence[tuple[str, bytes]]) -> list[Outcome]:
+        """As ``create`` for each item: write all, sync each, link all, then sync each directory once.
+
+        After an exception some items may be published; the same call again is safe.
+        """
+        for key, _ in items:
+            _check(key)
+        outcomes: list[Outcome] = []
+        for start in range(0, len(items), _GROUP):
+            outcomes += self._create_group(items[start : start + _GROUP])
+        return outcomes
+
+    def get(self, key: str) -> bytes | None:
+        """Return the bytes, whole, or None when nothing is published under ``key``.
+
+        Raises:
+            KeyInvalid: see ``check_key``.
+            StoreUnavailable: the store could not be read.
+            CorruptArtifact: something is there, but no file that can be read.
+        """
+        with ExitStack() as stack:
+            file = self._open_file(key, stack)
+            if file is None:
+                return None
+            with self._guard("read", key, UNREADABLE):
+                return _read(file)
+
+    def head(self, key: str) -> Head | None:
+        """Return size and time, or None when nothing is published under ``key``; raises as ``get``."""
+        with ExitStack() as stack:
+            file = self._open_file(key, stack)
+            if file is None:
+                return None
+            status = os.fstat(file)
+            return Head(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+
+    def list(self, prefix: str, after: str = "") -> Iterator[str]:
+        """Yield the keys that begin with ``prefix`` and sort after ``after``, in order of code points.
+
+        Foreign files are listed too, under the name they have, and so is what stands where a directory
+        should be: nothing is passed over. Such a name need not be a valid key. Memory holds the names of
+        one directory per level.
+
+        Raises:
+            KeyInvalid: the directory part of ``prefix``; see ``check_key``.
+            StoreUnavailable: the root could not be read.
+            CorruptArtifact: the directory that ``prefix`` names could not be read.
+        """
+        branch = prefix[: prefix.rfind("/") + 1]
+        if branch:
+            check_key(branch[:-1])
+        yield from self._walk(branch, self._names(branch), prefix, after)
+
+    def _walk(self, branch: str, names: Sequence[str], prefix: str, after: str) -> Iterator[str]:
+        for name in names:
+            key = branch + name
+            if not key.startswith(prefix):
+                continue
+            if not key.endswith("/"):
+                if key > after:
+                    yield key
+            elif key > after or after.startswith(key):
+                try:
+                    below = self._names(key)
+                except CorruptArtifact:
+                    # One unreadable directory must neither hide nor stop the walk over the others.
+                    below = []
+                    if key[:-1] > after:
+                        yield key[:-1]
+                yield from self._walk(key, below, prefix, after)
+
+    def _names(self, branch: str) -> Sequence[str]:
+        """Return what a directory holds, directories ending in ``/`` so that they sort as their keys do."""
+        if branch.split("/", 1)[0] == STAGING:
+            return []
+        with ExitStack() as stack:
+            chain = self._chain(branch[:-1], stack, make=False)
+            if not chain:
+                return []
+            with self._guard("list", branch[:-1], UNREADABLE), os.scandir(chain[-1]) as entries:
+                return sorted(_entry_name(entry) for entry in entries)
+
+    def _create_group(self, items: Sequence[tuple[str, bytes]]) -> Sequence[Outcome]:
+        with ExitStack() as stack:
+            chains: dict[str, Sequence[int]] = {}
+            drafts = []
+            for key, data in items:
+                directory = _split(key)[0]
+                if directory not in chains:
+                    chains[directory] = self._chain(directory, stack, make=True)
+                with self._guard("write", key):
+                    drafts.append(self._draft(chains[directory][-1], data, stack))
+            for (key, _), draft in zip(items, drafts, strict=True):
+                # After a failed sync the kernel calls the pages clean, so a second sync of this inode would
+                # lie. It has no name yet: closing it throws it away.
+                with self._guard("sync", key):
+                    os.fsync(draft)
+            outcomes = []
+            for (key, data), draft in zip(items, drafts, strict=True):
+                directory, name = _split(key)
+                outcomes.append(self._publish(draft, chains[directory][-1], name, key, data))
+            for directory, chain in chains.items():
+                self._settle(directory, chain)
+            return outcomes
+
+    def _draft(self, directory: int, data: bytes, stack: ExitStack) -> int:
+        """Write ``data`` into a new file that no reader can see and that goes away with ``stack``."""
+        try:
+            draft = os.open(".", os.O_TMPFILE | os.O_WRONLY, _FILE_MODE, dir_fd=directory)
+        except OSError as error:
+            if error.errno not in _NO_TMPFILE:
+                raise
+            draft = self._staged(stack)
+        stack.callback(os.close, draft)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(draft, rest) :]
+        return draft
+
+    def _staged(self, stack: ExitStack) -> int:
+        staging = self._chain(STAGING, stack, make=True)[-1]
+        name = secrets.token_hex(16)
+        draft = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _FILE_MODE, dir_fd=staging)
+
+        def remove() -> None:
+            # Left over at worst, and invisible: the outcome of the create stands either way.
+            with suppress(OSError):
+                os.unlink(name, dir_fd=staging)
+
+        stack.callback(remove)
+        return draft
+
+    def _publish(self, draft: int, directory: int, name: str, key: str, data: bytes) -> Outcome:
+        with self._guard("publish", key):
+            try:
+                _link(draft, directory, name)
+            except FileExistsError:
+                return self._compare(directory, name, key, data)
+            return Outcome.CREATED
+
+    def _compare(self, directory: int, name: str, key: str, data: bytes) -> Outcome:
+        """Hold what has the name against ``data``, and sync it: its writer may not have done so yet."""
+        try:
+            file = os.open(name, _OPEN_FILE, dir_fd=directory)
+        except OSError as error:
+            if error.errno in PLANTED:
+                return Outcome.CONFLICT
+            raise
+        with ExitStack() as stack:
+            stack.callback(os.close, file)
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode):
+                return Outcome.CONFLICT
+            same = status.st_size == len(data) and _read(file) == data
+            try:
+                os.fsync(file)
+            except OSError as error:
+                raise self._unknown(error, key) from error
+        return Outcome.ALREADY_SAME if same else Outcome.CONFLICT
+
+    def _settle(self, directory: str, chain: Sequence[int]) -> None:
+        """Sync a directory and, once per directory, those above it.
+
+        Also when another process made them: its own sync may still be under way, and our file would
+        vanish with them.
+        """
+        try:
+            os.fsync(chain[-1])
+            if directory not in self._settled:
+                for above in reversed(chain[:-1]):
+                    os.fsync(above)
+        except OSError as error:
+            raise self._unknown(error, directory) from error
+        if len(self._settled) >= _SETTLED_LIMIT:
+            self._settled.clear()
+        self._settled.add(directory)
+
+    def _chain(self, directory: str, stack: ExitStack, *, make: bool) -> Sequence[int]:
+        """Open the root and each directory down to ``directory``; nothing if one is missing."""
+        with self._guard("open", ""):
+            chain = [os.open(self._root, _OPEN_DIRECTORY)]
+        stack.callback(os.close, chain[0])
+        parts = directory.split("/") if directory else []
+        for depth, part in enumerate(parts, start=1):
+            # Not to be written is a state of the store; not to be read is damage to what lies there.
+            with self._guard("open", "/".join(parts[:depth]), PLANTED if make else UNREADABLE):
+                try:
+                    below = _open_below(chain[-1], part, make=make)
+                except FileNotFoundError:
+                    if make:
+                        raise
+                    return []
+            stack.callback(os.close, below)
+            chain.append(below)
+        return chain
+
+    def _open_file(self, key: str, stack: ExitStack) -> int | None:
+        directory, name = _split(_check(key))
+        chain = self._chain(directory, stack, make=False)
+        if not chain:
+            return None
+        with self._guard("read", key, UNREADABLE):
+            try:
+                file = os.open(name, _OPEN_FILE, dir_fd=chain[-1])
+            except FileNotFoundError:
+                return None
+        stack.callback(os.close, file)
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise CorruptArtifact(key, "not a regular file")
+        return file
+
+    @contextmanager
+    def _guard(self, verb: str, key: str, damage: frozenset[int] = PLANTED) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise fault(error, verb, self._root, key, damage) from error
+
+    def _unknown(self, error: OSError, key: str) -> DurabilityUnknown:
+        self._healthy = False
+        return DurabilityUnknown(
+            f"{self._root / key} is published, but its sync failed: {error.strerror}; check the disk"
+        )
+
+
+def _check(key: str) -> str:
+    if check_key(key).split("/", 1)[0] == STAGING:
+        raise KeyInvalid(f"store keys under {STAGING}/ are the store's own")
+    return key
+
+
+def _split(key: str) -> tuple[str, str]:
+    directory, _, name = key.rpartition("/")
+    return directory, name
+
+
+def _make_root(root: Path) -> None:
+    missing = [path for path in (root, *root.parents) if not path.exists()]
+    for directory in reversed(missing):
+        directory.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
+        parent = os.open(directory.parent, _OPEN_DIRECTORY)
+        try:
+            os.fsync(parent)
+        finally:
+            os.close(parent)
+
+
+def _open_below(parent: int, name: str, *, make: bool) -> int:
+    flags = _OPEN_DIRECTORY | os.O_NOFOLLOW
+    try:
+        return os.open(name, flags, dir_fd=parent)
+    except FileNotFoundError:
+        if not make:
+            raise
+    with suppress(FileExistsError):  # another process made it just now
+        os.mkdir(name, _DIRECTORY_MODE, dir_fd=parent)
+    return os.open(name, flags, dir_fd=parent)
+
+
+def _link(draft: int, directory: int, name: str) -> None:
+    # dst_dir_fd is what makes Python pass AT_SYMLINK_FOLLOW; without it linkat answers EXDEV.
+    os.link(f"/proc/self/fd/{draft}", name, dst_dir_fd=directory, follow_symlinks=True)
+
+
+def _read(file: int) -> bytes:
+    with open(file, "rb", closefd=False) as stream:
+        return stream.read()
+
+
+def _entry_name(entry: os.DirEntry[str]) -> str:
+    # Foreign names may be no UTF-8; escaped they can be logged, and no valid key looks like that.
+    name = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
+    return f"{name}/" if entry.is_dir(follow_symlinks=False) else name

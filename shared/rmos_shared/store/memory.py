@@ -1,0 +1,62 @@
+"""The artifact store in memory: for tests, and itself tested against the suite of the real ones."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+from rmos_shared.store.base import Head, Outcome, check_key
+
+
+class MemoryStore:
+    """Keeps everything in a dictionary; safe for threads. Durable only as long as the process lives."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._files: dict[str, tuple[bytes, datetime]] = {}
+        self._lock = threading.Lock()
+
+    def create(self, key: str, data: bytes) -> Outcome:
+        """Publish ``data`` under ``key``, never over anything.
+
+        Raises:
+            KeyInvalid: see ``check_key``.
+        """
+        return self.create_many([(key, data)])[0]
+
+    def create_many(self, items: Sequence[tuple[str, bytes]]) -> list[Outcome]:
+        """As ``create`` for each item; a key that is refused means that nothing was published."""
+        for key, _ in items:
+            check_key(key)
+        with self._lock:
+            return [self._create(key, bytes(data)) for key, data in items]
+
+    def get(self, key: str) -> bytes | None:
+        """Return the bytes, or None when nothing is published under ``key``."""
+        file = self._files.get(check_key(key))
+        return None if file is None else file[0]
+
+    def head(self, key: str) -> Head | None:
+        """Return size and time, or None when nothing is published under ``key``."""
+        file = self._files.get(check_key(key))
+        return None if file is None else Head(key, len(file[0]), file[1])
+
+    def list(self, prefix: str, after: str = "") -> Iterator[str]:
+        """Yield the keys that begin with ``prefix`` and sort after ``after``, in order.
+
+        Raises:
+            KeyInvalid: the directory part of ``prefix``; see ``check_key``.
+        """
+        branch = prefix.rpartition("/")[0]
+        if branch:
+            check_key(branch)
+        with self._lock:
+            keys = sorted(key for key in self._files if key.startswith(prefix) and key > after)
+        yield from keys
+
+    def _create(self, key: str, data: bytes) -> Outcome:
+        if key not in self._files:
+            self._files[key] = (data, datetime.now(UTC))
+            return Outcome.CREATED
+        return Outcome.ALREADY_SAME if self._files[key][0] == data else Outcome.CONFLICT

@@ -1,0 +1,33 @@
+"""The tasks by name, and the queue and payload of each: the one table that both sides read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rmos_shared.models.base import Frozen
+from rmos_shared.models.job import AttachAdvisory, CreateRun, SuggestAndAttach
+
+#: Consumed by nobody; mirrors the number of dead letters, so that Flower's Broker page shows it.
+DEAD_LETTER_QUEUE = "runs.dead_letter"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """One kind of work."""
+
+    name: str
+    queue: str
+    payload: type[Frozen]
+    #: What its jobs are about; the latest unfinished job on ``topic:run_id`` can be looked up.
+    topic: str
+    #: Job ids that one doorbell may carry.
+    ids_per_bell: int = 1
+
+
+CREATE = TaskSpec("runs.create", "runs.create", CreateRun, "create")
+CREATE_MANY = TaskSpec("runs.create_many", "runs.batch", CreateRun, "create", ids_per_bell=100)
+SUGGEST = TaskSpec("runs.suggest_and_attach", "runs.advise", SuggestAndAttach, "explain")
+ATTACH = TaskSpec("runs.attach_advisory", "runs.advise", AttachAdvisory, "attach")
+
+TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in (CREATE, CREATE_MANY, SUGGEST, ATTACH)}
+QUEUES: tuple[str, ...] = tuple(dict.fromkeys(spec.queue for spec in TASKS.values()))

@@ -1,0 +1,251 @@
+"""A state machine drives the job ledger beside a plain model, on the real server and on fakeredis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import fakeredis
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+
+from rmos_shared.errors import TransitionRefused
+from rmos_shared.ids import explain_job_id, new_uuid7
+from rmos_shared.ledger.job_ledger import Acceptance, Finish, JobLedger, Lease
+from rmos_shared.models.job import Failure, Job
+from rmos_shared.tasks import CREATE, CREATE_MANY, SUGGEST
+
+WORKERS = ("w1", "w2")
+MAX_STARTS = 3
+FAILURE = Failure(reason="retries_exhausted", error_type="X", message="x")
+
+
+@dataclass
+class Model:
+    """What one job should be like."""
+
+    payload: str
+    state: str = "accepted"
+    starts: int = 0
+    tries: int = 0
+    lease: Lease | None = None
+    finished_by: Lease | None = None
+
+
+@dataclass
+class Ring:
+    """The ids that were rung for and not yet answered, as a queue would hold them."""
+
+    ids: list[str] = field(default_factory=list)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Whatever the order of steps and repeats, the real ledger and the model agree."""
+
+    client: redis.Redis
+    ids: Bundle[str] = Bundle("ids")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client.flushall()
+        self.ledger = JobLedger(self.client)
+        self.jobs: dict[str, Model] = {}
+        self.accepted = 0
+        self.token = 0
+
+    @rule(
+        target=ids,
+        payloads=st.lists(st.sampled_from(["{}", '{"a":1}']), min_size=1, max_size=3),
+        task=st.sampled_from([CREATE.name, CREATE_MANY.name, SUGGEST.name]),
+    )
+    def accept(self, payloads: list[str], task: str) -> object:
+        jobs = [
+            Job(job_id=new_uuid7(), task=task, run_id=new_uuid7(), request_id=None, payload=payload)
+            for payload in payloads
+        ]
+        assert self.ledger.accept(jobs) == [Acceptance.NEW] * len(jobs)
+        for job in jobs:
+            self.jobs[job.job_id] = Model(job.payload)
+            self.accepted += 1
+        return multiple(*(job.job_id for job in jobs))
+
+    @rule(job_id=ids, payload=st.sampled_from(["{}", '{"a":1}']))
+    def accept_again(self, job_id: str, payload: str) -> None:
+        record = self.ledger.get(job_id)
+        job = Job(job_id=job_id, task=record.task, run_id=record.run_id, request_id=None, payload=payload)
+        same = payload == self.jobs[job_id].payload
+        assert self.ledger.accept([job]) == [Acceptance.REPEAT if same else Acceptance.CONFLICT]
+
+    @rule(job_ids=st.lists(ids, min_size=1, max_size=3, unique=True), worker=st.sampled_from(WORKERS))
+    def claim(self, job_ids: list[str], worker: str) -> None:
+        self.token += 1
+        lease = Lease(worker, str(self.token))
+        for _ in range(2):  # a repeat of the call, as after a lost answer, changes nothing
+            claims = self.ledger.claim(job_ids, lease, lease_seconds=1000)
+        free = [job_id for job_id in job_ids if self.jobs[job_id].state == "accepted"]
+        assert [claim.job_id for claim in claims.claimed] == free
+        for claim in claims.claimed:
+            model = self.jobs[claim.job_id]
+            model.state, model.lease = "running", lease
+            model.starts += 1
+            assert (claim.starts, claim.tries) == (model.starts, model.tries)
+            assert claim.payload.decode() == model.payload
+        assert claims.refused == {i: self.jobs[i].state for i in job_ids if i not in free}
+
+    @rule(job_id=ids, follow=st.booleans(), stale=st.booleans(), repeats=st.integers(1, 2))
+    def finish(self, job_id: str, follow: bool, stale: bool, repeats: int) -> None:  # noqa: FBT001
+        model = self.jobs[job_id]
+        lease = Lease("stranger", "0") if stale or model.lease is None else model.lease
+        child = explain_job_id(job_id.partition(".")[0])
+        follow = follow and child not in self.jobs and "." not in job_id
+        job = Job(job_id=child, task=SUGGEST.name, run_id=new_uuid7(), request_id=None, payload="{}")
+        mine = model.state == "running" and lease == model.lease
+        for _ in range(repeats):
+            state = self.ledger.finish(
+                [Finish(job_id, {"n": 1}, (job,) if follow else ())], lease, ttl_seconds=1000
+            )[job_id]
+        if mine:
+            assert state == "done"
+            model.state, model.finished_by = "done", lease
+            if follow:
+                self.jobs[child] = Model("{}")
+                self.accepted += 1
+        elif model.state == "done":
+            assert state == ("done" if lease == model.finished_by else "done_elsewhere")
+        else:
+            assert state == model.state
+
+    @rule(job_id=ids, due=st.booleans(), spends_try=st.booleans(), repeats=st.integers(1, 2))
+    def wait(self, job_id: str, due: bool, spends_try: bool, repeats: int) -> None:  # noqa: FBT001
+        model = self.jobs[job_id]
+        mine = model.state == "running"
+        lease = model.lease or Lease("stranger", "0")
+        for _ in range(repeats):
+            state = self.ledger.wait(
+                job_id, lease, delay_seconds=0 if due else 1000, spends_try=spends_try, failure=FAILURE
+            )
+        if not mine:
+            assert state == model.state
+            return
+        assert state == "waiting"
+        model.starts, model.tries = 0, model.tries + spends_try
+        model.state = "waiting"
+        if due:
+            rung = self.ledger.reconcile(batch=1000, grace_seconds=1000, max_starts=MAX_STARTS)
+            assert rung == [job_id]
+            model.state = "accepted"
+
+    @rule(job_id=ids, repeats=st.integers(1, 2))
+    def bury(self, job_id: str, repeats: int) -> None:
+        model = self.jobs[job_id]
+        lease = model.lease or Lease("stranger", "0")
+        for _ in range(repeats):
+            state = self.ledger.bury(job_id, lease, failure=FAILURE)
+        if model.state == "running":
+            model.state = "dead"
+        assert state == model.state
+
+    @rule(worker=st.sampled_from(WORKERS))
+    def worker_dies(self, worker: str) -> None:
+        """It falls silent: its jobs are rung for again, or dead after too many starts."""
+        self.client.zadd("rmos:workers", {worker: 1}, xx=True)
+        rung = self.ledger.reconcile(batch=1000, grace_seconds=1000, max_starts=MAX_STARTS)
+        assert set(rung) == self._lapse(worker, MAX_STARTS)
+
+    @rule(worker=st.sampled_from(WORKERS), keep=st.booleans())
+    def beat(self, worker: str, keep: bool) -> None:  # noqa: FBT001
+        """A lease the worker does not know of is given back, and does not count as a crash."""
+        held = [i for i, m in self.jobs.items() if m.state == "running" and m.lease and m.lease.worker == worker]
+        rung = self.ledger.beat(worker, held if keep else [], lease_seconds=1000, stale_seconds=-1)
+        assert set(rung) == (set() if keep else set(held))
+        for job_id in rung:
+            self.jobs[job_id].state, self.jobs[job_id].lease = "accepted", None
+            self.jobs[job_id].starts -= 1
+
+    @rule(worker=st.sampled_from(WORKERS))
+    def retire(self, worker: str) -> None:
+        assert set(self.ledger.retire(worker, max_starts=MAX_STARTS)) == self._lapse(worker, MAX_STARTS)
+
+    def _lapse(self, worker: str, max_starts: int) -> set[str]:
+        rung = set()
+        for job_id, model in self.jobs.items():
+            if model.state == "running" and model.lease and model.lease.worker == worker:
+                model.lease = None
+                model.state = "dead" if model.starts >= max_starts else "accepted"
+                if model.state == "accepted":
+                    rung.add(job_id)
+        return rung
+
+    @rule(job_id=ids)
+    def replay(self, job_id: str) -> None:
+        model = self.jobs[job_id]
+        if model.state == "dead":
+            assert self.ledger.replay(job_id, by="op", why="test") == job_id
+            model.state, model.starts, model.tries, model.lease = "accepted", 0, 0, None
+            assert self.ledger.get(job_id).history[-1]["what"] == "replayed"
+        else:
+            with pytest.raises(TransitionRefused):
+                self.ledger.replay(job_id, by="op", why="test")
+
+    @rule(job_id=ids)
+    def discard(self, job_id: str) -> None:
+        model = self.jobs[job_id]
+        if model.state in {"dead", "discarded"}:
+            self.ledger.discard(job_id, by="op", why="test")
+            model.state = "discarded"
+        else:
+            with pytest.raises(TransitionRefused):
+                self.ledger.discard(job_id, by="op", why="test")
+
+    @invariant()
+    def agrees(self) -> None:
+        stats = self.ledger.stats()
+        states = [model.state for model in self.jobs.values()]
+        assert stats.invariant
+        assert stats.accepted == self.accepted == len(self.jobs)
+        assert stats.done == states.count("done")
+        assert stats.dead == states.count("dead") == stats.queues["runs.dead_letter"]
+        assert stats.discarded == states.count("discarded")
+        assert (stats.ringing, stats.running, stats.waiting) == (
+            states.count("accepted"),
+            states.count("running"),
+            states.count("waiting"),
+        )
+        for job_id, model in self.jobs.items():
+            record = self.ledger.get(job_id)
+            assert (record.state, record.starts, record.tries) == (model.state, model.starts, model.tries)
+
+
+@pytest.mark.parametrize("kind", ["real", "fake"])
+def test_ledger_agrees_with_the_model(kind: str, request: pytest.FixtureRequest) -> None:
+    client: redis.Redis
+    if kind == "real":
+        client = redis.Redis.from_url(request.getfixturevalue("broker_url"))
+    else:
+        client = fakeredis.FakeRedis(server_type="valkey")
+
+    class Machine(LedgerMachine):
+        pass
+
+    Machine.client = client
+    try:
+        run_state_machine_as_test(
+            Machine,
+            settings=settings(
+                max_examples=60 if kind == "real" else 25,
+                stateful_step_count=30,
+                deadline=None,
+                suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+            ),
+        )
+    finally:
+        client.close()

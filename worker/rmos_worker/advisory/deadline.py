@@ -1,0 +1,112 @@
+"""One deadline per HTTP request, because httpx bounds only each single read."""
+
+from __future__ import annotations
+
+import math
+import ssl
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+import httpcore
+import httpx
+
+from rmos_shared.clock import Clock
+
+#: Written in one go, so that a server which reads slowly cannot stretch a large body past the deadline.
+_WRITE_BYTES = 65_536
+
+
+class DeadlineTransport(httpx.HTTPTransport):
+    """HTTP/1.1 over a connection pool, where ``extensions["deadline"]`` bounds a request as a whole.
+
+    The deadline, in seconds of ``clock.monotonic``, covers connecting, sending, and every read of head
+    and body: a server that sends one byte now and then would otherwise hold its caller for ever. The
+    body must be read by the thread that sent the request. Not covered: name resolution, which Python
+    cannot interrupt, and the second and further addresses of a name.
+
+    Raises:
+        httpx.TimeoutException: the deadline passed.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        """Prepare, without connecting."""
+        context = httpx.create_ssl_context()
+        super().__init__(verify=context)
+        self._deadline = _Deadline(clock)
+        # httpx has no argument for httpcore's public hook, the network backend.
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=context,
+            max_connections=100,
+            max_keepalive_connections=20,
+            keepalive_expiry=5,
+            network_backend=_Backend(self._deadline),
+        )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send ``request`` and return its response, the body unread."""
+        self._deadline.at = request.extensions["deadline"]
+        return super().handle_request(request)
+
+
+class _Deadline(threading.local):
+    """The deadline of the request that this thread is busy with."""
+
+    at: float = math.inf
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def left(self) -> float:
+        left = self.at - self._clock.monotonic()
+        if left <= 0:
+            raise httpcore.ReadTimeout("the request's deadline passed")
+        return left
+
+
+class _Backend(httpcore.NetworkBackend):
+    def __init__(self, deadline: _Deadline) -> None:
+        self._deadline = deadline
+        self._inner = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ARG002 - the deadline rules
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        return _Stream(
+            self._inner.connect_tcp(host, port, self._deadline.left(), local_address, socket_options),
+            self._deadline,
+        )
+
+
+class _Stream(httpcore.NetworkStream):
+    def __init__(self, inner: httpcore.NetworkStream, deadline: _Deadline) -> None:
+        self._inner = inner
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - the deadline rules
+        return self._inner.read(max_bytes, self._deadline.left())
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - the deadline rules
+        for start in range(0, len(buffer), _WRITE_BYTES):
+            self._inner.write(buffer[start : start + _WRITE_BYTES], self._deadline.left())
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ARG002 - the deadline rules
+    ) -> httpcore.NetworkStream:
+        return _Stream(
+            self._inner.start_tls(ssl_context, server_hostname, self._deadline.left()), self._deadline
+        )
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)

@@ -1,0 +1,210 @@
+"""The one task body: claim, do, and settle each job in the ledger, whatever is raised."""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
+from typing import TypeVar
+
+from rmos_shared.canonical import canonical_json
+from rmos_shared.doorbell import Doorbell
+from rmos_shared.errors import BrokerUnavailable, RmosError
+from rmos_shared.ledger.job_ledger import Claim, Claims, Finish, JobLedger, Lease
+from rmos_shared.models.job import DeadReason
+from rmos_shared.settings import WorkerSettings
+from rmos_worker.handlers.base import Handler
+from rmos_worker.presence import Presence
+from rmos_worker.retry import Bury, RetryLimits, Wait, decide
+
+logger = logging.getLogger(__name__)
+
+#: How long a settlement is repeated here before the heartbeat is left to give the lease back.
+_SETTLE_PAUSES_SECONDS = (0.1, 0.5, 1.0, 2.0, 4.0)
+_AnswerT = TypeVar("_AnswerT")
+
+
+@dataclass(slots=True)
+class Report:
+    """How one doorbell was answered: the jobs by the state that the ledger now has them in."""
+
+    done: list[str] = field(default_factory=list)
+    #: With the delay, in seconds.
+    waiting: dict[str, float] = field(default_factory=dict)
+    #: With the reason.
+    dead: dict[str, str] = field(default_factory=dict)
+    #: Not ours to do: the state that says why (``running`` elsewhere, not due, unknown).
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+class Executor:
+    """Answers doorbells. Nothing that a job raises gets past it."""
+
+    def __init__(
+        self,
+        *,
+        ledger: JobLedger,
+        doorbell: Doorbell,
+        presence: Presence,
+        handlers: Mapping[str, Handler],
+        settings: WorkerSettings,
+    ) -> None:
+        """Take all that the work needs; ``handlers`` by task name."""
+        self._ledger = ledger
+        self._doorbell = doorbell
+        self._presence = presence
+        self._handlers = handlers
+        self._settings = settings
+        self._limits = RetryLimits(
+            tries=settings.retry_tries,
+            base_seconds=settings.retry_base_seconds,
+            cap_seconds=settings.retry_cap_seconds,
+            total_seconds=settings.retry_total_seconds,
+        )
+
+    def answer(self, queue: str, job_ids: Sequence[str]) -> Report:
+        """Do the jobs that are free, and settle each of them in the ledger.
+
+        Raises:
+            BrokerUnavailable: the claim did not get through; the reconciler will ring again.
+        """
+        lease = Lease(self._presence.name, secrets.token_hex(8))
+        report = Report()
+        # Working from before the claim on, so that the heartbeat never gives a fresh lease back.
+        with self._presence.working(job_ids):
+            claims = self._ledger.claim(job_ids, lease, lease_seconds=self._settings.lease_seconds)
+            self._note_refused(claims, queue, report)
+            for task, group in groupby(claims.claimed, key=attrgetter("task")):
+                self._work(task, list(group), lease, report)
+        return report
+
+    def _note_refused(self, claims: Claims, queue: str, report: Report) -> None:
+        report.refused = claims.refused
+        unknown = [job_id for job_id, state in claims.refused.items() if state == "unknown"]
+        if unknown:
+            # The gate keeps such messages; it passes them only while it cannot ask the ledger.
+            self._ledger.keep_raw(
+                canonical_json(unknown),
+                queue=queue,
+                reason=DeadReason.UNKNOWN_JOB,
+                detail="found at the claim",
+            )
+
+    def _work(self, task: str, claims: list[Claim], lease: Lease, report: Report) -> None:
+        handler = self._handlers[task]
+        started = time.monotonic()
+        ends: Sequence[Finish | BaseException]
+        try:
+            ends = handler.handle(claims)
+        except BaseException as error:  # noqa: BLE001 - sys.exit in a task must not cost a job either
+            ends = [error] * len(claims)
+        finished = [end for end in ends if isinstance(end, Finish)]
+        if finished:
+            self._finish(finished, lease, report)
+        for claim, end in zip(claims, ends, strict=True):
+            if isinstance(end, BaseException):
+                self._put_off_or_bury(handler, claim, end, lease, report)
+        logger.info(
+            "answered",
+            extra={
+                "task": task,
+                "jobs": len(claims),
+                "done": len(report.done),
+                "waiting": len(report.waiting),
+                "dead": len(report.dead),
+                "milliseconds": round((time.monotonic() - started) * 1000, 1),
+                "job_id": claims[0].job_id,
+                "request_id": claims[0].request_id,
+            },
+        )
+
+    def _finish(self, finished: Sequence[Finish], lease: Lease, report: Report) -> None:
+        states = _settled(
+            lambda: self._ledger.finish(finished, lease, ttl_seconds=self._settings.done_ttl_seconds)
+        )
+        if states is None:
+            return
+        for finish in finished:
+            state = states[finish.job_id]
+            if state == "done":
+                report.done.append(finish.job_id)
+            else:
+                # The lease passed on while we worked; effects are idempotent, so the new holder mends all.
+                report.refused[finish.job_id] = state
+        followers = [
+            (job.task, job.job_id)
+            for finish in finished
+            if states[finish.job_id] == "done"
+            for job in finish.following
+        ]
+        if followers:
+            self._doorbell.ring(followers)
+
+    def _put_off_or_bury(
+        self, handler: Handler, claim: Claim, error: BaseException, lease: Lease, report: Report
+    ) -> None:
+        end = self._decide(error, claim)
+        if isinstance(end, Bury):
+            try:
+                handler.mourn(claim, end.failure)
+            except RmosError as unrecorded:
+                # An audit record that cannot be written keeps the job alive until it can.
+                end = self._decide(unrecorded, claim)
+        logger.warning(
+            "job buried" if isinstance(end, Bury) else "job put off",
+            extra={
+                "task": claim.task,
+                "job_id": claim.job_id,
+                "run_id": claim.run_id,
+                "request_id": claim.request_id,
+                "reason": end.failure.reason,
+                "error": end.failure.error_type,
+            },
+        )
+        if isinstance(end, Bury):
+            bury = end
+            state = _settled(lambda: self._ledger.bury(claim.job_id, lease, failure=bury.failure))
+            if state == "dead":
+                report.dead[claim.job_id] = end.failure.reason
+        else:
+            wait = end
+            state = _settled(
+                lambda: self._ledger.wait(
+                    claim.job_id,
+                    lease,
+                    delay_seconds=wait.delay_seconds,
+                    spends_try=wait.spends_try,
+                    failure=wait.failure,
+                )
+            )
+            if state == "waiting":
+                report.waiting[claim.job_id] = end.delay_seconds
+
+    def _decide(self, error: BaseException, claim: Claim) -> Wait | Bury:
+        return decide(
+            error,
+            tries=claim.tries,
+            waiting_seconds=claim.waiting_seconds,
+            limits=self._limits,
+            jitter=random.uniform,
+        )
+
+
+def _settled(step: Callable[[], _AnswerT]) -> _AnswerT | None:
+    """Repeat a settlement while the broker is away; None when it stayed away.
+
+    Then the lease is left standing: once this task has ended, the heartbeat finds it unknown and gives it
+    back, and the job runs again without counting as a crash.
+    """
+    for pause in _SETTLE_PAUSES_SECONDS:
+        try:
+            return step()
+        except BrokerUnavailable:
+            time.sleep(pause)
+    logger.error("a job could not be settled; it will run again")
+    return None

@@ -1,0 +1,1 @@
+"""What says, in words, why a run was judged as it was."""

@@ -1,0 +1,20 @@
+"""What every explainer guarantees (contract section 5)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from rmos_shared.models.advisory import Detail, Explanation
+from rmos_shared.models.run import RunArtifact
+
+
+class Explainer(Protocol):
+    """Explains a stored run from its feasibility, decision and status, and from nothing else."""
+
+    def explain(self, run: RunArtifact, detail: Detail) -> Explanation:
+        """Return why ``run`` was judged as it was.
+
+        What the explanation says changes only together with its ``engine_version``: an advisory's id
+        derives from that version, so other words under the same one would be a conflict.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""What each task does with the jobs it holds."""

@@ -1,0 +1,75 @@
+"""``runs.attach_advisory``: link an advisory that the advisory store already holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from rmos_shared.canonical import canonical_sha256
+from rmos_shared.clock import Clock
+from rmos_shared.ledger.job_ledger import Claim, Finish
+from rmos_shared.models.advisory import AdvisoryAsset
+from rmos_shared.models.job import AttachAdvisory, Failure
+from rmos_shared.run_log import RunLog
+from rmos_worker.advisory.base import AdvisoryStore
+from rmos_worker.handlers.base import each, read_payload
+from rmos_worker.handlers.existing_run import ExistingRuns
+from rmos_worker.handlers.link import attach_link
+from rmos_worker.policies.base import ApprovalPolicy
+
+
+class AttachHandler:
+    """Links advisories made elsewhere; whatever the policy, none of them is trusted as our own is."""
+
+    def __init__(
+        self,
+        *,
+        runs: RunLog,
+        existing: ExistingRuns,
+        advisories: AdvisoryStore,
+        policy: ApprovalPolicy,
+        clock: Clock,
+    ) -> None:
+        """Take all that the work needs."""
+        self._runs = runs
+        self._existing = existing
+        self._advisories = advisories
+        self._policy = policy
+        self._clock = clock
+
+    def handle(self, claims: Sequence[Claim]) -> list[Finish | Exception]:
+        """Link each advisory to its run."""
+        return each(claims, self._attach)
+
+    def _attach(self, claim: Claim) -> Finish:
+        payload = read_payload(claim, AttachAdvisory)
+        run = self._existing.get(payload.run_id)
+        asset = self._advisories.fetch(payload.advisory_id)
+        verdict = self._policy.decide(run, None)
+        return attach_link(
+            self._runs,
+            claim,
+            run,
+            asset,
+            verdict,
+            kind=payload.kind,
+            summary=_summary(asset),
+            inputs_sha256=_inputs(asset),
+            created_at=self._clock.now(),
+        )
+
+    def mourn(self, claim: Claim, failure: Failure) -> None:
+        """Record nothing: the run's own explanation is not touched by this."""
+
+
+def _summary(asset: AdvisoryAsset) -> str:
+    told = asset.suggestion_data.get("summary")
+    return told if isinstance(told, str) and told else f"{asset.asset_type} from {asset.provider}"
+
+
+def _inputs(asset: AdvisoryAsset) -> str:
+    # What the maker says it looked at, if it does in the form of a hash; else the question it answered.
+    told = asset.meta.get("inputs_sha256")
+    if isinstance(told, str) and re.fullmatch(r"[0-9a-f]{64}", told):
+        return told
+    return canonical_sha256({"prompt": asset.prompt})

@@ -1,0 +1,74 @@
+"""``runs.create`` and ``runs.create_many``: store runs, write once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rmos_shared.errors import ArtifactConflict, RmosError
+from rmos_shared.ids import explain_job_id
+from rmos_shared.ledger.job_ledger import Claim, Finish
+from rmos_shared.models.job import CreateRun, Failure, Job, SuggestAndAttach
+from rmos_shared.models.run import RunArtifact
+from rmos_shared.run_log import RunLog
+from rmos_shared.store.base import Outcome
+from rmos_shared.tasks import SUGGEST
+from rmos_worker.artifact import GCODE_SUFFIX, artifact_of
+from rmos_worker.handlers.base import read_payload
+
+
+class CreateHandler:
+    """Stores the runs of a group together, so that they share file syncs."""
+
+    def __init__(self, runs: RunLog) -> None:
+        """Write to ``runs``."""
+        self._runs = runs
+
+    def handle(self, claims: Sequence[Claim]) -> list[Finish | Exception]:
+        """Store each run; a run of this id with other content is a conflict, the same content a repeat."""
+        ends: dict[str, Finish | Exception] = {}
+        ready: list[tuple[Claim, CreateRun, RunArtifact]] = []
+        for claim in claims:
+            try:
+                payload = read_payload(claim, CreateRun)
+                artifact, gcode = artifact_of(payload.run)
+                if gcode is not None:
+                    # Before the artifact that names it, so that no reader finds the name without the file.
+                    self._runs.put_attachment(gcode, GCODE_SUFFIX)
+            except RmosError as error:
+                ends[claim.job_id] = error
+            else:
+                ready.append((claim, payload, artifact))
+        outcomes = self._runs.put_runs([artifact for _, _, artifact in ready])
+        for (claim, payload, artifact), outcome in zip(ready, outcomes, strict=True):
+            if outcome is Outcome.CONFLICT:
+                ends[claim.job_id] = ArtifactConflict(f"{artifact.date}/{artifact.run_id}.json")
+            else:
+                ends[claim.job_id] = Finish(
+                    claim.job_id,
+                    {
+                        "run_id": artifact.run_id,
+                        "outcome": outcome.value,
+                        "status": artifact.status.value,
+                        "missing": list(payload.run.missing()),
+                    },
+                    _following(claim, payload),
+                )
+        return [ends[claim.job_id] for claim in claims]
+
+    def mourn(self, claim: Claim, failure: Failure) -> None:
+        """Record nothing: the dead letter holds the request itself."""
+
+
+def _following(claim: Claim, payload: CreateRun) -> tuple[Job, ...]:
+    if payload.explain is None:
+        return ()
+    suggest = SuggestAndAttach(run_id=claim.run_id, request_id=claim.request_id, detail=payload.explain)
+    return (
+        Job(
+            job_id=explain_job_id(claim.job_id),
+            task=SUGGEST.name,
+            run_id=claim.run_id,
+            request_id=claim.request_id,
+            payload=suggest.to_bytes().decode(),
+        ),
+    )

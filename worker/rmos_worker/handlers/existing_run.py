@@ -1,0 +1,34 @@
+"""Runs that must exist already: told apart are stored, on their way, and unknown."""
+
+from __future__ import annotations
+
+from rmos_shared.errors import RunNotFound, RunPending
+from rmos_shared.ledger.job_ledger import JobLedger
+from rmos_shared.models.run import RunArtifact
+from rmos_shared.run_log import RunLog
+
+
+class ExistingRuns:
+    """Looks runs up for the jobs that need one."""
+
+    def __init__(self, runs: RunLog, ledger: JobLedger) -> None:
+        """Read ``runs``; ask ``ledger`` about those that are not there yet."""
+        self._runs = runs
+        self._ledger = ledger
+
+    def get(self, run_id: str) -> RunArtifact:
+        """Return the run's artifact.
+
+        Raises:
+            RunPending: it is accepted and not stored yet; come again.
+            RunNotFound: nobody has asked for such a run, or its creation is among the dead letters.
+            CorruptArtifact: its file is damaged.
+        """
+        try:
+            return self._runs.get_artifact(run_id)
+        except RunNotFound:
+            creation = self._ledger.job_about("create", run_id)
+            if creation is not None and creation.state.pending:
+                raise RunPending(run_id) from None
+            # It may have been stored between the two looks.
+            return self._runs.get_artifact(run_id)

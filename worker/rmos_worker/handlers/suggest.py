@@ -1,0 +1,107 @@
+"""``runs.suggest_and_attach``: explain a run, store the explanation, judge it, link it (contract 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rmos_shared.canonical import canonical_sha256
+from rmos_shared.clock import Clock
+from rmos_shared.ids import advisory_id
+from rmos_shared.ledger.job_ledger import Claim, Finish
+from rmos_shared.models.advisory import AdvisoryAsset, Attempt, Explanation, Verdict
+from rmos_shared.models.job import Failure, SuggestAndAttach
+from rmos_shared.run_log import RunLog
+from rmos_worker.advisory.base import AdvisoryStore
+from rmos_worker.explainers.base import Explainer
+from rmos_worker.handlers.base import each, read_payload
+from rmos_worker.handlers.existing_run import ExistingRuns
+from rmos_worker.handlers.link import attach_link
+from rmos_worker.policies.base import ApprovalPolicy
+
+
+class SuggestHandler:
+    """Explains runs. The advisory's id derives from its inputs, so doing it again changes nothing."""
+
+    def __init__(
+        self,
+        *,
+        runs: RunLog,
+        existing: ExistingRuns,
+        explainer: Explainer,
+        advisories: AdvisoryStore,
+        policy: ApprovalPolicy,
+        clock: Clock,
+    ) -> None:
+        """Take all that the work needs."""
+        self._runs = runs
+        self._existing = existing
+        self._explainer = explainer
+        self._advisories = advisories
+        self._policy = policy
+        self._clock = clock
+
+    def handle(self, claims: Sequence[Claim]) -> list[Finish | Exception]:
+        """Explain and link each run."""
+        return each(claims, self._suggest)
+
+    def _suggest(self, claim: Claim) -> Finish:
+        payload = read_payload(claim, SuggestAndAttach)
+        run = self._existing.get(payload.run_id)
+        explanation = self._explainer.explain(run, payload.detail)
+        # The policy is pure, so it is asked before the asset is saved: the asset, too, is written only once.
+        verdict = self._policy.decide(run, explanation)
+        asset = self._asset(explanation, verdict, claim.request_id)
+        self._advisories.save(asset)
+        return attach_link(
+            self._runs,
+            claim,
+            run,
+            asset,
+            verdict,
+            kind="explanation",
+            summary=explanation.summary,
+            inputs_sha256=explanation.inputs_sha256,
+            created_at=asset.created_at_utc,
+        )
+
+    def _asset(self, explanation: Explanation, verdict: Verdict, request_id: str | None) -> AdvisoryAsset:
+        data = explanation.dump()
+        now = self._clock.now()
+        return AdvisoryAsset(
+            asset_id=advisory_id(
+                run_id=explanation.run_id,
+                engine_id=explanation.engine_id,
+                engine_version=explanation.engine_version,
+                detail=explanation.detail,
+                inputs_sha256=explanation.inputs_sha256,
+            ),
+            asset_type="analysis",
+            created_at_utc=now,
+            source="ai_analysis",
+            provider=explanation.engine_id,
+            model=explanation.engine_version,
+            prompt=f"Explain the feasibility of run {explanation.run_id} at detail {explanation.detail}.",
+            content_hash=canonical_sha256(data),
+            suggestion_data=data,
+            confidence=explanation.confidence,
+            reviewed=verdict.approved,
+            approved_for_workflow=verdict.approved,
+            reviewed_by=verdict.reviewed_by,
+            reviewed_at_utc=now if verdict.approved else None,
+            review_note=verdict.reason if verdict.approved else None,
+            request_id=request_id,
+            meta={"run_id": explanation.run_id, "inputs_sha256": explanation.inputs_sha256},
+        )
+
+    def mourn(self, claim: Claim, failure: Failure) -> None:
+        """Leave an attempt record, from which the run's explanation reads ERROR with the reason."""
+        self._runs.add_attempt(
+            Attempt(
+                run_id=claim.run_id,
+                job_id=claim.job_id,
+                request_id=claim.request_id,
+                failed_at_utc=self._clock.now(),
+                reason=failure.reason,
+                message=failure.message,
+            )
+        )

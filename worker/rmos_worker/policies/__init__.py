@@ -1,0 +1,1 @@
+"""Who may approve an advisory: a policy, or a person."""

@@ -1,0 +1,92 @@
+"""The wiring of one worker process: every part made once, passed in, closed at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rmos_shared.clock import SystemClock
+from rmos_shared.doorbell import Doorbell
+from rmos_shared.ledger.job_ledger import JobLedger
+from rmos_shared.run_log import RunLog
+from rmos_shared.settings import WorkerSettings
+from rmos_shared.store.local import LocalStore
+from rmos_shared.tasks import ATTACH, CREATE, CREATE_MANY, SUGGEST
+from rmos_worker.advisory.breaker import RedisBreaker
+from rmos_worker.advisory.client import AdvisoryClient
+from rmos_worker.executor import Executor
+from rmos_worker.explainers.feasibility import FeasibilityExplainer
+from rmos_worker.explainers.rules import load_rules
+from rmos_worker.handlers.attach import AttachHandler
+from rmos_worker.handlers.base import Handler
+from rmos_worker.handlers.create import CreateHandler
+from rmos_worker.handlers.existing_run import ExistingRuns
+from rmos_worker.handlers.suggest import SuggestHandler
+from rmos_worker.policies.choice import policy_named
+from rmos_worker.presence import Presence
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What one process needs to answer doorbells."""
+
+    executor: Executor
+    presence: Presence
+    ledger: JobLedger
+    doorbell: Doorbell
+    advisories: AdvisoryClient
+
+    @classmethod
+    def start(cls, settings: WorkerSettings) -> Services:
+        """Connect, and begin to beat."""
+        clock = SystemClock()
+        ledger = JobLedger.connect(settings)
+        doorbell = Doorbell.connect(settings)
+        runs = RunLog(LocalStore(settings.runs_dir), ledger)
+        existing = ExistingRuns(runs, ledger)
+        policy = policy_named(settings.policy)
+        breaker = RedisBreaker(
+            ledger.client,
+            failures=settings.breaker_failures,
+            open_seconds=settings.breaker_open_seconds,
+            probe_seconds=settings.advisory_total_seconds,
+        )
+        advisories = AdvisoryClient(
+            settings.advisory_url,
+            token=settings.advisory_token,
+            timeout_seconds=settings.advisory_timeout_seconds,
+            total_seconds=settings.advisory_total_seconds,
+            tries=settings.advisory_tries,
+            breaker=breaker,
+            clock=clock,
+        )
+        create = CreateHandler(runs)
+        suggest = SuggestHandler(
+            runs=runs,
+            existing=existing,
+            explainer=FeasibilityExplainer(load_rules()),
+            advisories=advisories,
+            policy=policy,
+            clock=clock,
+        )
+        attach = AttachHandler(
+            runs=runs, existing=existing, advisories=advisories, policy=policy, clock=clock
+        )
+        handlers: dict[str, Handler] = {
+            CREATE.name: create,
+            CREATE_MANY.name: create,
+            SUGGEST.name: suggest,
+            ATTACH.name: attach,
+        }
+        presence = Presence(ledger, doorbell, settings)
+        presence.start()
+        executor = Executor(
+            ledger=ledger, doorbell=doorbell, presence=presence, handlers=handlers, settings=settings
+        )
+        return cls(executor, presence, ledger, doorbell, advisories)
+
+    def stop(self) -> None:
+        """Give the leases back and close the connections."""
+        self.presence.retire()
+        self.advisories.close()
+        self.doorbell.close()
+        self.ledger.close()
