@@ -16,7 +16,7 @@ _CHUNK = 1_000
 
 
 class AsyncRunsClient:
-    """``RunsClient`` in threads, because kombu publishes synchronously; errors and guarantees are the same."""
+    """``RunsClient`` in threads, for kombu publishes synchronously; errors and guarantees are the same."""
 
     def __init__(self, client: RunsClient) -> None:
         """Wrap ``client``; ``connect`` makes one."""
@@ -50,10 +50,11 @@ class AsyncRunsClient:
     ) -> AsyncIterator[Receipt]:
         """Have many runs stored, from a plain or an asynchronous iterable; see ``RunsClient.create_runs``."""
         async for chunk in _chunks(requests):
-            for receipt in await asyncio.to_thread(
-                lambda: list(self._client.create_runs(chunk, explain=explain))
-            ):
+            for receipt in await asyncio.to_thread(self._create_chunk, chunk, explain):
                 yield receipt
+
+    def _create_chunk(self, chunk: list[AnyRequest], explain: Explain) -> list[Receipt]:
+        return list(self._client.create_runs(chunk, explain=explain))
 
     async def suggest_and_attach(
         self, run_id: str, *, detail: Detail = "summary", request_id: str | None = None

@@ -346,15 +346,17 @@ class RunLog:
         A store lists upwards only, so a long span is halved, and halves that hold nothing cost one look.
         """
         oldest = self._oldest_partition(first)
-        if oldest is None or oldest > last:
-            return
+        if oldest is not None and oldest <= last:
+            yield from self._days_down_to(oldest, last)
+
+    def _days_down_to(self, oldest: date, last: date) -> Iterator[date]:
         span = (last - oldest).days
         if span <= _WALK_DAYS:
             yield from (last - timedelta(days=days) for days in range(span + 1))
             return
         middle = oldest + timedelta(days=span // 2)
         yield from self._days(middle + _ONE_DAY, last)
-        yield from self._days(oldest, middle)
+        yield from self._days_down_to(oldest, middle)
 
     def _oldest_partition(self, first: date) -> date | None:
         # "0" sorts just after "/", so this passes by all of the day before.

@@ -142,7 +142,11 @@ class AdvisoryStoreSettings(_Settings):
     advisory_token: SecretStr | None = Field(
         None, description="Bearer token that callers must send; none: open."
     )
-    max_asset_bytes: int = Field(4_194_304, ge=1_024, description="Largest asset accepted, in bytes.")
+    advisory_host: str = Field("127.0.0.1", description="Address that the reference store listens on.")
+    advisory_port: int = Field(8700, ge=0, le=65_535, description="Port that the reference store listens on.")
+    max_asset_bytes: int = Field(
+        1_048_576, ge=1_024, description="Largest asset accepted, in bytes; a client reads no larger answer."
+    )
     inject_latency_ms: int = Field(0, ge=0, le=600_000, description="Added before each answer.")
     inject_error_rate: float = Field(0.0, ge=0, le=1, description="Share of calls answered with 503.")
     inject_429_rate: float = Field(0.0, ge=0, le=1, description="Share of calls answered with 429.")

@@ -46,6 +46,6 @@ def _refuse(constant: str) -> NoReturn:
 def _reason(error: InvalidRequest) -> str:
     named = "; ".join(map(str, error.problems[:_NAMED_PROBLEMS]))
     more = len(error.problems) - _NAMED_PROBLEMS
-    # Field names come from the file: a lone surrogate in one must not break whoever prints the reason.
-    text = named.encode("ascii", "backslashreplace").decode()[:_REASON_CHARACTERS]
+    # Field names come from the file: a line break in one must not forge a line of somebody's log.
+    text = named.encode("unicode_escape").decode()[:_REASON_CHARACTERS]
     return f"{text}; and {more} more" if more > 0 else text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rmos_shared.models.base import Frozen
-from rmos_shared.models.job import AttachAdvisory, CreateRun, SuggestAndAttach
+from rmos_shared.models.job import AttachAdvisory, CreateRun, ExplainMissing, SuggestAndAttach
 
 #: Consumed by nobody; mirrors the number of dead letters, so that Flower's Broker page shows it.
 DEAD_LETTER_QUEUE = "runs.dead_letter"
@@ -28,6 +28,9 @@ CREATE = TaskSpec("runs.create", "runs.create", CreateRun, "create")
 CREATE_MANY = TaskSpec("runs.create_many", "runs.batch", CreateRun, "create", ids_per_bell=100)
 SUGGEST = TaskSpec("runs.suggest_and_attach", "runs.advise", SuggestAndAttach, "explain")
 ATTACH = TaskSpec("runs.attach_advisory", "runs.advise", AttachAdvisory, "attach")
+EXPLAIN_MISSING = TaskSpec("runs.explain_missing", "runs.batch", ExplainMissing, "batch")
 
-TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in (CREATE, CREATE_MANY, SUGGEST, ATTACH)}
+TASKS: dict[str, TaskSpec] = {
+    spec.name: spec for spec in (CREATE, CREATE_MANY, SUGGEST, ATTACH, EXPLAIN_MISSING)
+}
 QUEUES: tuple[str, ...] = tuple(dict.fromkeys(spec.queue for spec in TASKS.values()))

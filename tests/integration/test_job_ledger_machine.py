@@ -164,7 +164,9 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(worker=st.sampled_from(WORKERS), keep=st.booleans())
     def beat(self, worker: str, keep: bool) -> None:  # noqa: FBT001
         """A lease the worker does not know of is given back, and does not count as a crash."""
-        held = [i for i, m in self.jobs.items() if m.state == "running" and m.lease and m.lease.worker == worker]
+        held = [
+            i for i, m in self.jobs.items() if m.state == "running" and m.lease and m.lease.worker == worker
+        ]
         rung = self.ledger.beat(worker, held if keep else [], lease_seconds=1000, stale_seconds=-1)
         assert set(rung) == (set() if keep else set(held))
         for job_id in rung:

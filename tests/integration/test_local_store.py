@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -17,11 +18,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
-from rmos_shared.errors import CorruptArtifact, StoreUnavailable
+from rmos_shared.errors import CorruptArtifact, DurabilityUnknown, StoreUnavailable
 from rmos_shared.store.base import KeyInvalid, Outcome
 from rmos_shared.store.local import STAGING, LocalStore
 
@@ -68,7 +69,7 @@ def child(script: str, *args: object, wrapper: tuple[str, ...] = (), cwd: Path |
     return json.loads(done.stdout)
 
 
-def unavailable_here(what: str) -> None:
+def unavailable_here(what: str) -> NoReturn:
     """Skip on a developer's machine; in CI a check that cannot run is a failure."""
     if os.environ.get("CI"):
         pytest.fail(f"{what}, and CI must run this test")
@@ -78,16 +79,21 @@ def unavailable_here(what: str) -> None:
 Traced = Callable[..., tuple[Any, list[str]]]
 
 
-@pytest.fixture
-def traced(tmp_path: Path) -> Traced:
-    """Run a child under strace; return what it prints and its calls on files, paths shown."""
-    strace = shutil.which("strace")
-    if strace is None:
+@pytest.fixture(scope="session")
+def strace() -> str:
+    """The path of an strace that may trace here."""
+    found = shutil.which("strace")
+    if found is None:
         unavailable_here("strace is not installed")
-        raise AssertionError
-    works = subprocess.run([strace, "-o", os.devnull, "true"], capture_output=True, text=True, check=False)
+    works = subprocess.run([found, "-o", os.devnull, "true"], capture_output=True, text=True, check=False)
     if works.returncode != 0:
         unavailable_here(f"strace may not trace here: {works.stderr.strip()}")
+    return found
+
+
+@pytest.fixture
+def traced(strace: str, tmp_path: Path) -> Traced:
+    """Run a child under strace; return what it prints and its calls on files, paths shown."""
     log = tmp_path / "strace.log"
 
     def run(script: str, root: Path, *inject: str) -> tuple[Any, list[str]]:
@@ -276,22 +282,87 @@ print(json.dumps([tell(store.create, "2026-08-01/a.json", b"data"), tell(store.p
     assert files_below(root) == set()
 
 
-def test_an_unreadable_sector_is_damage_to_one_file(traced: Traced, root: Path) -> None:
+def test_an_unreadable_sector_is_damage_to_one_file(strace: str, root: Path) -> None:
     LocalStore(root).create(KEY, b"data")
     script = """
-real = os.open
-store = LocalStore(root)
-answer = tell(store.get, "2026-08-01/a.json")
-print(json.dumps(answer if isinstance(answer, list) else "read"))
+print(json.dumps(tell(LocalStore(root).get, "2026-08-01/a.json")))
 """
-    # Injected on the descriptor that only the artifact's own file gets.
-    log = root.parent / "read.log"
-    strace = shutil.which("strace")
-    assert strace
-    wrapper = (strace, "-f", "-P", str(root / KEY), "-e", "trace=read", "-e", "inject=read:error=EIO")
-    answer = child(script, root, wrapper=(*wrapper, "-o", str(log)))
-    assert answer[0] == "CorruptArtifact"
-    assert KEY in answer[1]
+    failing = ("-P", str(root / KEY), "-e", "trace=read", "-e", "inject=read:error=EIO", "-o", os.devnull)
+    name, text, chained = child(script, root, wrapper=(strace, "-f", *failing))
+    assert (name, chained) == ("CorruptArtifact", True)
+    assert f"{KEY} is corrupt: it cannot be read (Input/output error)" in text
+
+
+# The same without strace, so that a machine that forbids tracing still tells
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, name: str, turn: int, code: int = errno.EIO) -> None:
+    """Make the ``turn``-th call of ``os.name`` fail."""
+    real, calls = getattr(os, name), itertools.count(1)
+
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == turn:
+            raise OSError(code, os.strerror(code))
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(os, name, failing)
+
+
+@pytest.mark.parametrize(
+    ("name", "turn", "expected"),
+    [
+        ("write", 1, StoreUnavailable),
+        ("fsync", 1, StoreUnavailable),
+        ("link", 1, StoreUnavailable),
+        ("fsync", 2, DurabilityUnknown),
+        ("fsync", 3, DurabilityUnknown),
+    ],
+)
+def test_after_any_failure_the_same_call_again_succeeds(
+    root: Path, monkeypatch: pytest.MonkeyPatch, name: str, turn: int, expected: type[StoreUnavailable]
+) -> None:
+    store = LocalStore(root)
+    published = expected is DurabilityUnknown
+    fail_at(monkeypatch, name, turn)
+    with pytest.raises(StoreUnavailable) as caught:
+        store.create(KEY, b"data")
+    assert type(caught.value) is expected
+    assert isinstance(caught.value.__cause__, OSError)
+    assert store.healthy is not published
+    assert files_below(root) == ({KEY} if published else set())
+    assert store.create(KEY, b"data") is (Outcome.ALREADY_SAME if published else Outcome.CREATED)
+    assert store.get(KEY) == b"data"
+
+
+def test_after_a_failure_among_many_the_same_call_again_succeeds(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(root)
+    items = [(f"2026-08-01/{number}", b"data") for number in range(3)]
+    fail_at(monkeypatch, "link", 2)
+    with pytest.raises(StoreUnavailable, match="2026-08-01/1"):
+        store.create_many(items)
+    assert files_below(root) == {"2026-08-01/0"}
+    assert store.create_many(items) == [Outcome.ALREADY_SAME, Outcome.CREATED, Outcome.CREATED]
+
+
+def test_a_failed_sync_of_what_is_there_is_durability_unknown_too(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / KEY).write_bytes(b"data")
+    fail_at(monkeypatch, "fsync", 2)
+    with pytest.raises(DurabilityUnknown):
+        LocalStore(root).create(KEY, b"data")
+
+
+def test_a_directory_that_cannot_be_listed_is_named_and_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path)
+    keys = ["2026-08-01/a", "2026-08-02/b", "2026-08-03/c"]
+    store.create_many([(key, b"") for key in keys])
+    fail_at(monkeypatch, "scandir", 3)  # after the root and the first partition
+    assert list(store.list("")) == [keys[0], "2026-08-02", keys[2]]
 
 
 # The fallback

@@ -521,6 +521,8 @@ def test_nothing_secret_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         "http://user:pw@store.test",
         "http://store.test/?q=1",
         "http://store.test/#f",
+        "http://store.test/?",
+        "http://store.test/#",
         "http://store.test:99999",
         "http://store.test:0",
         "http://[::1",

@@ -137,7 +137,6 @@ def test_a_listing_never_leaves_the_root(store: ArtifactStore, prefix: str) -> N
         ("_reviews/", "", KEYS[4:5]),
         ("_reviews/2026-08-01/a/", "", KEYS[4:5]),
         ("zebra", "", KEYS[5:]),
-        ("zebra/", "", []),
         ("nothing", "", []),
         ("nothing/", "", []),
         ("", "2026-08-01/a-b.json", KEYS[1:]),

@@ -17,6 +17,7 @@ from rmos_shared.tasks import TASKS, TaskSpec
 from rmos_worker.executor import Report
 from rmos_worker.logs import configure_logs
 from rmos_worker.reconciler import Reconciler
+from rmos_worker.schedule import add_schedule
 from rmos_worker.services import Services
 
 
@@ -55,6 +56,7 @@ def create_app(settings: WorkerSettings) -> Celery:
     services = ServicesOfProcess(settings)
     for spec in TASKS.values():
         _add_task(app, spec, services)
+    add_schedule(app)
     app.steps["worker"].add(_reconciler_step(settings))
     # Weak references would let these closures be collected.
     signals.setup_logging.connect(_configure_logs, weak=False)

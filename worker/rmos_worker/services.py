@@ -10,7 +10,7 @@ from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.run_log import RunLog
 from rmos_shared.settings import WorkerSettings
 from rmos_shared.store.local import LocalStore
-from rmos_shared.tasks import ATTACH, CREATE, CREATE_MANY, SUGGEST
+from rmos_shared.tasks import ATTACH, CREATE, CREATE_MANY, EXPLAIN_MISSING, SUGGEST
 from rmos_worker.advisory.breaker import RedisBreaker
 from rmos_worker.advisory.client import AdvisoryClient
 from rmos_worker.executor import Executor
@@ -20,6 +20,7 @@ from rmos_worker.handlers.attach import AttachHandler
 from rmos_worker.handlers.base import Handler
 from rmos_worker.handlers.create import CreateHandler
 from rmos_worker.handlers.existing_run import ExistingRuns
+from rmos_worker.handlers.explain_missing import ExplainMissingHandler
 from rmos_worker.handlers.suggest import SuggestHandler
 from rmos_worker.policies.choice import policy_named
 from rmos_worker.presence import Presence
@@ -76,6 +77,7 @@ class Services:
             CREATE_MANY.name: create,
             SUGGEST.name: suggest,
             ATTACH.name: attach,
+            EXPLAIN_MISSING.name: ExplainMissingHandler(runs, ledger),
         }
         presence = Presence(ledger, doorbell, settings)
         presence.start()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -126,6 +126,17 @@ def _check_job_id(value: str) -> str:
     return value
 
 
+def _check_day(value: str) -> str:
+    try:
+        parsed = date.fromisoformat(value)
+    except ValueError:
+        parsed = None
+    if parsed is None or parsed.isoformat() != value:
+        msg = "must be a date, YYYY-MM-DD"
+        raise ValueError(msg)
+    return value
+
+
 #: RFC 3339 in UTC, ending in Z. Naive times are refused, other offsets converted (contract section 2).
 UtcTime = Annotated[datetime, BeforeValidator(_parse_utc), PlainSerializer(format_utc, return_type=str)]
 #: A JSON object kept verbatim; anything JSON cannot carry exactly is refused with its path.
@@ -138,6 +149,8 @@ Line = Annotated[
 ]
 #: A run or advisory id that may become part of a path.
 SafeId = Annotated[str, AfterValidator(_check_id)]
+#: A UTC date, ``YYYY-MM-DD``.
+Day = Annotated[str, AfterValidator(_check_day)]
 #: An id of a job in the ledger.
 JobId = Annotated[str, AfterValidator(_check_job_id)]
 #: SHA-256 as 64 lower-case hex digits.

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from rmos_shared.models.advisory import Detail, Kind
-from rmos_shared.models.base import Frozen, JobId, Line, SafeId, Text, UtcTime
+from rmos_shared.models.base import Day, Frozen, JobId, Line, SafeId, Text, UtcTime
 from rmos_shared.models.run import RunRequest
 
 
@@ -65,6 +65,18 @@ class AttachAdvisory(Frozen):
     advisory_id: SafeId
     kind: Kind = "advisory"
     request_id: Line | None = None
+
+
+class ExplainMissing(Frozen):
+    """Payload of ``runs.explain_missing``: have every run of these days explained that has no explanation."""
+
+    #: UTC dates, ``YYYY-MM-DD``, both inclusive.
+    date_from: Day
+    date_to: Day
+    detail: Detail = "summary"
+    request_id: Line | None = None
+    #: Where an earlier job of the same batch stopped: the last run that it looked at.
+    after_run_id: SafeId | None = None
 
 
 class Job(Frozen):

@@ -48,9 +48,9 @@ class MemoryStore:
         Raises:
             KeyInvalid: the directory part of ``prefix``; see ``check_key``.
         """
-        branch = prefix.rpartition("/")[0]
+        branch = prefix[: prefix.rfind("/") + 1]
         if branch:
-            check_key(branch)
+            check_key(branch[:-1])
         with self._lock:
             keys = sorted(key for key in self._files if key.startswith(prefix) and key > after)
         yield from keys

@@ -229,7 +229,8 @@ class AdvisoryClient:
         except _Passing as error:
             tried = retrying.statistics["attempt_number"]
             raise AdvisoryUnavailable(
-                f"the advisory store is unavailable: {error} (tried {tried} times); repeat the call later",
+                f"the advisory store is unavailable: {error} (after {tried} of {self._tries} tries); "
+                "repeat the call later",
                 retry_after_seconds=error.retry_after_seconds,
             ) from error.__cause__
 
@@ -371,7 +372,7 @@ def _checked_url(url: str) -> str:
         raise SettingsInvalid("RMOS_ADVISORY_URL must begin with http:// or https:// and name a host")
     if parsed.port is not None and not 0 < parsed.port <= 65_535:  # noqa: PLR2004 - TCP's own limit
         raise SettingsInvalid("RMOS_ADVISORY_URL has a port outside 1 to 65535")
-    if parsed.userinfo or parsed.query or parsed.fragment:
+    if parsed.userinfo or "?" in url or "#" in url:  # even an empty one would swallow the path to come
         raise SettingsInvalid(
             "RMOS_ADVISORY_URL must not hold a user, a query or a fragment; a token goes into "
             "RMOS_ADVISORY_TOKEN"

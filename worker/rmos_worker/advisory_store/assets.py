@@ -130,19 +130,24 @@ class AssetLog:
             asset_id = key.removeprefix("assets/").removesuffix(".json")
             if not is_safe_id(asset_id):
                 continue  # the store lists whatever lies there; this was never an asset
+            asset = self._readable(asset_id)
+            if asset is not None and pending and (asset.reviewed or asset.approved_for_workflow):
+                continue
             if len(assets) + len(corrupt) == limit:
                 return AssetPage(assets, corrupt, next_after=last)
-            try:
-                asset = self.get(asset_id)
-            except CorruptArtifact as error:
-                _log.error("%s: %s", error.code, error)
+            if asset is None:
                 corrupt.append(asset_id)
             else:
-                if pending and (asset.reviewed or asset.approved_for_workflow):
-                    continue
                 assets.append(asset)
             last = asset_id
         return AssetPage(assets, corrupt, next_after=None)
+
+    def _readable(self, asset_id: str) -> AdvisoryAsset | None:
+        try:
+            return self.get(asset_id)
+        except CorruptArtifact as error:
+            _log.error("%s: %s", error.code, error)
+            return None
 
     def _stored(self, asset_id: str) -> AdvisoryAsset:
         key = _asset_key(asset_id)

@@ -91,6 +91,12 @@ class _Triggered:
     action: str
     told: Mapping[Detail, TriggeredRule]
 
+    @classmethod
+    def of(cls, full: TriggeredRule, action: str) -> _Triggered:
+        brief = full.model_copy(update={"meaning": None, "hint": None})
+        mention = f"{full.title[0].lower()}{full.title[1:]} ({full.rule_id})"
+        return cls(full.rule_id, full.level, mention, action, {"full": full, "summary": brief})
+
 
 def _known(rule: Rule) -> _Triggered:
     told = TriggeredRule(
@@ -101,8 +107,7 @@ def _known(rule: Rule) -> _Triggered:
         meaning=rule.meaning,
         hint=rule.hint,
     )
-    mention = f"{rule.title[0].lower()}{rule.title[1:]} ({rule.rule_id})"
-    return _Triggered(rule.rule_id, rule.level, mention, rule.action, _by_detail(told))
+    return _Triggered.of(told, rule.action)
 
 
 def _unknown(rule_id: str) -> _Triggered:
@@ -115,42 +120,48 @@ def _unknown(rule_id: str) -> _Triggered:
         "warns or blocks cannot be said.",
         hint="Do not cut on the strength of this explanation; find out first what the rule found.",
     )
-    action = "Ask whoever maintains the feasibility engine what the unknown rules mean for this cut."
-    return _Triggered(rule_id, "UNKNOWN", f"unknown rule {rule_id}", action, _by_detail(told))
-
-
-def _by_detail(full: TriggeredRule) -> dict[Detail, TriggeredRule]:
-    return {"full": full, "summary": full.model_copy(update={"meaning": None, "hint": None})}
+    return _Triggered.of(
+        told, "Ask whoever maintains the feasibility engine what the unknown rules mean for this cut."
+    )
 
 
 def _rule_id(entry: object) -> str:
     if isinstance(entry, str) and entry.strip() and entry.isprintable() and len(entry) <= _LONGEST_ID:
         return entry
-    return f"not a rule id ({type(entry).__name__})"
+    return f"not a rule id: {type(entry).__name__}"
 
 
 def _summary(run: RunArtifact, triggered: list[_Triggered], *, accounted: bool) -> str:
     risk = run.decision.risk_level
     blocking = [item for item in triggered if item.level == "RED"]
-    judged = bool(triggered) or risk not in {RiskLevel.UNKNOWN, RiskLevel.ERROR}
-
-    if triggered:
-        headline = _counts(triggered)
-    else:
-        headline = "no feasibility rule was triggered" if judged else "feasibility was not judged"
-    if blocking and run.status is Status.OK:
-        headline += ", yet the run was not blocked"
-
-    sentences = [f"{run.status}, risk {risk}: {headline}"]
+    sentences = [f"{run.status}, risk {risk}: {_headline(run, triggered)}"]
     if triggered:
         sentences.append(_names(blocking or triggered))
-    reason = " ".join((run.decision.block_reason or "").split())[:_LONGEST_REASON].rstrip(".")
     # Blocking rules say it better; without one, the recorded reason is all there is.
-    if reason and not blocking:
+    if not blocking and (reason := _reason(run)):
         sentences.append(f"Recorded reason: {reason}")
-    if judged and not accounted:
+    if triggered and not accounted:
         sentences.append(f"The rules on record do not account for risk {risk}")
     return ". ".join(sentences) + "."
+
+
+def _headline(run: RunArtifact, triggered: list[_Triggered]) -> str:
+    risk = run.decision.risk_level
+    if triggered:
+        let_through = triggered[0].level == "RED" and run.status is Status.OK
+        return _counts(triggered) + (", yet the run was not blocked" if let_through else "")
+    if risk in {RiskLevel.UNKNOWN, RiskLevel.ERROR}:
+        return "the run could not be judged"
+    if risk is not RiskLevel.GREEN:
+        return "no feasibility rule on record accounts for it"
+    if run.feasibility.get("rules_triggered") is None:
+        return "no feasibility rules are on record"
+    return "no feasibility rule was triggered"
+
+
+def _reason(run: RunArtifact) -> str:
+    reason = " ".join((run.decision.block_reason or "").split()).rstrip(".")
+    return reason if len(reason) <= _LONGEST_REASON else reason[:_LONGEST_REASON] + " [...]"
 
 
 def _counts(triggered: list[_Triggered]) -> str:

