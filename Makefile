@@ -45,3 +45,6 @@ lock: ## Renew the lock file; needs uv
 
 clean: ## Remove what was made
 	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+bench: $(STAMP) ## Ratios against references, in one run; BENCH_ARGS=--quick
+	$(BIN)/python bench/run.py $(BENCH_ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
@@ -11,8 +12,6 @@ from rmos_producer.client import AnyRequest, Explain, Receipt, RunsClient
 from rmos_shared.models.advisory import Detail, Kind
 from rmos_shared.models.job import JobRecord
 from rmos_shared.settings import ProducerSettings
-
-_CHUNK = 1_000
 
 
 class AsyncRunsClient:
@@ -48,13 +47,14 @@ class AsyncRunsClient:
     async def create_runs(
         self, requests: Iterable[AnyRequest] | AsyncIterable[AnyRequest], *, explain: Explain = False
     ) -> AsyncIterator[Receipt]:
-        """Have many runs stored, from a plain or an asynchronous iterable; see ``RunsClient.create_runs``."""
-        async for chunk in _chunks(requests):
-            for receipt in await asyncio.to_thread(self._create_chunk, chunk, explain):
-                yield receipt
+        """Have many runs stored, from a plain or an asynchronous iterable; see ``RunsClient.create_runs``.
 
-    def _create_chunk(self, chunk: list[AnyRequest], explain: Explain) -> list[Receipt]:
-        return list(self._client.create_runs(chunk, explain=explain))
+        A plain iterable is read in threads, one at a time, so that one which blocks does not block the loop.
+        """
+        # One batch at a time, so that a later error takes no receipt of an accepted run with it.
+        async for batch in _batches(requests, self._client.batch_jobs):
+            for receipt in await asyncio.to_thread(self._client.create_batch, batch, explain=explain):
+                yield receipt
 
     async def suggest_and_attach(
         self, run_id: str, *, detail: Detail = "summary", request_id: str | None = None
@@ -81,23 +81,25 @@ class AsyncRunsClient:
         return await asyncio.to_thread(self._client.wait, job_id, timeout)
 
 
-async def _chunks(
-    requests: Iterable[AnyRequest] | AsyncIterable[AnyRequest],
-) -> AsyncIterator[list[AnyRequest]]:
-    chunk: list[AnyRequest] = []
-    async for request in _each(requests):
-        chunk.append(request)
-        if len(chunk) == _CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
-async def _each(requests: Iterable[AnyRequest] | AsyncIterable[AnyRequest]) -> AsyncIterator[AnyRequest]:
+async def _batches(
+    requests: Iterable[AnyRequest] | AsyncIterable[AnyRequest], size: int
+) -> AsyncIterator[list[tuple[int, AnyRequest]]]:
     if isinstance(requests, AsyncIterable):
+        batch: list[tuple[int, AnyRequest]] = []
+        index = 0
         async for request in requests:
-            yield request
+            batch.append((index, request))
+            index += 1
+            if len(batch) == size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
     else:
-        for request in requests:
-            yield request
+        source = enumerate(requests)
+        while batch := await asyncio.to_thread(_take, source, size):
+            yield batch
+
+
+def _take(source: Iterable[tuple[int, AnyRequest]], size: int) -> list[tuple[int, AnyRequest]]:
+    return list(islice(source, size))

@@ -111,16 +111,30 @@ class RunsClient:
                 yielded before tell what is.
         """
         source = enumerate(requests)
-        while batch := list(islice(source, self._settings.accept_batch_jobs)):
-            jobs, receipts = [], []
-            for index, request in batch:
-                try:
-                    job, receipt = self._create_job(request, explain, CREATE_MANY)
-                except InvalidRequest as error:
-                    raise InvalidRequest(error.problems, what=f"request {index}") from None
-                jobs.append(job)
-                receipts.append(receipt)
-            yield from self._accept(jobs, receipts)
+        while batch := list(islice(source, self.batch_jobs)):
+            yield from self.create_batch(batch, explain=explain)
+
+    @property
+    def batch_jobs(self) -> int:
+        """How many runs ``create_runs`` takes at a time."""
+        return self._settings.accept_batch_jobs
+
+    def create_batch(
+        self, batch: Iterable[tuple[int, AnyRequest]], *, explain: Explain = False
+    ) -> list[Receipt]:
+        """Have runs stored, all accepted in one step or none of them; one receipt each, in order.
+
+        Each request comes with the index by which an ``InvalidRequest`` names it.
+        """
+        jobs, receipts = [], []
+        for index, request in batch:
+            try:
+                job, receipt = self._create_job(request, explain, CREATE_MANY)
+            except InvalidRequest as error:
+                raise InvalidRequest(error.problems, what=f"request {index}") from None
+            jobs.append(job)
+            receipts.append(receipt)
+        return self._accept(jobs, receipts)
 
     def suggest_and_attach(
         self, run_id: str, *, detail: Detail = "summary", request_id: str | None = None
@@ -187,8 +201,10 @@ class RunsClient:
     # -- inside -----------------------------------------------------------------------------------
 
     def _create_job(self, request: AnyRequest, explain: Explain, spec: TaskSpec) -> tuple[Job, Receipt]:
-        run = request if isinstance(request, RunRequest) else RunRequest.read(request, what="request")
-        payload = CreateRun.read({"run": run, "explain": _detail(explain)})
+        # Mappings of any kind are taken; what else there is, the model refuses by itself.
+        data = dict(request) if isinstance(request, Mapping) else request
+        run = data if isinstance(data, RunRequest) else RunRequest.read(data, what="request")
+        payload = CreateRun.read({"run": run, "explain": _detail(explain)}, what="request")
         job = self._job(spec, payload, run.run_id, run.request_id)
         explain_id = explain_job_id(job.job_id) if payload.explain is not None else None
         return job, Receipt(run.run_id, job.job_id, explain_id, missing=run.missing())

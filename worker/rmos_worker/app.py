@@ -11,8 +11,10 @@ from celery.exceptions import Ignore, Retry
 
 from rmos_shared.broker import celery_config
 from rmos_shared.doorbell import Doorbell
+from rmos_shared.errors import RmosError
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.settings import WorkerSettings
+from rmos_shared.store.local import LocalStore
 from rmos_shared.tasks import TASKS, TaskSpec
 from rmos_worker.executor import Report
 from rmos_worker.logs import configure_logs
@@ -57,7 +59,7 @@ def create_app(settings: WorkerSettings) -> Celery:
     for spec in TASKS.values():
         _add_task(app, spec, services)
     add_schedule(app)
-    app.steps["worker"].add(_reconciler_step(settings))
+    app.steps["worker"].update({_store_step(settings), _reconciler_step(settings)})
     # Weak references would let these closures be collected.
     signals.setup_logging.connect(_configure_logs, weak=False)
     signals.worker_process_shutdown.connect(services.stop, weak=False)
@@ -97,6 +99,19 @@ def celery_state(report: Report) -> dict[str, Any]:
     if not report.done and any(state in {"running", "accepted"} for state in report.refused.values()):
         raise Ignore("the job is in other hands")
     return {"done": len(report.done), "refused": report.refused}
+
+
+def _store_step(settings: WorkerSettings) -> type[bootsteps.StartStopStep]:
+    class StoreStep(bootsteps.StartStopStep):
+        """Refuses to start a worker whose store cannot write, sync and publish."""
+
+        def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+            try:
+                LocalStore(settings.runs_dir).probe()
+            except RmosError as error:
+                raise SystemExit(f"error {error.code}: {error}") from None
+
+    return StoreStep
 
 
 def _reconciler_step(settings: WorkerSettings) -> type[bootsteps.StartStopStep]:

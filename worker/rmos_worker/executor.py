@@ -14,9 +14,9 @@ from typing import TypeVar
 
 from rmos_shared.canonical import canonical_json
 from rmos_shared.doorbell import Doorbell
-from rmos_shared.errors import BrokerUnavailable, RmosError
+from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.ledger.job_ledger import Claim, Claims, Finish, JobLedger, Lease
-from rmos_shared.models.job import DeadReason
+from rmos_shared.models.job import DeadReason, JobState
 from rmos_shared.settings import WorkerSettings
 from rmos_worker.handlers.base import Handler
 from rmos_worker.presence import Presence
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 #: How long a settlement is repeated here before the heartbeat is left to give the lease back.
 _SETTLE_PAUSES_SECONDS = (0.1, 0.5, 1.0, 2.0, 4.0)
+#: As the ledger still has a job whose settlement did not get through.
+_UNSETTLED = JobState.RUNNING.value
 _AnswerT = TypeVar("_AnswerT")
 
 
@@ -128,6 +130,7 @@ class Executor:
             lambda: self._ledger.finish(finished, lease, ttl_seconds=self._settings.done_ttl_seconds)
         )
         if states is None:
+            report.refused.update((finish.job_id, _UNSETTLED) for finish in finished)
             return
         for finish in finished:
             state = states[finish.job_id]
@@ -152,9 +155,10 @@ class Executor:
         if isinstance(end, Bury):
             try:
                 handler.mourn(claim, end.failure)
-            except RmosError as unrecorded:
-                # An audit record that cannot be written keeps the job alive until it can.
-                end = self._decide(unrecorded, claim)
+            except BaseException as unrecorded:  # noqa: BLE001 - nothing gets past here, nor hides why it died
+                # An audit record that cannot be written now keeps the job alive until it can.
+                later = self._decide(unrecorded, claim)
+                end = later if isinstance(later, Wait) else end
         logger.warning(
             "job buried" if isinstance(end, Bury) else "job put off",
             extra={
@@ -171,6 +175,7 @@ class Executor:
             state = _settled(lambda: self._ledger.bury(claim.job_id, lease, failure=bury.failure))
             if state == "dead":
                 report.dead[claim.job_id] = end.failure.reason
+                return
         else:
             wait = end
             state = _settled(
@@ -184,6 +189,8 @@ class Executor:
             )
             if state == "waiting":
                 report.waiting[claim.job_id] = end.delay_seconds
+                return
+        report.refused[claim.job_id] = state or _UNSETTLED
 
     def _decide(self, error: BaseException, claim: Claim) -> Wait | Bury:
         return decide(

@@ -85,12 +85,20 @@ class GatedRedis(redis.Redis):
         self._gate = gate
 
     def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
-        """Read an answer; one to BRPOP that the gate does not admit reads as a time-out."""
+        """Read an answer; one to BRPOP that the gate does not admit reads as a time-out.
+
+        Raises:
+            redis.ConnectionError: what the gate refused could not be kept. Celery then connects again; an
+                error of ours would end the worker.
+        """
         response = super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call]
         if command_name == "BRPOP" and response:
             queue, item = response[0].decode(), response[1]
-            if queue in QUEUES and not self._gate.admits(item, queue):
-                return None
+            try:
+                if queue in QUEUES and not self._gate.admits(item, queue):
+                    return None
+            except BrokerUnavailable as error:
+                raise redis.ConnectionError("the gate cannot reach the ledger") from error
         return response
 
 

@@ -95,7 +95,7 @@ def decide(
     asked = getattr(error, "retry_after_seconds", None)
     if asked is not None:
         # The store knows best, within our cap; the jitter keeps the jobs from coming back all at once.
-        delay = min(asked, limits.cap_seconds) + jitter(0, limits.base_seconds)
+        delay = min(max(asked, 0) + jitter(0, limits.base_seconds), limits.cap_seconds)
     return Wait(delay, spends_try=not blameless, failure=failure)
 
 

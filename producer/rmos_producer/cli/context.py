@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -77,6 +78,14 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
+def print_object(value: Any, *, as_json: bool) -> None:
+    """Print one object: on one line for programs, indented for people."""
+    if as_json:
+        print_json(value)
+    else:
+        out.print_json(data=value, ensure_ascii=False)
+
+
 def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool, title: str) -> None:
     """Print rows as one JSON list, or as a table whose columns are the keys."""
     if as_json:
@@ -85,9 +94,10 @@ def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool, title: str) -> 
     if not rows:
         err.print(f"{title}: none")
         return
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for name in rows[0]:
-        table.add_column(name, overflow="fold")
+        # Ids are there to be copied, so they alone are never broken over lines.
+        table.add_column(name, overflow="fold", no_wrap=name == "id" or name.endswith("_id"))
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
     out.print(table)

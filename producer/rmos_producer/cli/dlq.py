@@ -18,12 +18,14 @@ from rmos_producer.cli.context import (
     err,
     ledger_of,
     print_json,
+    print_object,
     print_rows,
 )
 from rmos_producer.home import Home
 from rmos_shared.doorbell import Doorbell
 from rmos_shared.errors import JobNotFound
 from rmos_shared.ledger.job_ledger import JobLedger
+from rmos_shared.models.base import format_utc
 from rmos_shared.models.job import DeadReason, JobRecord, RawLetter
 
 app = typer.Typer(help="The dead letters: jobs and messages that could not be done.", no_args_is_help=True)
@@ -97,13 +99,7 @@ def show(
         if payload:
             data = ledger.payload(letter_id) or ledger.raw_item(letter_id) or b""
             told["payload"] = data.decode("utf-8", "backslashreplace")
-    if as_json:
-        print_json(told)
-    else:
-        rows = [
-            {"field": name, "value": value} for name, value in told.items() if value not in (None, [], "")
-        ]
-        print_rows(rows, as_json=False, title=f"dead letter {letter_id}")
+    print_object(told, as_json=as_json)
 
 
 @app.command()
@@ -182,28 +178,21 @@ def _report(what: str, letters: list[str], *, dry_run: bool, as_json: bool) -> N
 
 
 def _row(letter: JobRecord | RawLetter) -> dict[str, Any]:
-    told = letter.dump()
     if isinstance(letter, JobRecord):
-        failure = told["failure"] or {}
+        failure = letter.failure
         return {
             "id": letter.job_id,
             "kind": letter.task,
-            "queue": letter.queue,
-            "reason": failure.get("reason"),
-            "error": failure.get("error_type"),
-            "message": failure.get("message"),
-            "tries": letter.tries,
-            "died_at_utc": told["changed_at_utc"],
+            "reason": failure.reason if failure else None,
+            "message": failure.message if failure else None,
+            "died_at_utc": format_utc(letter.changed_at_utc),
             "run_id": letter.run_id,
         }
     return {
         "id": letter.raw_id,
-        "kind": "raw message",
-        "queue": letter.queue,
+        "kind": f"message on {letter.queue}",
         "reason": letter.reason,
-        "error": None,
         "message": letter.detail,
-        "tries": None,
-        "died_at_utc": told["kept_at_utc"],
+        "died_at_utc": format_utc(letter.kept_at_utc),
         "run_id": None,
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Literal
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
@@ -15,7 +14,6 @@ import typer
 from rmos_producer.cli.context import DEFAULT_HOME, HomeOption, JsonOption, ledger_of, print_json, print_rows
 from rmos_producer.home import Home
 from rmos_shared.errors import DamageFound, InvariantBroken, RmosError
-from rmos_shared.ids import new_uuid7
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.ledger.redis_errors import broker_errors
 from rmos_shared.settings import WorkerSettings
@@ -121,9 +119,7 @@ def _ledger(ledger: JobLedger) -> Iterator[Finding]:
 def _store(place: Home) -> Iterator[Finding]:
     try:
         runs_dir = place.store_settings().runs_dir
-        store = LocalStore(runs_dir)
-        key = f"_doctor/{datetime.now(UTC).date().isoformat()}/{new_uuid7()}"
-        store.create(key, b"rmos doctor wrote this to see that it can\n")
+        LocalStore(runs_dir).probe()
     except RmosError as error:
         yield Finding("store", "broken", str(error), "mend the directory, or RMOS_RUNS_DIR")
     else:

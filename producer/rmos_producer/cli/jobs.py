@@ -13,7 +13,7 @@ from rmos_producer.cli.context import (
     LimitOption,
     client_of,
     ledger_of,
-    print_json,
+    print_object,
     print_rows,
 )
 from rmos_shared.models.job import JobRecord, JobState
@@ -47,7 +47,7 @@ def show(
     """Show all that the ledger knows of a job, without its payload."""
     with ledger_of(home) as ledger:
         record = ledger.get(job_id)
-    _print_record(record, as_json=as_json)
+    print_object(record.dump(), as_json=as_json)
 
 
 @app.command()
@@ -61,24 +61,17 @@ def wait(
     """Wait until a job has ended; exit 9 when it ended dead."""
     with client_of(home) as client:
         record = client.wait(job_id, timeout)
-    _print_record(record, as_json=as_json)
+    print_object(record.dump(), as_json=as_json)
     if record.state is not JobState.DONE:
         raise typer.Exit(ENDED_DEAD)
 
 
-def _print_record(record: JobRecord, *, as_json: bool) -> None:
-    told = record.dump()
-    if as_json:
-        print_json(told)
-    else:
-        print_rows(
-            [{"field": name, "value": value} for name, value in told.items() if value not in (None, [], "")],
-            as_json=False,
-            title=f"job {record.job_id}",
-        )
-
-
 def _row(record: JobRecord) -> dict[str, Any]:
-    told = record.dump()
-    names = ("job_id", "task", "state", "run_id", "request_id", "accepted_at_utc", "tries", "starts")
-    return {name: told[name] for name in names}
+    return {
+        "job_id": record.job_id,
+        "task": record.task,
+        "state": record.state.value,
+        "run_id": record.run_id,
+        "tries": record.tries,
+        "starts": record.starts,
+    }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
-import click
 import typer
 
 from rmos_producer.cli import demo, dlq, doctor, enqueue, jobs, reviews, runs, services
@@ -30,22 +30,14 @@ for name, module in {"jobs": jobs, "runs": runs, "dlq": dlq, "reviews": reviews}
 def main() -> None:
     """Run the ``rmos`` command; an expected error is one line on standard error, never a traceback."""
     try:
-        code = app(standalone_mode=False)
+        app()
     except RmosError as error:
         _complain(error)
-        code = error.exit_code
-    except click.exceptions.Abort:
-        code = 130
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except KeyboardInterrupt:
-        code = 130
+        sys.exit(error.exit_code)
     except BrokenPipeError:
-        # The reader of our output went away; there is nobody left to tell.
-        sys.stderr.close()
-        code = 141
-    sys.exit(code if isinstance(code, int) else 0)
+        # The reader of our output went away; there is nobody left to tell, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
 
 
 def _complain(error: RmosError) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from rmos_producer.cli.context import DEFAULT_HOME, HomeOption, JsonOption, LimitOption, print_rows, runs_of
-from rmos_producer.cli.runs import Day, _day
+from rmos_producer.cli.runs import Day, utc_day
 from rmos_shared.models.advisory import ComposedAdvisory
 
 app = typer.Typer(help="The review queue.", no_args_is_help=True)
@@ -30,11 +30,11 @@ def list_reviews(
 ) -> None:
     """List the advisories that the policy left to a person and nobody has reviewed."""
     with runs_of(home) as runs:
-        waiting = list(islice(runs.waiting_reviews(_day(date_from), _day(date_to)), limit))
+        waiting = list(islice(runs.waiting_reviews(utc_day(date_from), utc_day(date_to)), limit))
     print_rows([_row(advisory) for advisory in waiting], as_json=as_json, title="waiting for a person")
 
 
 def _row(advisory: ComposedAdvisory) -> dict[str, Any]:
     told = advisory.link.dump()
-    names = ("run_id", "advisory_id", "kind", "created_at_utc", "request_id", "reason", "summary")
+    names = ("run_id", "advisory_id", "summary")
     return {name: told[name] for name in names}

@@ -14,7 +14,7 @@ from rmos_producer.cli.context import (
     JsonOption,
     LimitOption,
     err,
-    print_json,
+    print_object,
     print_rows,
     runs_of,
 )
@@ -36,7 +36,7 @@ def list_runs(
 ) -> None:
     """List runs, newest first. Corrupt files are listed too, and make the exit code 7."""
     with runs_of(home) as runs:
-        entries = list(islice(runs.list_runs(_day(date_from), _day(date_to)), limit))
+        entries = list(islice(runs.list_runs(utc_day(date_from), utc_day(date_to)), limit))
     print_rows([_row(entry) for entry in entries], as_json=as_json, title="runs")
     damaged = [entry for entry in entries if entry.error is not None]
     for entry in damaged:
@@ -55,52 +55,22 @@ def show(
     """Show a run as readers see it: the artifact, its advisories, reviews and explanation status."""
     with runs_of(home) as runs:
         told = runs.read(run_id).dump()
-    if as_json:
-        print_json(told)
-        return
-    advisories = told.pop("advisory_inputs")
-    print_rows(
-        [{"field": name, "value": value} for name, value in told.items()],
-        as_json=False,
-        title=f"run {run_id}",
-    )
-    print_rows(
-        [
-            {
-                "advisory_id": item["link"]["advisory_id"],
-                "kind": item["link"]["kind"],
-                "approved": item["link"]["approved"]
-                if item["review"] is None
-                else item["review"]["approved"],
-                "reviewed_by": (item["review"] or item["link"])["reviewed_by"],
-                "reason": item["link"]["reason"],
-                "summary": item["link"]["summary"],
-            }
-            for item in advisories
-        ],
-        as_json=False,
-        title="advisories",
-    )
+    print_object(told, as_json=as_json)
 
 
-def _day(moment: datetime | None) -> date | None:
+def utc_day(moment: datetime | None) -> date | None:
+    """Return the date that a ``--date-from`` or ``--date-to`` names."""
     return None if moment is None else moment.date()
 
 
 def _row(entry: RunEntry) -> dict[str, Any]:
     run = entry.artifact
     if run is None:
-        blank = dict.fromkeys(("created_at_utc", "status", "risk_level", "mode", "tool_id", "request_id"))
-        return {"run_id": None, **blank, "path": entry.key, "corrupt": True}
-    told = run.dump()
+        return {"run_id": None, "status": "CORRUPT", "risk": None, "tool": None, "path": entry.key}
     return {
         "run_id": run.run_id,
-        "created_at_utc": told["created_at_utc"],
-        "status": told["status"],
-        "risk_level": told["decision"]["risk_level"],
-        "mode": run.mode,
-        "tool_id": run.tool_id,
-        "request_id": run.request_id,
+        "status": run.status.value,
+        "risk": run.decision.risk_level.value,
+        "tool": run.tool_id,
         "path": entry.key,
-        "corrupt": False,
     }

@@ -362,15 +362,32 @@ class JobLedger:
         return None if job_id is None else self.find(cast("bytes", job_id).decode())
 
     def jobs(self, state: JobState | None = None, *, limit: int = 100) -> Iterator[JobRecord]:
-        """Yield up to ``limit`` jobs, of one state or of any; done ones only while their record lives."""
+        """Yield up to ``limit`` jobs, newest first, of one state or any; done ones till their record expires.
+
+        Every id in question is held in memory, and for done jobs every key of the ledger is scanned.
+        """
+        for job_id in sorted(self._ids_in(state), reverse=True):
+            if limit <= 0:
+                return
+            record = self.find(job_id)
+            if record is not None and state in {None, record.state}:
+                limit -= 1
+                yield record
+
+    def _ids_in(self, state: JobState | None) -> list[str]:
         with broker_errors():
-            for key in self._client.scan_iter(match=f"{self._prefix}job:*", count=1_000):
-                if limit <= 0:
-                    return
-                record = self.find(cast("bytes", key).decode().removeprefix(f"{self._prefix}job:"))
-                if record is not None and state in {None, record.state}:
-                    limit -= 1
-                    yield record
+            match state:
+                case JobState.WAITING | JobState.DEAD | JobState.DISCARDED:
+                    indexes = [state.value]
+                case JobState.ACCEPTED:
+                    indexes = [f"rung:{queue}" for queue in QUEUES]
+                case JobState.RUNNING:
+                    indexes = [f"leases:{worker}" for worker in self._members("workers", 0)]
+                case _:
+                    prefix = f"{self._prefix}job:"
+                    keys = cast("Iterator[bytes]", self._client.scan_iter(match=f"{prefix}*", count=1_000))
+                    return [key.decode().removeprefix(prefix) for key in keys]
+        return [job_id for index in indexes for job_id in self._members(index, 0)]
 
     def known(self, job_ids: Sequence[str], *, queue: str) -> bool:
         """Say whether every id is a job of this queue."""
@@ -412,6 +429,7 @@ class JobLedger:
         return [job_id.decode() for job_id in self._run(operation, *args)]
 
     def _members(self, index: str, limit: int) -> list[str]:
+        """Return the first ``limit`` members of an index, or all for 0."""
         with broker_errors():
             members = self._client.zrange(f"{self._prefix}{index}", 0, limit - 1)
         return [member.decode() for member in cast("list[bytes]", members)]

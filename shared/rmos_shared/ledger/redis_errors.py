@@ -39,8 +39,10 @@ def broker_errors() -> Iterator[None]:
             "then repeat the call with the same ids: that is safe"
         ) from error
     except exceptions.ResponseError as error:
-        # A script reports the code of the command inside it somewhere in its text.
-        code = next((word for word in _PASSING if word in str(error)), None)
+        # A script reports the code of the command inside it somewhere in its text; those codes that redis-py
+        # knows it cuts off the text.
+        told = f"{error.status_code} {error}"
+        code = next((word for word in _PASSING if word in told), None)
         if code is None:
             raise
         raise BrokerUnavailable(

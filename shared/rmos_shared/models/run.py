@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from rmos_shared.canonical import canonical_sha256, sha256_hex
 from rmos_shared.ids import new_uuid7, uuid7_time
@@ -15,6 +24,7 @@ from rmos_shared.models.base import Frozen, JsonObject, Line, SafeId, Sha256, Te
 
 #: Contract section 2: more G-code than this, in bytes of UTF-8, goes to an attachment.
 INLINE_GCODE_BYTES = 204_800
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Status(StrEnum):
@@ -162,7 +172,7 @@ class RunRequest(Frozen):
             # An id without a readable time is reported by its own validator; any time will do here.
             data |= {
                 "run_id": run_id,
-                "created_at_utc": moment or datetime.fromisoformat("1970-01-01T00:00:00Z"),
+                "created_at_utc": moment or _EPOCH,
             }
         elif run_id is None:
             data["run_id"] = _mint(created)
@@ -179,6 +189,9 @@ class RunRequest(Frozen):
     @field_validator("created_at_utc")
     @classmethod
     def _partition_is_readable(cls, value: datetime, info: ValidationInfo) -> datetime:
+        if value < _EPOCH:
+            msg = "must not be before 1970: a run id cannot tell such a time"
+            raise ValueError(msg)
         moment = uuid7_time(info.data.get("run_id", ""))
         if moment is not None and moment.date() != value.date():
             msg = "its UTC date differs from the one inside run_id; leave one of the two out"
@@ -233,14 +246,13 @@ class RunRequest(Frozen):
 _NULL_IS_ABSENT = frozenset(
     {"run_id", "created_at_utc", "request_summary", "decision", "hashes", "outputs", "meta"}
 )
+_UTC_TIME: TypeAdapter[datetime] = TypeAdapter(UtcTime)
 
 
 def _mint(created: object) -> str:
-    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415
-
     try:
-        return new_uuid7(TypeAdapter(UtcTime).validate_python(created))
-    except (ValidationError, OverflowError):
+        return new_uuid7(max(_EPOCH, _UTC_TIME.validate_python(created)))
+    except ValidationError:
         return new_uuid7()  # created_at_utc itself is reported by its own validator
 
 

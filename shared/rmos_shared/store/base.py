@@ -11,8 +11,9 @@ from typing import Protocol, runtime_checkable
 
 from rmos_shared.errors import CallerError
 
-#: A key is relative, with ``/`` between parts; no part begins with a dot, so none is ``.`` or ``..``.
-_PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,299}"
+#: A key is relative, with ``/`` between parts. A part fits a file name and begins with no dot, so none is
+#: ``.`` or ``..``.
+_PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}"
 KEY = re.compile(rf"{_PART}(/{_PART}){{0,5}}", re.ASCII)
 
 

@@ -34,13 +34,15 @@ class CreateHandler:
                 if gcode is not None:
                     # Before the artifact that names it, so that no reader finds the name without the file.
                     self._runs.put_attachment(gcode, GCODE_SUFFIX)
-            except RmosError as error:
+            except Exception as error:  # noqa: BLE001 - one bad job must not touch the others of its group
                 ends[claim.job_id] = error
             else:
                 ready.append((claim, payload, artifact))
-        outcomes = self._runs.put_runs([artifact for _, _, artifact in ready])
+        outcomes = self._put([artifact for _, _, artifact in ready])
         for (claim, payload, artifact), outcome in zip(ready, outcomes, strict=True):
-            if outcome is Outcome.CONFLICT:
+            if isinstance(outcome, RmosError):
+                ends[claim.job_id] = outcome
+            elif outcome is Outcome.CONFLICT:
                 ends[claim.job_id] = ArtifactConflict(f"{artifact.date}/{artifact.run_id}.json")
             else:
                 ends[claim.job_id] = Finish(
@@ -54,6 +56,19 @@ class CreateHandler:
                     _following(claim, payload),
                 )
         return [ends[claim.job_id] for claim in claims]
+
+    def _put(self, artifacts: list[RunArtifact]) -> list[Outcome | RmosError]:
+        try:
+            return list(self._runs.put_runs(artifacts))
+        except RmosError:
+            # Each by itself then, so that what is wrong with one run leaves the others alone.
+            return [self._put_one(artifact) for artifact in artifacts]
+
+    def _put_one(self, artifact: RunArtifact) -> Outcome | RmosError:
+        try:
+            return self._runs.put_run(artifact)
+        except RmosError as error:
+            return error
 
     def mourn(self, claim: Claim, failure: Failure) -> None:
         """Record nothing: the dead letter holds the request itself."""

@@ -1,0 +1,580 @@
+"""The task body on a real ledger: whatever a handler does, each job ends where it belongs, and once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery.exceptions import Ignore, Retry
+
+from rmos_shared.doorbell import Doorbell
+from rmos_shared.errors import (
+    AdvisoryUnavailable,
+    BrokerUnavailable,
+    FieldProblem,
+    InvalidRequest,
+    RunNotFound,
+    StoreUnavailable,
+)
+from rmos_shared.ids import explain_job_id, new_uuid7
+from rmos_shared.ledger.job_ledger import Claim, Finish, JobLedger, Lease
+from rmos_shared.models.job import CreateRun, Failure, Job, JobState
+from rmos_shared.models.run import RunRequest
+from rmos_shared.run_log import RunLog
+from rmos_shared.settings import WorkerSettings
+from rmos_shared.tasks import CREATE, CREATE_MANY, SUGGEST, TaskSpec
+from rmos_worker import executor as executor_module
+from rmos_worker.app import JobDead, celery_state
+from rmos_worker.executor import Executor, Report
+from rmos_worker.handlers.create import CreateHandler
+from rmos_worker.presence import Presence
+
+SECRET = "feed=31415"
+MakeSettings = Callable[..., WorkerSettings]
+
+
+class FakeHandler:
+    """Does to each job what the test says: an exception is its end, anything else a result."""
+
+    def __init__(self, *, whole_group: bool = False) -> None:
+        self.ends: dict[str, BaseException | Finish] = {}
+        self.whole_group = whole_group
+        self.mourning: BaseException | None = None
+        self.handled: list[str] = []
+        self.mourned: list[tuple[str, str]] = []
+        self.while_working: Callable[[], object] = lambda: None
+
+    def handle(self, claims: Sequence[Claim]) -> list[Any]:
+        self.handled += [claim.job_id for claim in claims]
+        self.while_working()
+        ends = [self.ends.get(claim.job_id, Finish(claim.job_id, {"n": 1})) for claim in claims]
+        for end in ends:
+            if isinstance(end, BaseException) and (self.whole_group or not isinstance(end, Exception)):
+                raise end
+        return ends
+
+    def mourn(self, claim: Claim, failure: Failure) -> None:
+        self.mourned.append((claim.job_id, failure.reason))
+        if self.mourning is not None:
+            raise self.mourning
+
+
+class LossyScript:
+    """The ledger's script on a line that loses the next answers of one operation, or never delivers."""
+
+    def __init__(self, ledger: JobLedger) -> None:
+        self._script = ledger._script
+        self.operation = ""
+        self.lost_answers = 0
+        self.lost_calls = 0
+        self.calls = 0
+
+    def __call__(self, *, keys: list[Any], args: list[Any]) -> Any:
+        if args[0] != self.operation:
+            return self._script(keys=keys, args=args)
+        self.calls += 1
+        if self.lost_calls:
+            self.lost_calls -= 1
+            raise redis.ConnectionError("refused")
+        answer = self._script(keys=keys, args=args)
+        if self.lost_answers:
+            self.lost_answers -= 1
+            raise redis.ConnectionError("reset while reading the answer")
+        return answer
+
+
+@pytest.fixture
+def line(ledger: JobLedger, monkeypatch: pytest.MonkeyPatch) -> LossyScript:
+    line = LossyScript(ledger)
+    monkeypatch.setattr(ledger, "_script", line)
+    monkeypatch.setattr(executor_module, "_SETTLE_PAUSES_SECONDS", (0.01, 0.01, 0.01))
+    return line
+
+
+@pytest.fixture
+def handler() -> FakeHandler:
+    return FakeHandler()
+
+
+@pytest.fixture
+def presence(ledger: JobLedger, doorbell: Doorbell, worker_settings: MakeSettings) -> Presence:
+    return Presence(ledger, doorbell, worker_settings())
+
+
+@pytest.fixture
+def make_executor(
+    ledger: JobLedger,
+    doorbell: Doorbell,
+    presence: Presence,
+    handler: FakeHandler,
+    worker_settings: MakeSettings,
+) -> Callable[..., Executor]:
+    def make(**settings: Any) -> Executor:
+        handlers = {CREATE.name: handler, CREATE_MANY.name: handler, SUGGEST.name: handler}
+        return Executor(
+            ledger=ledger,
+            doorbell=doorbell,
+            presence=presence,
+            handlers=handlers,
+            settings=worker_settings(**settings),
+        )
+
+    return make
+
+
+@pytest.fixture
+def executor(make_executor: Callable[..., Executor]) -> Executor:
+    return make_executor()
+
+
+def make_job(spec: TaskSpec = CREATE_MANY, job_id: str | None = None) -> Job:
+    return Job(
+        job_id=job_id or new_uuid7(),
+        task=spec.name,
+        run_id=new_uuid7(),
+        request_id="r",
+        payload=f'{{"note":"{SECRET}"}}',
+    )
+
+
+def accept(ledger: JobLedger, count: int = 1) -> list[str]:
+    jobs = [make_job() for _ in range(count)]
+    ledger.accept(jobs)
+    return [job.job_id for job in jobs]
+
+
+def states(ledger: JobLedger, job_ids: Sequence[str]) -> list[JobState]:
+    assert ledger.stats().invariant
+    return [ledger.get(job_id).state for job_id in job_ids]
+
+
+# -- one doorbell, many ends ----------------------------------------------------------------------
+
+
+def test_each_job_of_a_group_has_its_own_end(
+    ledger: JobLedger, executor: Executor, handler: FakeHandler
+) -> None:
+    done, waiting, dead, blameless = job_ids = accept(ledger, 4)
+    handler.ends = {
+        waiting: AdvisoryUnavailable("down"),
+        dead: InvalidRequest((FieldProblem("mode", "is blank"),)),
+        blameless: StoreUnavailable("disk full"),
+    }
+    report = executor.answer(CREATE_MANY.queue, job_ids)
+    assert states(ledger, job_ids) == ["done", "waiting", "dead", "waiting"]
+    assert report.done == [done]
+    assert report.waiting.keys() == {waiting, blameless}
+    assert report.dead == {dead: "invalid_payload"}
+    assert report.refused == {}
+    assert ledger.get(done).result == {"n": 1}
+    assert [ledger.get(job_id).tries for job_id in (waiting, blameless)] == [1, 0]
+    assert handler.mourned == [(dead, "invalid_payload")]
+    assert ledger.payload(done) is None
+    assert ledger.payload(dead) is not None
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "reason"),
+    [
+        (SystemExit(1), "dead", "unexpected_error"),
+        (KeyboardInterrupt(), "dead", "unexpected_error"),
+        (GeneratorExit(), "dead", "unexpected_error"),
+        (ZeroDivisionError(SECRET), "dead", "unexpected_error"),
+        (MemoryError(), "waiting", "retries_exhausted"),
+        (TimeoutError(), "waiting", "retries_exhausted"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
+)
+def test_nothing_that_is_raised_gets_past(
+    ledger: JobLedger,
+    executor: Executor,
+    handler: FakeHandler,
+    presence: Presence,
+    error: BaseException,
+    state: str,
+    reason: str,
+) -> None:
+    job_ids = accept(ledger, 3)
+    handler.whole_group = True
+    handler.ends = {job_ids[1]: error}
+    report = executor.answer(CREATE_MANY.queue, job_ids)
+    # A handler that raises speaks for its whole group.
+    assert states(ledger, job_ids) == [state] * 3
+    assert {*report.dead, *report.waiting} == set(job_ids)
+    failure = ledger.get(job_ids[0]).failure
+    assert failure is not None
+    assert (failure.reason, failure.error_type) == (reason, type(error).__name__)
+    assert ledger.stats().running == 0
+    presence.beat()
+    assert states(ledger, job_ids) == [state] * 3
+
+
+def test_error_texts_hold_nothing_of_the_payload(
+    ledger: JobLedger, executor: Executor, handler: FakeHandler, caplog: pytest.LogCaptureFixture
+) -> None:
+    (job_id,) = accept(ledger)
+
+    def fail() -> None:
+        try:
+            raise KeyError(SECRET)
+        except KeyError as cause:
+            raise ValueError(f"cannot read {SECRET}") from cause
+
+    handler.while_working = fail
+    with caplog.at_level("DEBUG"):
+        report = executor.answer(CREATE_MANY.queue, [job_id])
+    with pytest.raises(JobDead) as dead:
+        celery_state(report)
+    told = ledger.get(job_id).model_dump_json() + str(dead.value) + caplog.text
+    assert "ValueError" in told
+    assert "in fail" in told  # the traceback's frames are there
+    assert SECRET not in told
+
+
+def test_a_job_that_waits_is_refused_until_due_and_dead_after_its_tries(
+    ledger: JobLedger,
+    make_executor: Callable[..., Executor],
+    handler: FakeHandler,
+    redis_client: redis.Redis,
+) -> None:
+    executor = make_executor(retry_tries=3, retry_base_seconds=100, retry_cap_seconds=100)
+    (job_id,) = accept(ledger)
+    handler.ends = {job_id: AdvisoryUnavailable("down")}
+    for tries in (1, 2):
+        assert 50 <= executor.answer(CREATE_MANY.queue, [job_id]).waiting[job_id] <= 100
+        assert ledger.get(job_id).tries == tries
+        assert executor.answer(CREATE_MANY.queue, [job_id]).refused == {job_id: "waiting"}
+        redis_client.zadd("rmos:waiting", {job_id: 1})
+        redis_client.hset(f"rmos:job:{job_id}", "due_at", 1)
+    report = executor.answer(CREATE_MANY.queue, [job_id])
+    assert report.dead == {job_id: "retries_exhausted"}
+    assert handler.mourned == [(job_id, "retries_exhausted")]
+    assert len(handler.handled) == 3
+
+
+# -- mourning -------------------------------------------------------------------------------------
+
+
+def test_a_job_whose_death_cannot_be_recorded_waits(
+    ledger: JobLedger, executor: Executor, handler: FakeHandler, redis_client: redis.Redis
+) -> None:
+    (job_id,) = accept(ledger)
+    handler.ends = {job_id: InvalidRequest((FieldProblem("mode", "is blank"),))}
+    handler.mourning = StoreUnavailable("read-only file system")
+    assert executor.answer(CREATE_MANY.queue, [job_id]).waiting.keys() == {job_id}
+    record = ledger.get(job_id)
+    assert (record.state, record.tries) == (JobState.WAITING, 0)
+    assert record.failure is not None
+    assert "read-only" in record.failure.message
+
+    redis_client.hset(f"rmos:job:{job_id}", "due_at", 1)
+    handler.mourning = None
+    assert executor.answer(CREATE_MANY.queue, [job_id]).dead == {job_id: "invalid_payload"}
+
+
+@pytest.mark.parametrize("mourning", [RunNotFound("x"), ValueError(SECRET), SystemExit(1)], ids=repr)
+def test_mourning_that_can_never_work_neither_hides_why_nor_harms_the_others(
+    ledger: JobLedger, executor: Executor, handler: FakeHandler, mourning: BaseException
+) -> None:
+    job_ids = accept(ledger, 3)
+    handler.ends = dict.fromkeys(job_ids[:2], InvalidRequest((FieldProblem("mode", "is blank"),)))
+    handler.mourning = mourning
+    report = executor.answer(CREATE_MANY.queue, job_ids)
+    assert report.dead == dict.fromkeys(job_ids[:2], "invalid_payload")
+    assert states(ledger, job_ids) == ["dead", "dead", "done"]
+
+
+# -- leases that pass on, answers that are lost ---------------------------------------------------
+
+
+def take_over(ledger: JobLedger, redis_client: redis.Redis, job_id: str, by: Lease) -> None:
+    """Let the present holder fall silent and ``by`` claim the job."""
+    for worker in redis_client.zrange("rmos:workers", 0, -1):
+        redis_client.zadd("rmos:workers", {worker: 1})
+    assert ledger.reconcile(batch=10, grace_seconds=100, max_starts=5) == [job_id]
+    assert [claim.job_id for claim in ledger.claim([job_id], by, lease_seconds=100).claimed] == [job_id]
+
+
+@pytest.mark.parametrize("end", ["done", "waiting", "dead"])
+def test_a_lease_that_passed_on_settles_nothing(
+    ledger: JobLedger, executor: Executor, handler: FakeHandler, redis_client: redis.Redis, end: str
+) -> None:
+    (job_id,) = accept(ledger)
+    other = Lease("other", "token")
+    follower = make_job(SUGGEST, explain_job_id(job_id))
+    ends: dict[str, BaseException | Finish] = {
+        "done": Finish(job_id, {"by": "first"}, (follower,)),
+        "waiting": AdvisoryUnavailable("down"),
+        "dead": InvalidRequest((FieldProblem("mode", "is blank"),)),
+    }
+    handler.ends = {job_id: ends[end]}
+    handler.while_working = lambda: take_over(ledger, redis_client, job_id, other)
+    report = executor.answer(CREATE_MANY.queue, [job_id])
+
+    assert report.refused == {job_id: "running"}
+    assert (report.done, report.waiting, report.dead) == ([], {}, {})
+    with pytest.raises(Ignore):
+        celery_state(report)
+    assert states(ledger, [job_id]) == ["running"]
+    assert ledger.find(follower.job_id) is None
+    finish = Finish(job_id, {"by": "other"}, (follower,))
+    assert ledger.finish([finish], other, ttl_seconds=100) == {job_id: "done"}
+    assert ledger.get(job_id).result == {"by": "other"}
+    stats = ledger.stats()
+    assert (stats.accepted, stats.done, stats.pending, stats.dead) == (2, 1, 1, 0)
+
+
+def test_a_finish_whose_answer_is_lost_is_repeated_and_counted_once(
+    ledger: JobLedger, executor: Executor, handler: FakeHandler, line: LossyScript, redis_client: redis.Redis
+) -> None:
+    job_ids = accept(ledger, 3)
+    followers = [make_job(SUGGEST, explain_job_id(job_id)) for job_id in job_ids]
+    handler.ends = {
+        job_id: Finish(job_id, {}, (job,)) for job_id, job in zip(job_ids, followers, strict=True)
+    }
+    line.operation, line.lost_answers = "finish", 2
+    report = executor.answer(CREATE_MANY.queue, job_ids)
+    assert report.done == job_ids
+    assert line.calls == 3
+    stats = ledger.stats()
+    assert (stats.accepted, stats.done, stats.pending) == (6, 3, 3)
+    assert states(ledger, [job.job_id for job in followers]) == ["accepted"] * 3
+    # Each follower is rung for once, by a bell of its own.
+    assert redis_client.llen(SUGGEST.queue) == 3
+
+
+@pytest.mark.parametrize("operation", ["wait", "bury", "claim"])
+def test_other_steps_whose_answer_is_lost_are_repeated_too(
+    ledger: JobLedger, executor: Executor, handler: FakeHandler, line: LossyScript, operation: str
+) -> None:
+    (job_id,) = accept(ledger)
+    if operation != "claim":
+        handler.ends = {
+            job_id: AdvisoryUnavailable("down")
+            if operation == "wait"
+            else InvalidRequest((FieldProblem("mode", "is blank"),))
+        }
+    line.operation, line.lost_answers = operation, 1
+    if operation == "claim":
+        with pytest.raises(BrokerUnavailable):
+            executor.answer(CREATE_MANY.queue, [job_id])
+        assert states(ledger, [job_id]) == ["running"]  # by nobody who knows: the heartbeat gives it back
+        return
+    report = executor.answer(CREATE_MANY.queue, [job_id])
+    assert line.calls == 2
+    if operation == "wait":
+        assert report.waiting.keys() == {job_id}
+        assert ledger.get(job_id).tries == 1
+    else:
+        assert report.dead.keys() == {job_id}
+        assert (ledger.stats().dead, ledger.stats().queues["runs.dead_letter"]) == (1, 1)
+
+
+@pytest.mark.parametrize("operation", ["finish", "wait", "bury"])
+def test_a_settlement_that_stays_undelivered_is_no_success_and_runs_again(
+    ledger: JobLedger,
+    make_executor: Callable[..., Executor],
+    presence: Presence,
+    handler: FakeHandler,
+    line: LossyScript,
+    redis_client: redis.Redis,
+    operation: str,
+) -> None:
+    executor = make_executor()
+    (job_id,) = accept(ledger)
+    if operation != "finish":
+        handler.ends = {
+            job_id: AdvisoryUnavailable("down")
+            if operation == "wait"
+            else InvalidRequest((FieldProblem("mode", "is blank"),))
+        }
+    line.operation, line.lost_calls = operation, 1_000
+    report = executor.answer(CREATE_MANY.queue, [job_id])
+    with pytest.raises(Ignore):
+        celery_state(report)
+    assert states(ledger, [job_id]) == ["running"]
+
+    line.lost_calls = 0
+    redis_client.zadd(f"rmos:leases:{presence.name}", {job_id: 1})  # as old as if a lease had passed
+    presence.beat()
+    assert states(ledger, [job_id]) == ["accepted"]
+    assert ledger.get(job_id).starts == 0
+    handler.ends = {}
+    assert executor.answer(CREATE_MANY.queue, [job_id]).done == [job_id]
+    assert ledger.stats().done == 1
+
+
+def test_a_broker_that_is_full_is_told_as_unavailable_and_the_finish_repeated(
+    ledger: JobLedger, executor: Executor, handler: FakeHandler, redis_client: redis.Redis
+) -> None:
+    (job_id,) = accept(ledger)
+    refusals = []
+
+    def fill() -> None:
+        redis_client.config_set("maxmemory", 1)
+        for step in (lambda: accept(ledger), lambda: ledger.try_lock("x", "y", seconds=1)):
+            with pytest.raises(BrokerUnavailable, match="OOM") as refused:
+                step()
+            refusals.append(refused.value)
+
+    handler.while_working = fill
+
+    finish = ledger.finish
+
+    def finish_then_free(*args: Any, **kwargs: Any) -> dict[str, str]:
+        try:
+            return finish(*args, **kwargs)
+        except BrokerUnavailable:
+            redis_client.config_set("maxmemory", 0)
+            raise
+
+    ledger.finish = finish_then_free  # type: ignore[method-assign]
+    try:
+        report = executor.answer(CREATE_MANY.queue, [job_id])
+    finally:
+        redis_client.config_set("maxmemory", 0)
+    assert len(refusals) == 2
+    assert report.done == [job_id]
+    assert ledger.stats().accepted == ledger.stats().done == 1
+
+
+def test_a_follower_is_accepted_once_whoever_finishes(
+    ledger: JobLedger, executor: Executor, handler: FakeHandler
+) -> None:
+    (job_id,) = accept(ledger)
+    handler.ends = {job_id: Finish(job_id, {}, (make_job(SUGGEST, explain_job_id(job_id)),))}
+    assert executor.answer(CREATE_MANY.queue, [job_id]).done == [job_id]
+    again = executor.answer(CREATE_MANY.queue, [job_id])
+    assert again.refused == {job_id: "done"}
+    assert celery_state(again) == {"done": 0, "refused": {job_id: "done"}}
+    assert (ledger.stats().accepted, handler.handled) == (2, [job_id])
+
+
+def test_followers_whose_bell_cannot_be_rung_are_in_the_ledger_all_the_same(
+    ledger: JobLedger, executor: Executor, handler: FakeHandler, doorbell: Doorbell, redis_client: redis.Redis
+) -> None:
+    (job_id,) = accept(ledger)
+    follower = make_job(SUGGEST, explain_job_id(job_id))
+    handler.ends = {job_id: Finish(job_id, {}, (follower,))}
+    doorbell._app.conf.broker_url = "redis://127.0.0.1:1/0"
+    assert executor.answer(CREATE_MANY.queue, [job_id]).done == [job_id]
+    assert redis_client.llen(SUGGEST.queue) == 0
+    assert ledger.reconcile(batch=10, grace_seconds=0, max_starts=3) == []  # not older than the grace
+    time.sleep(0.01)
+    assert ledger.reconcile(batch=10, grace_seconds=0, max_starts=3) == [follower.job_id]
+
+
+def test_unknown_ids_are_kept_as_a_raw_letter(ledger: JobLedger, executor: Executor) -> None:
+    (job_id,) = accept(ledger)
+    unknown = new_uuid7()
+    report = executor.answer(CREATE_MANY.queue, [unknown, job_id])
+    assert report.done == [job_id]
+    assert report.refused == {unknown: "unknown"}
+    (letter,) = ledger.raw_letters()
+    assert (letter.reason, letter.queue) == ("unknown_job", CREATE_MANY.queue)
+    assert ledger.raw_item(letter.raw_id) == f'["{unknown}"]'.encode()
+
+
+def test_jobs_count_as_worked_on_from_before_the_claim_to_after_the_end(
+    ledger: JobLedger, executor: Executor, handler: FakeHandler, presence: Presence, redis_client: redis.Redis
+) -> None:
+    (job_id,) = accept(ledger)
+
+    def beat_late() -> None:
+        redis_client.zadd(f"rmos:leases:{presence.name}", {job_id: 1})
+        presence.beat()
+        assert ledger.get(job_id).state is JobState.RUNNING
+
+    handler.while_working = beat_late
+    assert executor.answer(CREATE_MANY.queue, [job_id]).done == [job_id]
+    assert not presence._working
+
+
+# -- the group of create-run jobs -----------------------------------------------------------------
+
+
+@pytest.fixture
+def create_jobs(ledger: JobLedger, sample_requests: list[dict[str, Any]]) -> Iterator[list[Job]]:
+    jobs = []
+    for request in sample_requests[:4]:
+        run = RunRequest.read(request)
+        payload = CreateRun(run=run).to_bytes().decode()
+        jobs.append(
+            Job(
+                job_id=new_uuid7(), task=CREATE_MANY.name, run_id=run.run_id, request_id=None, payload=payload
+            )
+        )
+    ledger.accept(jobs)
+    yield jobs
+
+
+def test_one_bad_run_does_not_touch_the_others_of_its_group(
+    ledger: JobLedger,
+    doorbell: Doorbell,
+    presence: Presence,
+    worker_settings: MakeSettings,
+    run_log: RunLog,
+    runs_dir: Path,
+    redis_client: redis.Redis,
+    create_jobs: list[Job],
+) -> None:
+    job_ids = [job.job_id for job in create_jobs]
+    redis_client.hset(f"rmos:job:{job_ids[1]}", "payload", "[" * 100_000)
+    run = CreateRun.read(__import__("json").loads(create_jobs[2].payload)).run
+    blocked = runs_dir / run.created_at_utc.date().isoformat() / f"{run.run_id}.json"
+    blocked.mkdir(parents=True)  # a directory where this run's file belongs
+    executor = Executor(
+        ledger=ledger,
+        doorbell=doorbell,
+        presence=presence,
+        handlers={CREATE_MANY.name: CreateHandler(run_log)},
+        settings=worker_settings(),
+    )
+    report = executor.answer(CREATE_MANY.queue, job_ids)
+    assert report.done == [job_ids[0], job_ids[3]]
+    assert report.dead.get(job_ids[1]) == "invalid_payload"
+    assert states(ledger, [job_ids[2]])[0] in {"waiting", "dead"}
+    for job in (create_jobs[0], create_jobs[3]):
+        assert run_log.get_artifact(job.run_id).run_id == job.run_id
+
+
+# -- what Flower shows ----------------------------------------------------------------------------
+
+
+def test_success_when_all_is_done() -> None:
+    assert celery_state(Report(done=["a", "b"])) == {"done": 2, "refused": {}}
+    assert celery_state(Report(refused={"a": "done"})) == {"done": 0, "refused": {"a": "done"}}
+    assert celery_state(Report(done=["a"], refused={"b": "running"}))["done"] == 1
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        Report(dead={"a": "conflict", "b": "crash_loop"}, done=["c"], waiting={"d": 1.0}),
+        Report(refused={"a": "dead"}, waiting={"d": 1.0}),
+    ],
+    ids=["now", "already"],
+)
+def test_failure_when_any_is_dead(report: Report) -> None:
+    with pytest.raises(JobDead, match=r"job\(s\) in the dead letters .*first a; see rmos dlq show"):
+        celery_state(report)
+
+
+@pytest.mark.parametrize(
+    "report",
+    [Report(done=["a"], waiting={"b": 1.0}), Report(refused={"b": "waiting"})],
+    ids=["now", "already"],
+)
+def test_retry_when_any_waits(report: Report) -> None:
+    with pytest.raises(Retry, match="put off"):
+        celery_state(report)
+
+
+@pytest.mark.parametrize("state", ["running", "accepted"])
+def test_ignored_when_another_worker_has_it(state: str) -> None:
+    with pytest.raises(Ignore):
+        celery_state(Report(refused={"a": state}))
