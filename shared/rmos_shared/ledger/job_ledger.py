@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from importlib import metadata, resources
 from typing import Any, Literal, Self, cast
@@ -17,6 +16,7 @@ from redis.retry import Retry
 from rmos_shared.canonical import sha256_hex
 from rmos_shared.errors import BrokerUnavailable, JobNotFound, TransitionRefused
 from rmos_shared.ids import new_uuid7
+from rmos_shared.ledger.records import RAW_FIELDS, job_record, raw_letter
 from rmos_shared.ledger.redis_errors import broker_errors
 from rmos_shared.models.job import Failure, Job, JobRecord, JobState, LedgerStats, RawLetter
 from rmos_shared.settings import BrokerSettings
@@ -317,7 +317,7 @@ class JobLedger:
         """Return a job's record, or None."""
         with broker_errors():
             told = self._client.hgetall(f"{self._prefix}job:{job_id}")
-        return _record(job_id, _text(cast("dict[bytes, bytes]", told))) if told else None
+        return job_record(job_id, cast("dict[bytes, bytes]", told)) if told else None
 
     def payload(self, job_id: str) -> bytes | None:
         """Return the payload of a job that is not done, for an operator's eyes only."""
@@ -326,25 +326,9 @@ class JobLedger:
 
     def find_raw(self, raw_id: str) -> RawLetter | None:
         """Return a raw letter without its bytes, or None."""
-        fields = ("queue", "reason", "detail", "kept_at", "size", "sha256", "state", "history")
         with broker_errors():
-            told = cast("list[bytes | None]", self._client.hmget(f"{self._prefix}raw:{raw_id}", fields))
-        if told[0] is None:
-            return None
-        text = {name: value.decode() for name, value in zip(fields, told, strict=True) if value is not None}
-        return RawLetter.read(
-            {
-                "raw_id": raw_id,
-                "queue": text["queue"],
-                "reason": text["reason"],
-                "detail": text["detail"],
-                "kept_at_utc": _time(text["kept_at"]),
-                "size_bytes": int(text["size"]),
-                "sha256": text["sha256"],
-                "state": text["state"],
-                "history": json.loads(text.get("history", "[]")),
-            }
-        )
+            told = self._client.hmget(f"{self._prefix}raw:{raw_id}", RAW_FIELDS)
+        return raw_letter(raw_id, cast("list[bytes | None]", told))
 
     def raw_item(self, raw_id: str) -> bytes | None:
         """Return the bytes of a raw letter, verbatim, or None."""
@@ -451,41 +435,3 @@ def _job_args(job: Job) -> list[str]:
 
 def _ms(seconds: float) -> int:
     return int(seconds * 1000)
-
-
-def _time(milliseconds: str | bytes) -> datetime:
-    return datetime.fromtimestamp(int(milliseconds) / 1000, tz=UTC)
-
-
-def _text(told: dict[bytes, bytes]) -> dict[str, str]:
-    return {key.decode(): value.decode() for key, value in told.items() if key != b"payload"}
-
-
-def _record(job_id: str, told: dict[str, str]) -> JobRecord:
-    state = JobState(told["state"])
-    times = {
-        f"{name}_utc": _time(told[name]) if told.get(name) else None
-        for name in ("first_failed_at", "last_failed_at")
-    }
-    return JobRecord.read(
-        {
-            "job_id": job_id,
-            "task": told["task"],
-            "queue": told["queue"],
-            "state": state,
-            "run_id": told["run_id"],
-            "request_id": told["request_id"] or None,
-            "payload_sha256": told["sha256"],
-            "accepted_at_utc": _time(told["accepted_at"]),
-            "changed_at_utc": _time(told["changed_at"]),
-            "due_at_utc": _time(told["due_at"]) if state is JobState.WAITING else None,
-            "starts": int(told["starts"]),
-            "tries": int(told["tries"]),
-            "worker": told.get("lease", "").partition("|")[0] or None,
-            "result": json.loads(told["result"]) if "result" in told else None,
-            "failure": json.loads(told["failure"]) if "failure" in told else None,
-            "code_version": told.get("code_version"),
-            "history": json.loads(told.get("history", "[]")),
-            **times,
-        }
-    )

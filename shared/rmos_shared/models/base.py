@@ -65,7 +65,7 @@ def _parse_utc(value: object) -> datetime:
             msg = "not an RFC 3339 time"
             raise ValueError(msg)
         try:
-            value = datetime.fromisoformat(value)
+            value = datetime.fromisoformat(value.upper())
         except ValueError:
             msg = "not an RFC 3339 time"
             raise ValueError(msg) from None

@@ -1,0 +1,493 @@
+"""Heartbeats and the reconciler on a real server: every job is come for, and none twice without need."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from rmos_producer.embedded import EmbeddedServer
+from rmos_shared.doorbell import Doorbell
+from rmos_shared.errors import BrokerUnavailable
+from rmos_shared.ids import new_uuid7
+from rmos_shared.ledger.job_ledger import Finish, JobLedger, Lease
+from rmos_shared.models.job import Failure, Job, JobState
+from rmos_shared.settings import BrokerSettings, WorkerSettings
+from rmos_shared.tasks import CREATE, CREATE_MANY, DEAD_LETTER_QUEUE, SUGGEST, TaskSpec
+from rmos_worker.doorbell_shape import read_bell
+from rmos_worker.presence import Presence
+from rmos_worker.reconciler import Reconciler
+
+MakeSettings = Callable[..., WorkerSettings]
+Eventually = Callable[..., None]
+FAILURE = Failure(reason="retries_exhausted", error_type="X", message="x")
+LONG_AGO = 1
+
+
+@pytest.fixture
+def make_presence(
+    ledger: JobLedger, doorbell: Doorbell, worker_settings: MakeSettings
+) -> Iterator[Callable[..., Presence]]:
+    made: list[Presence] = []
+
+    def make(**settings: float) -> Presence:
+        made.append(Presence(ledger, doorbell, worker_settings(**settings)))
+        return made[-1]
+
+    yield make
+    for presence in made:
+        if presence._thread.is_alive():
+            presence.retire()
+
+
+@pytest.fixture
+def make_reconciler(
+    ledger: JobLedger, doorbell: Doorbell, worker_settings: MakeSettings
+) -> Callable[..., Reconciler]:
+    def make(**settings: float) -> Reconciler:
+        return Reconciler(ledger, doorbell, worker_settings(**({"max_starts": 3} | settings)))
+
+    return make
+
+
+@pytest.fixture
+def reconciler(make_reconciler: Callable[..., Reconciler]) -> Reconciler:
+    return make_reconciler()
+
+
+def accept(ledger: JobLedger, count: int = 1, spec: TaskSpec = CREATE) -> list[str]:
+    jobs = [
+        Job(job_id=new_uuid7(), task=spec.name, run_id=new_uuid7(), request_id=None, payload="{}")
+        for _ in range(count)
+    ]
+    ledger.accept(jobs)
+    return [job.job_id for job in jobs]
+
+
+def claim(ledger: JobLedger, worker: str, *job_ids: str, lease_seconds: float = 100) -> Lease:
+    lease = Lease(worker, "token")
+    claims = ledger.claim(job_ids, lease, lease_seconds=lease_seconds)
+    assert [claim.job_id for claim in claims.claimed] == list(job_ids)
+    return lease
+
+
+def fall_silent(client: redis.Redis, worker: str) -> None:
+    assert client.zadd("rmos:workers", {worker: LONG_AGO}, xx=True, ch=True) == 1
+
+
+def grow_old(client: redis.Redis, queue: str, *job_ids: str, rung_at: int = LONG_AGO) -> None:
+    assert client.zadd(f"rmos:rung:{queue}", dict.fromkeys(job_ids, rung_at), xx=True, ch=True) == len(job_ids)
+
+
+def take_bells(client: redis.Redis, queue: str) -> list[tuple[str, ...]]:
+    """Take all messages off the queue; each must pass the gate. Return what they ring for, oldest first."""
+    items = []
+    while (item := client.rpop(queue)) is not None:
+        assert isinstance(item, bytes)
+        items.append(item)
+    return [read_bell(item, queue).job_ids for item in items]
+
+
+# -- the heartbeat --------------------------------------------------------------------------------
+
+
+def test_a_heartbeat_keeps_the_leases(
+    ledger: JobLedger,
+    make_presence: Callable[..., Presence],
+    reconciler: Reconciler,
+    redis_client: redis.Redis,
+) -> None:
+    presence = make_presence(heartbeat_seconds=0.05, lease_seconds=0.4)
+    (job_id,) = accept(ledger)
+    with presence.working([job_id]):
+        claim(ledger, presence.name, job_id, lease_seconds=0.4)
+        presence.start()
+        until = time.monotonic() + 1.2  # three leases long
+        while time.monotonic() < until:
+            assert reconciler.round() == 0
+            assert ledger.get(job_id).state is JobState.RUNNING
+            time.sleep(0.02)
+    score = redis_client.zscore("rmos:workers", presence.name)
+    assert score is not None
+
+
+def test_without_a_heartbeat_the_lease_lapses(
+    ledger: JobLedger, reconciler: Reconciler, redis_client: redis.Redis, eventually: Eventually
+) -> None:
+    (job_id,) = accept(ledger)
+    claim(ledger, "silent", job_id, lease_seconds=0.2)
+    eventually(lambda: reconciler.round() == 1, 5)
+    assert ledger.get(job_id).state is JobState.ACCEPTED
+    assert take_bells(redis_client, CREATE.queue) == [(job_id,)]
+    assert redis_client.zcard("rmos:workers") == 0
+
+
+def test_a_silent_workers_jobs_are_rung_again_and_nobody_elses(
+    ledger: JobLedger, reconciler: Reconciler, redis_client: redis.Redis
+) -> None:
+    lost = accept(ledger, 2) + accept(ledger, 1, SUGGEST)
+    kept = accept(ledger, 2)
+    claim(ledger, "silent", *lost)
+    lease = claim(ledger, "lively", *kept)
+    fall_silent(redis_client, "silent")
+    assert reconciler.round() == 3
+    assert {ledger.get(job_id).state for job_id in lost} == {JobState.ACCEPTED}
+    assert {ledger.get(job_id).state for job_id in kept} == {JobState.RUNNING}
+    assert take_bells(redis_client, CREATE.queue) == [(job_id,) for job_id in lost[:2]]
+    assert take_bells(redis_client, SUGGEST.queue) == [(lost[2],)]
+    finishes = [Finish(job_id, {}) for job_id in kept]
+    assert set(ledger.finish(finishes, lease, ttl_seconds=60).values()) == {"done"}
+    # What the silent one sends when it wakes up is refused.
+    late = ledger.finish([Finish(lost[0], {})], Lease("silent", "token"), ttl_seconds=60)
+    assert late == {lost[0]: "accepted"}
+
+
+def test_a_lease_its_worker_does_not_know_of_is_given_back(
+    ledger: JobLedger, make_presence: Callable[..., Presence], redis_client: redis.Redis
+) -> None:
+    presence = make_presence()
+    known, lost, fresh = accept(ledger, 3)
+    claim(ledger, presence.name, known, lost, fresh)
+    redis_client.zadd(f"rmos:leases:{presence.name}", {known: LONG_AGO, lost: LONG_AGO})
+    with presence.working([known]):
+        presence.beat()
+    assert [ledger.get(job_id).state for job_id in (known, lost, fresh)] == ["running", "accepted", "running"]
+    assert ledger.get(lost).starts == 0  # an answer was lost; nothing crashed
+    assert take_bells(redis_client, CREATE.queue) == [(lost,)]
+
+
+def test_giving_back_without_end_is_a_crash_loop(
+    ledger: JobLedger, make_presence: Callable[..., Presence], redis_client: redis.Redis
+) -> None:
+    presence = make_presence()
+    (job_id,) = accept(ledger)
+    claim(ledger, presence.name, job_id)
+    redis_client.hset(f"rmos:job:{job_id}", "claims", 50)
+    redis_client.zadd(f"rmos:leases:{presence.name}", {job_id: LONG_AGO})
+    presence.beat()
+    record = ledger.get(job_id)
+    assert record.state is JobState.DEAD
+    assert record.failure is not None
+    assert record.failure.reason == "crash_loop"
+
+
+def test_a_job_worked_on_twice_at_once_stays_known_until_both_end(
+    ledger: JobLedger, make_presence: Callable[..., Presence], redis_client: redis.Redis
+) -> None:
+    presence = make_presence()
+    (job_id,) = accept(ledger)
+    with presence.working([job_id]):
+        claim(ledger, presence.name, job_id)
+        with presence.working([job_id]):  # a second bell for it, whose claim is refused
+            pass
+        redis_client.zadd(f"rmos:leases:{presence.name}", {job_id: LONG_AGO})
+        presence.beat()
+        assert ledger.get(job_id).state is JobState.RUNNING
+    presence.beat()
+    assert ledger.get(job_id).state is JobState.ACCEPTED
+
+
+def test_retiring_gives_all_back_at_once(
+    ledger: JobLedger, make_presence: Callable[..., Presence], redis_client: redis.Redis
+) -> None:
+    presence = make_presence(lease_seconds=600)
+    presence.start()
+    job_ids = accept(ledger, 2, CREATE_MANY)
+    claim(ledger, presence.name, *job_ids)
+    presence.retire()
+    assert not presence._thread.is_alive()
+    assert [ledger.get(job_id).state for job_id in job_ids] == ["accepted"] * 2
+    assert take_bells(redis_client, CREATE_MANY.queue) == [tuple(job_ids)]
+    assert redis_client.zcard("rmos:workers") == 0
+
+
+def test_a_heart_goes_on_beating_after_errors(
+    ledger: JobLedger,
+    make_presence: Callable[..., Presence],
+    monkeypatch: pytest.MonkeyPatch,
+    eventually: Eventually,
+) -> None:
+    beats: list[str] = []
+
+    def beat(worker: str, *_: object, **__: object) -> list[str]:
+        beats.append(worker)
+        raise BrokerUnavailable("away") if len(beats) == 1 else ZeroDivisionError
+
+    monkeypatch.setattr(ledger, "beat", beat)
+    presence = make_presence(heartbeat_seconds=0.01)
+    presence.start()
+    eventually(lambda: len(beats) >= 3, 5)
+    presence.retire()
+    assert set(beats) == {presence.name}
+
+
+def test_two_processes_never_share_a_name(make_presence: Callable[..., Presence]) -> None:
+    assert len({make_presence().name for _ in range(100)}) == 100
+
+
+# -- lost bells -----------------------------------------------------------------------------------
+
+
+def test_a_lost_bell_is_rung_again_after_the_grace(
+    ledger: JobLedger, doorbell: Doorbell, reconciler: Reconciler, redis_client: redis.Redis
+) -> None:
+    (job_id,) = accept(ledger)
+    assert doorbell.ring([(CREATE.name, job_id)])
+    redis_client.delete(CREATE.queue)
+    assert reconciler.round() == 0  # it may just have been fetched
+    time.sleep(0.6)  # the grace is 0.5
+    assert reconciler.round() == 1
+    assert take_bells(redis_client, CREATE.queue) == [(job_id,)]
+    assert reconciler.round() == 0  # from now on it counts anew
+
+
+def test_a_bell_rung_again_is_a_message_of_its_own(
+    ledger: JobLedger, doorbell: Doorbell, reconciler: Reconciler, redis_client: redis.Redis
+) -> None:
+    # Celery drops a second message of an id that was revoked, so no two may have the same.
+    (job_id,) = accept(ledger)
+    doorbell.ring([(CREATE.name, job_id)])
+    seen = {json.loads(redis_client.rpop(CREATE.queue) or b"")["headers"]["id"]}
+    assert seen == {job_id}
+    for _ in range(3):
+        grow_old(redis_client, CREATE.queue, job_id)
+        assert reconciler.round() == 1
+        seen.add(json.loads(redis_client.rpop(CREATE.queue) or b"")["headers"]["id"])
+    assert len(seen) == 4
+
+
+def test_a_long_backlog_is_not_rung_twice(
+    ledger: JobLedger, doorbell: Doorbell, reconciler: Reconciler, redis_client: redis.Redis
+) -> None:
+    job_ids = [job_id for _ in range(20) for job_id in accept(ledger, 500, CREATE_MANY)]
+    doorbell.ring((CREATE_MANY.name, job_id) for job_id in job_ids)
+    assert redis_client.llen(CREATE_MANY.queue) == 100
+    redis_client.zadd("rmos:rung:runs.batch", {job_id: LONG_AGO + n for n, job_id in enumerate(job_ids)})
+    assert reconciler.round() == 0
+    # Nor when the oldest half has been answered.
+    for _ in range(50):
+        item = redis_client.rpop(CREATE_MANY.queue)
+        assert isinstance(item, bytes)
+        claim(ledger, "w", *read_bell(item, CREATE_MANY.queue).job_ids)
+    assert reconciler.round() == 0
+    assert redis_client.llen(CREATE_MANY.queue) == 50
+    assert (ledger.stats().running, ledger.stats().ringing) == (5_000, 5_000)
+
+
+def test_a_bell_overtaken_by_a_younger_answered_one_is_rung_again(
+    ledger: JobLedger, doorbell: Doorbell, reconciler: Reconciler, redis_client: redis.Redis
+) -> None:
+    lost, older, answered, younger = job_ids = accept(ledger, 4)
+    doorbell.ring([(CREATE.name, job_id) for job_id in (older, younger)])
+    for rung_at, job_id in enumerate(job_ids, start=1_000):
+        grow_old(redis_client, CREATE.queue, job_id, rung_at=rung_at)
+    assert reconciler.round() == 0
+    claim(ledger, "w", answered)
+    # Both elder ones are overtaken; ringing for the one that is still queued does no harm.
+    assert reconciler.round() == 2
+    assert {ids[0] for ids in take_bells(redis_client, CREATE.queue)} == {lost, older, younger}
+
+
+def test_queues_do_not_speak_for_each_other(
+    ledger: JobLedger, doorbell: Doorbell, reconciler: Reconciler, redis_client: redis.Redis
+) -> None:
+    (queued,) = accept(ledger)
+    (lost,) = accept(ledger, 1, SUGGEST)
+    doorbell.ring([(CREATE.name, queued)])
+    grow_old(redis_client, CREATE.queue, queued)
+    grow_old(redis_client, SUGGEST.queue, lost)
+    assert reconciler.round() == 1
+    assert take_bells(redis_client, SUGGEST.queue) == [(lost,)]
+    assert take_bells(redis_client, CREATE.queue) == [(queued,)]
+
+
+def test_a_round_rings_for_a_batch_and_the_next_for_the_rest(
+    ledger: JobLedger, make_reconciler: Callable[..., Reconciler], redis_client: redis.Redis
+) -> None:
+    job_ids = accept(ledger, 25)
+    grow_old(redis_client, CREATE.queue, *job_ids)
+    reconciler = make_reconciler(reconcile_batch_jobs=10, bell_grace_seconds=100)
+    for expected in (10, 10, 5, 0):
+        assert reconciler.round() == expected
+        rung = take_bells(redis_client, CREATE.queue)
+        assert len(rung) == expected
+        job_ids = [job_id for job_id in job_ids if (job_id,) not in rung]
+    assert job_ids == []
+
+
+# -- crashes, waiting jobs, turns -----------------------------------------------------------------
+
+
+def test_three_starts_without_a_finish_are_a_crash_loop(
+    ledger: JobLedger, reconciler: Reconciler, redis_client: redis.Redis
+) -> None:
+    poison, good = accept(ledger, 2)
+    for start in (1, 2, 3):
+        claim(ledger, f"w{start}", poison)
+        assert ledger.get(poison).starts == start
+        fall_silent(redis_client, f"w{start}")
+        assert reconciler.round() == (1 if start < 3 else 0)
+    record = ledger.get(poison)
+    assert record.state is JobState.DEAD
+    assert record.failure is not None
+    assert record.failure.reason == "crash_loop"
+    assert "last worker: w3" in record.failure.message
+    assert ledger.get(good).state is JobState.ACCEPTED
+    assert redis_client.llen(DEAD_LETTER_QUEUE) == 1
+    assert ledger.stats().invariant
+    # A replay gives it three starts again.
+    ledger.replay(poison, by="op", why="mended")
+    claim(ledger, "w4", poison)
+    assert ledger.get(poison).starts == 1
+
+
+def test_a_wait_between_starts_is_no_crash(
+    ledger: JobLedger, reconciler: Reconciler, redis_client: redis.Redis
+) -> None:
+    (job_id,) = accept(ledger)
+    for _ in range(5):
+        lease = claim(ledger, "w", job_id)
+        ledger.wait(job_id, lease, delay_seconds=0, spends_try=True, failure=FAILURE)
+        assert reconciler.round() == 1
+    assert (ledger.get(job_id).starts, ledger.get(job_id).tries) == (0, 5)
+    assert take_bells(redis_client, CREATE.queue) == [(job_id,)] * 5
+
+
+def test_waiting_jobs_are_rung_when_due_and_not_before(
+    ledger: JobLedger, reconciler: Reconciler, redis_client: redis.Redis
+) -> None:
+    due, later = accept(ledger, 2)
+    lease = claim(ledger, "w", due, later)
+    for job_id in (due, later):
+        ledger.wait(job_id, lease, delay_seconds=600, spends_try=True, failure=FAILURE)
+    assert reconciler.round() == 0
+    redis_client.zadd("rmos:waiting", {due: LONG_AGO})
+    assert reconciler.round() == 1
+    assert [ledger.get(job_id).state for job_id in (due, later)] == ["accepted", "waiting"]
+    assert take_bells(redis_client, CREATE.queue) == [(due,)]
+
+
+def test_one_reconciler_works_at_a_time_and_another_takes_over(
+    ledger: JobLedger, make_reconciler: Callable[..., Reconciler], redis_client: redis.Redis
+) -> None:
+    first, second = make_reconciler(bell_grace_seconds=0.01), make_reconciler(bell_grace_seconds=0.01)
+    (job_id,) = accept(ledger)
+    for turn, (works, idles) in enumerate([(first, second), (first, second), (second, first)]):
+        if turn == 2:
+            redis_client.delete("rmos:lock:reconciler")  # the first is gone, and its time has passed
+        grow_old(redis_client, CREATE.queue, job_id)
+        assert works.round() == 1
+        take_bells(redis_client, CREATE.queue)
+        grow_old(redis_client, CREATE.queue, job_id)
+        assert idles.round() == 0
+    assert 0 < redis_client.pttl("rmos:lock:reconciler") <= 500
+
+
+def test_many_reconcilers_at_once_ring_once(
+    ledger: JobLedger, make_reconciler: Callable[..., Reconciler], redis_client: redis.Redis
+) -> None:
+    job_ids = accept(ledger, 50)
+    grow_old(redis_client, CREATE.queue, *job_ids)
+    reconcilers = [make_reconciler(bell_grace_seconds=100, reconcile_seconds=0.01) for _ in range(4)]
+    for reconciler in reconcilers:
+        reconciler.start()
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline and redis_client.llen(CREATE.queue) < 50:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    for reconciler in reconcilers:
+        reconciler.stop()
+    rung = take_bells(redis_client, CREATE.queue)
+    assert sorted(rung) == sorted((job_id,) for job_id in job_ids)
+
+
+def test_the_reconciler_survives_errors(
+    ledger: JobLedger,
+    make_reconciler: Callable[..., Reconciler],
+    monkeypatch: pytest.MonkeyPatch,
+    redis_client: redis.Redis,
+    eventually: Eventually,
+) -> None:
+    reconcile, failures = ledger.reconcile, [BrokerUnavailable("away"), ZeroDivisionError()]
+
+    def fail_first(*args: int, **kwargs: float) -> list[str]:
+        if failures:
+            raise failures.pop(0)
+        return reconcile(*args, **kwargs)  # type: ignore[arg-type]  # passed through
+
+    monkeypatch.setattr(ledger, "reconcile", fail_first)
+    (job_id,) = accept(ledger)
+    grow_old(redis_client, CREATE.queue, job_id)
+    reconciler = make_reconciler(reconcile_seconds=0.02)
+    reconciler.start()
+    try:
+        eventually(lambda: redis_client.llen(CREATE.queue) == 1, 5)
+    finally:
+        reconciler.stop()
+    assert not reconciler._thread.is_alive()
+
+
+def test_bells_that_cannot_be_rung_are_rung_by_a_later_round(
+    ledger: JobLedger,
+    doorbell: Doorbell,
+    reconciler: Reconciler,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (job_id,) = accept(ledger)
+    claim(ledger, "w", job_id)
+    fall_silent(redis_client, "w")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise redis.ConnectionError("away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(doorbell._app, "send_task", refuse)
+        assert reconciler.round() == 1
+    assert redis_client.llen(CREATE.queue) == 0
+    grow_old(redis_client, CREATE.queue, job_id)
+    assert reconciler.round() == 1
+    assert take_bells(redis_client, CREATE.queue) == [(job_id,)]
+
+
+def test_presence_and_bells_outlive_a_restart_of_the_server(
+    tmp_path: Path, worker_settings: MakeSettings, eventually: Eventually
+) -> None:
+    with EmbeddedServer(tmp_path / "valkey") as server:
+        settings = worker_settings(broker_url=server.url, bell_grace_seconds=0.01, reconcile_seconds=0.02)
+        ledger, doorbell = JobLedger.connect(settings), Doorbell.connect(BrokerSettings.load(broker_url=server.url))
+        presence, reconciler = Presence(ledger, doorbell, settings), Reconciler(ledger, doorbell, settings)
+        (kept, lost) = accept(ledger, 2)
+        assert doorbell.ring([(CREATE.name, kept)])
+        claim(ledger, presence.name, kept, lease_seconds=1)
+        with presence.working([kept]):
+            presence.start()
+            reconciler.start()
+            server.kill()
+            server.start()
+            try:
+                with redis.Redis.from_url(server.url) as client:
+                    # Accepted jobs are on the disk; the one whose bell never rang is rung for.
+                    eventually(lambda: (lost,) in bells(client), 10)
+                assert ledger.get(kept).state is JobState.RUNNING
+                assert ledger.stats().invariant
+            finally:
+                reconciler.stop()
+                presence.retire()
+        doorbell.close()
+        ledger.close()
+    assert threading.active_count() >= 1
+
+
+def bells(client: redis.Redis) -> list[tuple[str, ...]]:
+    items = client.lrange(CREATE.queue, 0, -1)
+    return [
+        tuple(json.loads(base64.b64decode(json.loads(item)["body"]))[0][0])  # without taking them
+        for item in items
+    ]
