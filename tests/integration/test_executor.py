@@ -191,6 +191,7 @@ def test_each_job_of_a_group_has_its_own_end(
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
 )
 def test_nothing_that_is_raised_gets_past(
+    *,
     ledger: JobLedger,
     executor: Executor,
     handler: FakeHandler,
@@ -377,6 +378,7 @@ def test_other_steps_whose_answer_is_lost_are_repeated_too(
 
 @pytest.mark.parametrize("operation", ["finish", "wait", "bury"])
 def test_a_settlement_that_stays_undelivered_is_no_success_and_runs_again(
+    *,
     ledger: JobLedger,
     make_executor: Callable[..., Executor],
     presence: Presence,
@@ -456,6 +458,7 @@ def test_a_follower_is_accepted_once_whoever_finishes(
 
 
 def test_followers_whose_bell_cannot_be_rung_are_in_the_ledger_all_the_same(
+    *,
     ledger: JobLedger,
     executor: Executor,
     handler: FakeHandler,
@@ -466,7 +469,6 @@ def test_followers_whose_bell_cannot_be_rung_are_in_the_ledger_all_the_same(
     (job_id,) = accept(ledger)
     follower = make_job(SUGGEST, explain_job_id(job_id))
     handler.ends = {job_id: Finish(job_id, {}, (follower,))}
-
 
     def refuse(*_: Any, **__: Any) -> None:
         raise OperationalError("connection refused")
@@ -523,6 +525,7 @@ def create_jobs(ledger: JobLedger, sample_requests: list[dict[str, Any]]) -> lis
 
 
 def test_one_bad_run_does_not_touch_the_others_of_its_group(
+    *,
     ledger: JobLedger,
     doorbell: Doorbell,
     presence: Presence,

@@ -16,7 +16,7 @@ from pydantic import (
     ValidationError,
 )
 
-from rmos_shared.canonical import canonical_json, check_json
+from rmos_shared.canonical import check_json, encode
 from rmos_shared.errors import InvalidRequest
 from rmos_shared.ids import JOB_ID, is_safe_id
 
@@ -51,7 +51,7 @@ class Frozen(BaseModel):
 
     def to_bytes(self) -> bytes:
         """Return the canonical JSON of the model: the bytes that are stored."""
-        return canonical_json(self.dump())
+        return encode(self.dump())
 
 
 #: RFC 3339, save that the zone may be missing: that is told apart, as a time without one.

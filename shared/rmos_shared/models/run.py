@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from rmos_shared.canonical import canonical_sha256, sha256_hex
+from rmos_shared.canonical import encode, sha256_hex
 from rmos_shared.ids import new_uuid7, uuid7_time
 from rmos_shared.models.advisory import ComposedAdvisory
 from rmos_shared.models.base import Frozen, JsonObject, Line, SafeId, Sha256, Text, UtcTime
@@ -214,7 +214,7 @@ class RunRequest(Frozen):
     @model_validator(mode="after")
     def _hashes_agree(self) -> Self:
         computed = {
-            "feasibility_sha256": None if self.feasibility is None else canonical_sha256(self.feasibility),
+            "feasibility_sha256": None if self.feasibility is None else _sha256_of(self.feasibility),
             **output_hashes(self.outputs),
         }
         for name, value in computed.items():
@@ -256,11 +256,16 @@ def _mint(created: object) -> str:
         return new_uuid7()  # created_at_utc itself is reported by its own validator
 
 
+def _sha256_of(checked: dict[str, Any]) -> str:
+    # The fields were checked when they were validated.
+    return sha256_hex(encode(checked))
+
+
 def output_hashes(outputs: Outputs) -> dict[str, str | None]:
     """Return the hashes over exactly the outputs held: G-code as UTF-8, the plan as canonical JSON."""
     return {
         "gcode_sha256": None if outputs.gcode_text is None else sha256_hex(outputs.gcode_text.encode()),
-        "opplan_sha256": None if outputs.opplan_json is None else canonical_sha256(outputs.opplan_json),
+        "opplan_sha256": None if outputs.opplan_json is None else _sha256_of(outputs.opplan_json),
     }
 
 
@@ -297,7 +302,7 @@ class RunArtifact(RunRecord):
 
     @model_validator(mode="after")
     def _holds_its_own_proof(self) -> Self:
-        if self.hashes.feasibility_sha256 != canonical_sha256(self.feasibility):
+        if self.hashes.feasibility_sha256 != _sha256_of(self.feasibility):
             msg = "hashes.feasibility_sha256 is not the hash of feasibility"
             raise ValueError(msg)
         for name, value in output_hashes(self.outputs).items():
