@@ -222,7 +222,7 @@ def test_error_texts_hold_nothing_of_the_payload(
 
     def fail() -> None:
         try:
-            raise KeyError(SECRET)
+            {}[SECRET]
         except KeyError as cause:
             raise ValueError(f"cannot read {SECRET}") from cause
 

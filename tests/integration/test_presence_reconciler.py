@@ -139,7 +139,7 @@ def test_a_silent_workers_jobs_are_rung_again_and_nobody_elses(
     assert reconciler.round() == 3
     assert {ledger.get(job_id).state for job_id in lost} == {JobState.ACCEPTED}
     assert {ledger.get(job_id).state for job_id in kept} == {JobState.RUNNING}
-    assert take_bells(redis_client, CREATE.queue) == [(job_id,) for job_id in lost[:2]]
+    assert set(take_bells(redis_client, CREATE.queue)) == {(job_id,) for job_id in lost[:2]}
     assert take_bells(redis_client, SUGGEST.queue) == [(lost[2],)]
     finishes = [Finish(job_id, {}) for job_id in kept]
     assert set(ledger.finish(finishes, lease, ttl_seconds=60).values()) == {"done"}
@@ -203,7 +203,8 @@ def test_retiring_gives_all_back_at_once(
     presence.retire()
     assert not presence._thread.is_alive()
     assert [ledger.get(job_id).state for job_id in job_ids] == ["accepted"] * 2
-    assert take_bells(redis_client, CREATE_MANY.queue) == [tuple(job_ids)]
+    (shared_bell,) = take_bells(redis_client, CREATE_MANY.queue)
+    assert set(shared_bell) == set(job_ids)
     assert redis_client.zcard("rmos:workers") == 0
 
 

@@ -1,9 +1,8 @@
-"""The documents agree with the program. ``python tests/unit/test_docs.py`` writes the README's tables anew."""
+"""The documents agree with the program. Run as a program, this writes the README's tables anew."""
 
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import pkgutil
 import re
@@ -88,7 +87,9 @@ def default(field: FieldInfo) -> str:
         value = value.get_secret_value()
     if value is None:
         return "none"
-    return f"`{str(value).lower() if isinstance(value, bool) else f'{value:g}' if isinstance(value, float) else value}`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
 def allowed(field: FieldInfo) -> str:
@@ -107,7 +108,7 @@ def settings_tables() -> str:
     tables = []
     for role in ROLES:
         rows = [
-            f"`{role.__name__}`: {role.__doc__}",
+            f"`{role.__name__}`: {str(role.__doc__).replace('``', '`')}",
             "",
             "| variable | default | allowed | meaning |",
             "|---|---|---|---|",
@@ -160,14 +161,14 @@ GENERATED = {"commands": command_table, "settings": settings_tables, "exit codes
 
 
 def block(name: str) -> re.Pattern[str]:
-    return re.compile(rf"(<!-- {name}: generated -->\n)(.*?)(\n<!-- end of {name} -->)", re.DOTALL)
+    return re.compile(rf"(<!-- {name}: generated -->\n)(.*?)(<!-- end of {name} -->)", re.DOTALL)
 
 
 @pytest.mark.parametrize("name", GENERATED)
 def test_the_readme_tells_what_the_program_has(name: str) -> None:
     found = block(name).search(README.read_text())
     assert found, f"README.md has no block for {name}"
-    assert found[2] == GENERATED[name](), "run: python tests/unit/test_docs.py"
+    assert found[2] == GENERATED[name]() + "\n", "run: python tests/unit/test_docs.py"
 
 
 def test_every_settings_class_is_told() -> None:
@@ -451,5 +452,7 @@ def test_no_file_holds_what_is_none_of_a_readers_business(what: str) -> None:
 if __name__ == "__main__":
     content = README.read_text()
     for title, make in GENERATED.items():
-        content = block(title).sub(lambda found, table=make(): f"{found[1]}{table}{found[3]}", content)
+        found = block(title).search(content)
+        assert found, f"README.md has no block for {title}"
+        content = f"{content[: found.start(2)]}{make()}\n{content[found.end(2) :]}"
     README.write_text(content)

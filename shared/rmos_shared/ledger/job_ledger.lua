@@ -24,6 +24,8 @@ local prefix, mirror = KEYS[1], KEYS[2]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local cursor = 1
+-- Above the longest delay and the longest lease that the settings allow: a day, and some.
+local LONGEST_MS = 90000000
 
 local function arg()
   cursor = cursor + 1
@@ -107,6 +109,16 @@ end
 
 local function holds(id, worker, token)
   return field(id, 'lease') == worker .. '|' .. token
+end
+
+-- The first members of an index of times that have come, or that lie further ahead than any we write.
+local function past(index, most)
+  local found = redis.call('ZRANGEBYSCORE', prefix .. index, 0, now, 'LIMIT', 0, most)
+  local absurd = redis.call('ZRANGEBYSCORE', prefix .. index, now + LONGEST_MS, '+inf', 'LIMIT', 0, most)
+  for _, member in ipairs(absurd) do
+    table.insert(found, member)
+  end
+  return found
 end
 
 local operations = {}
@@ -255,10 +267,12 @@ function operations.retire()
 end
 
 -- reconcile: most jobs to ring for, grace ms, max starts, code version, number of queues, queues.
--- Answers the ids to ring for: of silent workers, due, and with lost bells.
+-- Answers the ids to ring for: of silent workers, due, and with lost bells. A time further ahead than any
+-- that we write was written before the server's clock was set back; it counts as past, or its job would
+-- wait for the clock to catch up.
 function operations.reconcile()
   local batch, grace, max_starts, code_version, rung = number_arg(), number_arg(), number_arg(), arg(), {}
-  for _, worker in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'workers', 0, now)) do
+  for _, worker in ipairs(past('workers', batch)) do
     local leases = prefix .. 'leases:' .. worker
     for _, id in ipairs(redis.call('ZRANGE', leases, 0, batch - 1)) do
       lapse(id, worker, tonumber(field(id, 'starts')) >= max_starts, code_version, rung)
@@ -267,7 +281,7 @@ function operations.reconcile()
       redis.call('ZREM', prefix .. 'workers', worker)
     end
   end
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'waiting', 0, now, 'LIMIT', 0, batch)) do
+  for _, id in ipairs(past('waiting', batch)) do
     redis.call('ZREM', prefix .. 'waiting', id)
     ring(id, field(id, 'queue'))
     table.insert(rung, id)
@@ -276,14 +290,20 @@ function operations.reconcile()
     local queue = arg()
     -- With messages still queued, only a bell that a younger one has overtaken is lost; a long backlog
     -- must not be rung twice. With none queued, every bell old enough is.
-    local before = now - grace
+    local before, answered, bells = now - grace, prefix .. 'answered:' .. queue, prefix .. 'rung:' .. queue
     if redis.call('LLEN', queue) > 0 then
-      local youngest = tonumber(redis.call('GET', prefix .. 'answered:' .. queue) or 0)
+      local youngest = tonumber(redis.call('GET', answered) or 0)
+      if youngest > now then
+        youngest = 0
+        redis.call('DEL', answered)
+      end
       before = math.min(before, youngest - 1)
     end
-    for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'rung:' .. queue, 0, before, 'LIMIT', 0, batch)) do
-      redis.call('ZADD', prefix .. 'rung:' .. queue, now, id)
-      table.insert(rung, id)
+    for _, range in ipairs({{0, before}, {'(' .. now, '+inf'}}) do
+      for _, id in ipairs(redis.call('ZRANGEBYSCORE', bells, range[1], range[2], 'LIMIT', 0, batch)) do
+        redis.call('ZADD', bells, now, id)
+        table.insert(rung, id)
+      end
     end
   end
   return rung

@@ -25,6 +25,10 @@ from rmos_shared.tasks import DEAD_LETTER_QUEUE, QUEUES, TASKS
 CODE_VERSION = metadata.version("rmos-runs")
 #: Claims of one job, over all its tries, after which losing it again counts as a crash loop.
 MAX_CLAIMS = 50
+#: A full server must still let jobs be claimed and settled, for that is what makes room. Only what brings
+#: new data in is refused there.
+_MAY_EXCEED_MEMORY = "#!lua flags=allow-oom\n"
+_BRINGING_IN = frozenset({"accept", "keep_raw"})
 _SCRIPT = resources.files(__package__).joinpath("job_ledger.lua").read_text()
 
 
@@ -90,11 +94,17 @@ class JobLedger:
     within its time-out. Thread safe, as the redis client is.
     """
 
-    def __init__(self, client: redis.Redis, *, prefix: str = "rmos:") -> None:
-        """Use ``client``, which must not decode responses."""
+    def __init__(
+        self, client: redis.Redis, *, prefix: str = "rmos:", script_header: str = _MAY_EXCEED_MEMORY
+    ) -> None:
+        """Use ``client``, which must not decode responses.
+
+        ``script_header`` is empty for a server that knows no script flags (fakeredis).
+        """
         self._client = client
         self._prefix = prefix
-        self._script = client.register_script(_SCRIPT)
+        self._accepting = client.register_script(_SCRIPT)
+        self._settling = client.register_script(script_header + _SCRIPT)
 
     @classmethod
     def connect(cls, settings: BrokerSettings) -> Self:
@@ -407,7 +417,8 @@ class JobLedger:
 
     def _run(self, operation: str, *args: Any) -> Any:
         with broker_errors():
-            return self._script(keys=[self._prefix, DEAD_LETTER_QUEUE], args=[operation, *args])
+            script = self._accepting if operation in _BRINGING_IN else self._settling
+            return script(keys=[self._prefix, DEAD_LETTER_QUEUE], args=[operation, *args])
 
     def _ids(self, operation: str, *args: Any) -> list[str]:
         return [job_id.decode() for job_id in self._run(operation, *args)]
