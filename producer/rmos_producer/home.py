@@ -7,6 +7,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.settings import ProducerSettings, StoreSettings
 
 
@@ -18,7 +19,7 @@ class Addresses:
     broker_url: str
     advisory_url: str
     #: Secret; the file is readable by its owner only.
-    advisory_token: str
+    advisory_token: str | None
     flower_url: str | None = None
     #: Secret, ``user:password``.
     flower_auth: str | None = None
@@ -57,9 +58,19 @@ class Home:
         return told
 
     def producer_settings(self, **values: object) -> ProducerSettings:
-        """Return the settings; ``RMOS_BROKER_URL`` outranks what is announced here."""
-        told = self.addresses()
-        if told is not None and "RMOS_BROKER_URL" not in os.environ:
+        """Return the settings; ``RMOS_BROKER_URL`` outranks what is announced here.
+
+        Raises:
+            BrokerUnavailable: neither names a broker.
+            SettingsInvalid: naming the variable that is wrong.
+        """
+        if "RMOS_BROKER_URL" not in os.environ:
+            told = self.addresses()
+            if told is None:
+                raise BrokerUnavailable(
+                    f"nothing runs on {self.root} and RMOS_BROKER_URL is not set; "
+                    "start `rmos up` on it, or set the variable"
+                )
             values = {"broker_url": told.broker_url, **values}
         return ProducerSettings.load(**values)
 

@@ -29,12 +29,12 @@ _RESTARTS_PER_MINUTE = 10
 _PR_SET_PDEATHSIG = 1
 
 _CELERY = ("-m", "celery", "-A", "rmos_worker.main")
+_WORKER = (*_CELERY, "worker", "-l", "INFO")
 #: The Procfile in Python; a test holds the two together. Each runs under this interpreter.
 PROCESSES: Mapping[str, tuple[str, ...]] = {
     "advisory-store": ("-m", "rmos_worker.advisory_store"),
     "worker-create": (
-        *_CELERY,
-        "worker",
+        *_WORKER,
         "-n",
         "create@%h",
         "-P",
@@ -44,8 +44,8 @@ PROCESSES: Mapping[str, tuple[str, ...]] = {
         "-Q",
         "runs.create,runs.batch",
     ),
-    "worker-advise": (*_CELERY, "worker", "-n", "advise@%h", "-P", "threads", "-c", "8", "-Q", "runs.advise"),
-    "beat": (*_CELERY, "beat"),
+    "worker-advise": (*_WORKER, "-n", "advise@%h", "-P", "threads", "-c", "8", "-Q", "runs.advise"),
+    "beat": (*_CELERY, "beat", "-l", "INFO"),
     "flower": ("-m", "celery", "-A", "rmos_worker.watch", "flower"),
 }
 #: What the main job needs; beat and Flower only watch and plan.
@@ -187,7 +187,9 @@ class Pipeline:
             pid=os.getpid(),
             broker_url=broker_url,
             advisory_url=advisory_url or f"http://127.0.0.1:{advisory_port}",
-            advisory_token=os.environ.get("RMOS_ADVISORY_TOKEN") or secrets.token_urlsafe(24),
+            # A token of our making is for our own store only; a foreign one gets what the environment says.
+            advisory_token=os.environ.get("RMOS_ADVISORY_TOKEN")
+            or (None if advisory_url else secrets.token_urlsafe(24)),
             flower_url=f"http://127.0.0.1:{flower_port}" if with_flower else None,
             flower_auth=os.environ.get("FLOWER_BASIC_AUTH") or f"rmos:{secrets.token_urlsafe(12)}",
         )
@@ -195,13 +197,14 @@ class Pipeline:
             "RMOS_BROKER_URL": addresses.broker_url,
             "RMOS_RUNS_DIR": str(self._home.store_settings().runs_dir),
             "RMOS_ADVISORY_URL": addresses.advisory_url,
-            "RMOS_ADVISORY_TOKEN": addresses.advisory_token,
             "RMOS_ADVISORY_DIR": str(self._home.advisory_dir),
             "RMOS_ADVISORY_PORT": str(advisory_port),
             "FLOWER_ADDRESS": "127.0.0.1",
             "FLOWER_PORT": str(flower_port),
             "FLOWER_BASIC_AUTH": addresses.flower_auth or "",
         }
+        if addresses.advisory_token is not None:
+            environment["RMOS_ADVISORY_TOKEN"] = addresses.advisory_token
         for name in names:
             arguments = PROCESSES[name]
             if name == "beat":

@@ -1,4 +1,4 @@
 """What every side of rmos-runs must agree on: models, hashing, ids, errors, settings, ledger, store.
 
-Imports nothing else of ours (design section 2); a test holds that rule.
+Imports nothing else of ours (docs/architecture.md); a test holds that rule.
 """

@@ -1,4 +1,4 @@
-"""Celery's settings, the same for whoever publishes, consumes or watches (celery-facts, section 3).
+"""Celery's settings, the same for whoever publishes, consumes or watches (docs/celery.md).
 
 The shortest visibility time-out of any client that sweeps wins, so every process takes these options
 from here, Flower included.
@@ -47,15 +47,17 @@ def celery_config(settings: BrokerSettings) -> dict[str, Any]:
         "task_ignore_result": True,
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
-        "task_retry_on_worker_lost": True,
+        # Celery's retry has an ETA, which the gate refuses; the lapsed lease brings the job back.
+        "task_retry_on_worker_lost": False,
         "task_track_started": True,
         "task_time_limit": HARD_LIMIT_SECONDS,
         "task_soft_time_limit": SOFT_LIMIT_SECONDS,
         "task_send_sent_event": True,
         "worker_send_task_events": True,
         "worker_prefetch_multiplier": 1,
+        # SIGTERM lets running tasks end; SIGQUIT gives them this long. Not on idle workers: there is
+        # nothing in their memory that the ledger does not have.
         "worker_soft_shutdown_timeout": 60.0,
-        "worker_enable_soft_shutdown_on_idle": True,
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         "worker_cancel_long_running_tasks_on_connection_loss": False,

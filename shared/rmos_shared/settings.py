@@ -155,3 +155,9 @@ class AdvisoryStoreSettings(_Settings):
     inject_switchable: bool = Field(
         False, description="Let PUT /_faults change the inject_ switches while the store runs."
     )
+
+
+def variables() -> frozenset[str]:
+    """Return the name of every environment variable that some role reads."""
+    roles: tuple[type[_Settings], ...] = (ProducerSettings, WorkerSettings, AdvisoryStoreSettings)
+    return frozenset(f"RMOS_{name.upper()}" for role in roles for name in role.model_fields)

@@ -109,6 +109,28 @@ def test_a_run_from_the_request_to_the_review_queue(
     assert receipt["run_id"] in table.stdout
 
 
+def test_a_persons_verdict_is_a_new_record_and_changes_no_file(
+    running: Command, sample_requests: list[dict[str, Any]]
+) -> None:
+    red = next(request for request in sample_requests if request["decision"]["risk_level"] == "RED")
+    (receipt,) = running.enqueue(red)
+    advisory = running.json("jobs", "wait", receipt["explain_job_id"])["result"]["advisory_id"]
+    names = (receipt["run_id"], advisory)
+    before = {path: path.read_bytes() for path in running.home.runs_dir.glob(f"2*/{receipt['run_id']}*")}
+
+    running.json("reviews", "reject", *names, "--by", "anna", "--note", "too thin")
+    running.json("reviews", "approve", *names, "--by", "berta")
+
+    assert {path: path.read_bytes() for path in before} == before
+    (told,) = running.json("runs", "show", receipt["run_id"])["advisory_inputs"]
+    assert (told["link"]["approved"], told["review"]["approved"]) == (False, True)
+    assert told["review"]["reviewed_by"] == "person:berta"
+    assert receipt["run_id"] not in {
+        row["run_id"] for row in running.json("reviews", "list", "--limit", "1000")
+    }
+    assert running("reviews", "approve", receipt["run_id"], "nothing").returncode == 4
+
+
 def test_suggest_and_attach_existing_runs(running: Command, sample_requests: list[dict[str, Any]]) -> None:
     first, second = running.enqueue(*sample_requests[:2], explain=False)
     (asked,) = running.json("suggest", first["run_id"], "--detail", "full", "--request-id", "by-hand")
@@ -314,8 +336,24 @@ def test_the_broker_away_is_said_in_time(tmp_path: Path) -> None:
     assert time.monotonic() - began < 10
 
 
+def test_where_nothing_runs_the_way_out_is_told(tmp_path: Path) -> None:
+    done = Command(Home(tmp_path))("dlq", "list")
+
+    assert done.returncode == 6
+    assert "start `rmos up` on it" in done.stderr
+
+
+def test_doctor_names_misspelt_variables(idle: Command) -> None:
+    done = idle("doctor", "--json", RMOS_LEASE_SECOND="5")
+
+    (told,) = (finding for finding in json.loads(done.stdout) if finding["check"] == "settings")
+    assert (told["state"], told["found"]) == ("warning", "unknown: RMOS_LEASE_SECOND")
+
+
 def test_a_wrong_setting_names_its_variable(tmp_path: Path) -> None:
-    done = Command(Home(tmp_path))("jobs", "list", RMOS_BROKER_TIMEOUT_SECONDS="soon")
+    done = Command(Home(tmp_path))(
+        "jobs", "list", RMOS_BROKER_URL="redis://127.0.0.1:1", RMOS_BROKER_TIMEOUT_SECONDS="soon"
+    )
 
     assert done.returncode == 2
     assert "RMOS_BROKER_TIMEOUT_SECONDS" in done.stderr

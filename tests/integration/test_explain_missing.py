@@ -1,4 +1,4 @@
-"""The nightly batch: every run without an explanation gets one job, however the batch is paged or repeated."""
+"""The nightly batch: every run without an explanation gets one job, however it is paged or repeated."""
 
 from __future__ import annotations
 

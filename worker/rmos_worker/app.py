@@ -72,7 +72,8 @@ def _configure_logs(loglevel: int | str | None = None, **_: Any) -> None:
 
 
 def _add_task(app: Celery, spec: TaskSpec, services: ServicesOfProcess) -> None:
-    @app.task(name=spec.name, queue=spec.queue)
+    # A dead job is told in our own words already; Celery need not add its traceback.
+    @app.task(name=spec.name, queue=spec.queue, throws=(JobDead,))
     def answer(job_ids: list[str]) -> dict[str, Any]:
         return celery_state(services.get().executor.answer(spec.queue, job_ids))
 

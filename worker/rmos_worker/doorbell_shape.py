@@ -1,6 +1,6 @@
 """The one shape of message that may enter a worker, decided from its bytes alone.
 
-Everything else would make Celery drop it without a trace or stop the worker (celery-facts, section 2).
+Everything else would make Celery drop it without a trace or stop the worker (docs/celery.md).
 The rule is a closed list: whatever is not known to be harmless is refused.
 """
 

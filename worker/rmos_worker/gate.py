@@ -1,6 +1,6 @@
 """The gate: a kombu transport that lets doorbells through and keeps everything else.
 
-A message that Celery cannot use is deleted by Celery, or stops the worker (celery-facts, section 2).
+A message that Celery cannot use is deleted by Celery, or stops the worker (docs/celery.md).
 So each item popped from a task queue is looked at here, before kombu decodes it: what is not a doorbell
 for jobs that the ledger knows goes to the dead letters, verbatim, and kombu is told that nothing was
 popped. Control messages travel by pub/sub and other queues are not ours; neither is touched.

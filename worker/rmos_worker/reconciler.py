@@ -1,4 +1,4 @@
-"""The reconciler: comes for every job that nobody would come for otherwise (design section 3)."""
+"""The reconciler: comes for every job that nobody would come for otherwise."""
 
 from __future__ import annotations
 

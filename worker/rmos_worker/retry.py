@@ -108,7 +108,10 @@ def describe(error: BaseException, reason: DeadReason) -> Failure:
     return Failure(
         reason=reason.value,
         error_type=type(error).__name__,
-        message=str(error) if ours else f"{type(error).__name__} in the task; see the traceback",
+        # A name in it may come from outside; a lone surrogate must not keep the job from being buried.
+        message=str(error).encode("utf-8", "backslashreplace").decode()
+        if ours
+        else f"{type(error).__name__} in the task; see the traceback",
         traceback=_frames(error),
     )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +37,9 @@ HomeOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="Most rows to print.")]
+ByOption = Annotated[
+    str | None, typer.Option("--by", help="Who decides; the name of the system account if left out.")
+]
 DEFAULT_HOME = Path(".rmos")
 
 
@@ -61,16 +65,21 @@ def runs_of(home: Path) -> Iterator[RunLog]:
     """Yield the run log; without a broker it still reads all that the files tell."""
     place = Home(home)
     store = LocalStore(place.store_settings().runs_dir)
-    ledger = JobLedger.connect(place.producer_settings(broker_timeout_seconds=2.0))
-    try:
-        ledger.stats()
-    except BrokerUnavailable:
-        err.print("[yellow]the broker is away: explanation states come from the files alone[/]")
-        yield RunLog(store)
-    else:
-        yield RunLog(store, ledger)
-    finally:
-        ledger.close()
+    with ExitStack() as stack:
+        try:
+            ledger = JobLedger.connect(place.producer_settings(broker_timeout_seconds=2.0))
+            stack.callback(ledger.close)
+            ledger.stats()
+        except BrokerUnavailable:
+            err.print("[yellow]the broker is away: explanation states come from the files alone[/]")
+            yield RunLog(store)
+        else:
+            yield RunLog(store, ledger)
+
+
+def person(by: str | None) -> str:
+    """Return the identity that is kept with a person's decision."""
+    return f"person:{by or getpass.getuser()}"
 
 
 def print_json(value: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,11 +11,13 @@ import typer
 
 from rmos_producer.cli.context import (
     DEFAULT_HOME,
+    ByOption,
     HomeOption,
     JsonOption,
     LimitOption,
     err,
     ledger_of,
+    person,
     print_json,
     print_object,
     print_rows,
@@ -111,6 +112,7 @@ def replay(
     older_than: AgeOption = None,
     every: AllOption = False,
     dry_run: DryRunOption = False,
+    by: ByOption = None,
     why: WhyOption = "",
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
@@ -118,7 +120,7 @@ def replay(
     """Give dead letters a fresh start. The record stays until the job is done."""
     with ledger_of(home) as ledger:
         letters = _meant(ledger, ids, Choice(reason, task, older_than), every=every)
-        replayed = [] if dry_run else [ledger.replay(letter, by=_who(), why=why) for letter in letters]
+        replayed = [] if dry_run else [ledger.replay(letter, by=person(by), why=why) for letter in letters]
         jobs = [job_id for job_id in replayed if job_id is not None]
         if jobs:
             doorbell = Doorbell.connect(Home(home).producer_settings())
@@ -132,6 +134,7 @@ def discard(
     ids: IdsArgument = None,
     *,
     why: Annotated[str, typer.Option(help="The reason, kept in the letter's history; required.")],
+    by: ByOption = None,
     reason: ReasonOption = None,
     task: TaskOption = None,
     older_than: AgeOption = None,
@@ -144,7 +147,7 @@ def discard(
     with ledger_of(home) as ledger:
         letters = _meant(ledger, ids, Choice(reason, task, older_than), every=every)
         for letter in () if dry_run else letters:
-            ledger.discard(letter, by=_who(), why=why)
+            ledger.discard(letter, by=person(by), why=why)
     _report("discarded", letters, dry_run=dry_run, as_json=as_json)
 
 
@@ -164,10 +167,6 @@ def _chosen(ledger: JobLedger, choice: Choice) -> Iterator[JobRecord | RawLetter
 
 def _id(letter: JobRecord | RawLetter) -> str:
     return letter.job_id if isinstance(letter, JobRecord) else letter.raw_id
-
-
-def _who() -> str:
-    return f"person:{getpass.getuser()}"
 
 
 def _report(what: str, letters: list[str], *, dry_run: bool, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -13,10 +14,10 @@ import typer
 
 from rmos_producer.cli.context import DEFAULT_HOME, HomeOption, JsonOption, ledger_of, print_json, print_rows
 from rmos_producer.home import Home
-from rmos_shared.errors import DamageFound, InvariantBroken, RmosError
+from rmos_shared.errors import BrokerUnavailable, DamageFound, InvariantBroken, RmosError
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.ledger.redis_errors import broker_errors
-from rmos_shared.settings import WorkerSettings
+from rmos_shared.settings import WorkerSettings, variables
 from rmos_shared.store.local import LocalStore
 
 _CLOCK_SKEW_SECONDS = 2.0
@@ -43,9 +44,12 @@ def doctor(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> N
     Exits with 8 when the invariant is broken, with 7 when anything else is.
     """
     place = Home(home)
-    findings = [*_store(place), *_advisory_store(place)]
-    with ledger_of(home) as ledger:
-        findings += [*_broker(ledger), *_ledger(ledger)]
+    findings = [*_settings(), *_store(place), *_advisory_store(place)]
+    try:
+        with ledger_of(home) as ledger:
+            findings += [*_broker(ledger), *_ledger(ledger)]
+    except BrokerUnavailable as error:
+        findings.append(Finding("broker", "broken", str(error), "start it, or mend RMOS_BROKER_URL"))
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
@@ -57,14 +61,21 @@ def doctor(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> N
         raise DamageFound(f"not well: {', '.join(sorted(broken))}; see what to do above")
 
 
+def _settings() -> Iterator[Finding]:
+    unknown = sorted(
+        name for name in os.environ if name.startswith("RMOS_") and name not in {*variables(), "RMOS_HOME"}
+    )
+    if unknown:
+        # A misspelt variable is otherwise ignored in silence, and the default rules.
+        yield Finding("settings", "warning", f"unknown: {', '.join(unknown)}", "mend the names or unset them")
+    else:
+        yield Finding("settings", "ok", "every RMOS_ variable is known")
+
+
 def _broker(ledger: JobLedger) -> Iterator[Finding]:
-    try:
-        with broker_errors():
-            config = ledger.client.config_get("appendonly", "appendfsync", "maxmemory-policy")
-            seconds, microseconds = ledger.client.time()
-    except RmosError as error:
-        yield Finding("broker", "broken", str(error), "start it, or mend RMOS_BROKER_URL")
-        return
+    with broker_errors():
+        config = ledger.client.config_get("appendonly", "appendfsync", "maxmemory-policy")
+        seconds, microseconds = ledger.client.time()
     told = {_text(name): _text(value) for name, value in config.items()}
     appendonly, fsync = told.get("appendonly"), told.get("appendfsync")
     if appendonly != "yes":
@@ -97,10 +108,7 @@ def _broker(ledger: JobLedger) -> Iterator[Finding]:
 
 
 def _ledger(ledger: JobLedger) -> Iterator[Finding]:
-    try:
-        stats = ledger.stats()
-    except RmosError:
-        return  # reported as the broker's already
+    stats = ledger.stats()
     figures = (
         f"accepted {stats.accepted} = done {stats.done} + dead {stats.dead} + discarded {stats.discarded} "
         f"+ pending {stats.pending}"

@@ -40,6 +40,7 @@ def up(
     with Pipeline(place, names=names) as pipeline:
         addresses = pipeline.start()
         err.print(f"up on {place.root}; logs in {place.logs_dir}; stop with Ctrl-C")
+        err.print(f"for programs: export RMOS_BROKER_URL={addresses.broker_url}")
         if addresses.flower_url:
             err.print(
                 f"Flower: {addresses.flower_url}  (user and password: flower_auth in {place.root}/up.json)"

@@ -4,9 +4,9 @@
 -- KEYS[1]  prefix, "rmos:" outside tests. Keys below it:
 --   job:<id>         hash  the record: task queue state run_id request_id sha256 payload accepted_at
 --                          changed_at starts claims tries lease due_at waiting_since result failure first_failed_at
---                          last_failed_at code_version history subject
+--                          last_failed_at code_version history subject again (1 if rung for more than once)
 --   rung:<queue>     zset  accepted jobs by the time their bell was last rung
---   answered:<queue> str   ring time of the youngest bell that was answered
+--   answered:<queue> str   ring time of the youngest first bell that was answered
 --   leases:<worker>  zset  running jobs by the time they were claimed
 --   waiting          zset  jobs put off, by due time
 --   dead, discarded  zset  by the time they became so
@@ -44,8 +44,8 @@ local function field(id, name)
   return redis.call('HGET', job_key(id), name) or ''
 end
 
-local function ring(id, queue)
-  redis.call('HSET', job_key(id), 'state', 'accepted', 'changed_at', now, 'lease', '')
+local function ring(id, queue, again)
+  redis.call('HSET', job_key(id), 'state', 'accepted', 'changed_at', now, 'lease', '', 'again', again)
   redis.call('ZADD', prefix .. 'rung:' .. queue, now, id)
 end
 
@@ -87,7 +87,7 @@ local function accept_one()
   redis.call('HSET', job_key(id), 'task', task, 'queue', queue, 'payload', payload, 'sha256', sha256,
     'run_id', run_id, 'request_id', request_id, 'subject', subject, 'accepted_at', now,
     'starts', 0, 'claims', 0, 'tries', 0)
-  ring(id, queue)
+  ring(id, queue, 0)
   redis.call('HINCRBY', prefix .. 'counts', 'accepted', 1)
   redis.call('HSET', prefix .. 'subjects', subject, id)
   return 'new'
@@ -102,7 +102,7 @@ local function lapse(id, worker, exhausted, code_version, rung)
       message = told[1] .. ' starts (' .. told[2] .. ' claims) without a finish; last worker: ' .. worker}),
       code_version)
   else
-    ring(id, field(id, 'queue'))
+    ring(id, field(id, 'queue'), 1)
     table.insert(rung, id)
   end
 end
@@ -141,13 +141,15 @@ function operations.claim()
   for index = 1, number_arg() do
     local id = arg()
     local key = job_key(id)
-    local record = redis.call('HMGET', key, 'state', 'queue', 'due_at')
+    local record = redis.call('HMGET', key, 'state', 'queue', 'due_at', 'again')
     local state, queue = record[1] or 'unknown', record[2]
     local due = state == 'waiting' and tonumber(record[3]) <= now
     if state == 'accepted' or due then
       local bell = redis.call('ZSCORE', prefix .. 'rung:' .. queue, id)
       local youngest = tonumber(redis.call('GET', prefix .. 'answered:' .. queue) or 0)
-      if bell and tonumber(bell) > youngest then
+      -- Of a job rung for again nobody knows which bell this answers. Were it an old one at the head of a
+      -- backlog, the time of the new one would make the whole backlog look overtaken.
+      if bell and record[4] ~= '1' and tonumber(bell) > youngest then
         redis.call('SET', prefix .. 'answered:' .. queue, bell)
       end
       redis.call('ZREM', prefix .. 'rung:' .. queue, id)
@@ -283,7 +285,7 @@ function operations.reconcile()
   end
   for _, id in ipairs(past('waiting', batch)) do
     redis.call('ZREM', prefix .. 'waiting', id)
-    ring(id, field(id, 'queue'))
+    ring(id, field(id, 'queue'), 1)
     table.insert(rung, id)
   end
   for _ = 1, number_arg() do
@@ -302,6 +304,7 @@ function operations.reconcile()
     for _, range in ipairs({{0, before}, {'(' .. now, '+inf'}}) do
       for _, id in ipairs(redis.call('ZRANGEBYSCORE', bells, range[1], range[2], 'LIMIT', 0, batch)) do
         redis.call('ZADD', bells, now, id)
+        redis.call('HSET', job_key(id), 'again', 1)
         table.insert(rung, id)
       end
     end
@@ -322,7 +325,7 @@ function operations.replay()
   redis.call('HDEL', job_key(id), 'waiting_since')
   history(job_key(id), {what = 'replayed', by = by, why = why})
   redis.call('HSET', prefix .. 'subjects', field(id, 'subject'), id)
-  ring(id, field(id, 'queue'))
+  ring(id, field(id, 'queue'), 1)
   return 'replayed'
 end
 

@@ -25,10 +25,10 @@ from rmos_shared.tasks import DEAD_LETTER_QUEUE, QUEUES, TASKS
 CODE_VERSION = metadata.version("rmos-runs")
 #: Claims of one job, over all its tries, after which losing it again counts as a crash loop.
 MAX_CLAIMS = 50
-#: A full server must still let jobs be claimed and settled, for that is what makes room. Only what brings
-#: new data in is refused there.
+#: A full server must still let jobs be claimed and settled, for that is what makes room, and messages be
+#: kept that were just taken off a queue. Only what brings new data in is refused there.
 _MAY_EXCEED_MEMORY = "#!lua flags=allow-oom\n"
-_BRINGING_IN = frozenset({"accept", "keep_raw"})
+_BRINGING_IN = frozenset({"accept"})
 _SCRIPT = resources.files(__package__).joinpath("job_ledger.lua").read_text()
 
 

@@ -39,7 +39,7 @@ ASSETS_PATH = "/api/advisory/assets"
 MAX_ANSWER_BYTES = 1_048_576
 #: The store's wish to be left alone longer than this is cut down to it.
 MAX_RETRY_AFTER_SECONDS = 3_600.0
-#: Answers that a repeat within seconds may well mend (design section 5); 500 is not among them.
+#: Answers that a repeat within seconds may well mend; 500 is not among them.
 _QUICK = frozenset({429, 502, 503, 504})
 #: Full jitter (tenacity draws from zero): up to 0.5 s after the first try, 1 s after the second, and so on.
 _BACKOFF = wait_random_exponential(multiplier=0.5, max=5)
