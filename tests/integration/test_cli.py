@@ -324,6 +324,22 @@ def test_doctor_finds_a_broken_invariant(idle: Command, ledger: JobLedger) -> No
     assert "INVARIANT_BROKEN" in done.stderr
 
 
+def test_doctor_names_a_faulty_job_and_the_command_that_mends_it(
+    idle: Command, ledger: JobLedger, sample_requests: list[dict[str, Any]]
+) -> None:
+    (job,) = idle.enqueue(sample_requests[0], explain=False)
+    ledger.client.zrem("rmos:rung:runs.batch", job["job_id"])
+
+    done = idle("doctor", "--json")
+
+    told = {finding["check"]: finding for finding in json.loads(done.stdout)}
+    assert done.returncode == 8
+    mend = told[f"job {job['job_id']}"]["mend"]
+    assert mend == f"rmos jobs mend {job['job_id']}"
+    assert idle.json(*mend.split()[1:]) == [{"job_id": job["job_id"], "state": "accepted"}]
+    assert ledger.stats().invariant
+
+
 def test_the_broker_away_is_said_in_time(tmp_path: Path) -> None:
     command = Command(Home(tmp_path))
     began = time.monotonic()

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Literal
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
@@ -15,12 +16,14 @@ import typer
 from rmos_producer.cli.context import DEFAULT_HOME, HomeOption, JsonOption, ledger_of, print_json, print_rows
 from rmos_producer.home import Home
 from rmos_shared.errors import BrokerUnavailable, DamageFound, InvariantBroken, RmosError
+from rmos_shared.ledger.audit import LedgerAudit
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.ledger.redis_errors import broker_errors
 from rmos_shared.settings import WorkerSettings, variables
 from rmos_shared.store.local import LocalStore
 
 _CLOCK_SKEW_SECONDS = 2.0
+_MOST_NAMED = 100
 
 
 def register(app: typer.Typer) -> None:
@@ -116,7 +119,16 @@ def _ledger(ledger: JobLedger) -> Iterator[Finding]:
     if stats.invariant:
         yield Finding("invariant", "ok", figures)
     else:
-        yield Finding("invariant", "broken", figures, "keep the append-only file and tell the maintainers")
+        yield Finding(
+            "invariant", "broken", figures, "mend the jobs named below; if there are none, records are gone"
+        )
+    faults = LedgerAudit(ledger.script).faults()
+    for job_id, fault in islice(faults.items(), _MOST_NAMED):
+        yield Finding(f"job {job_id}", "broken", fault, f"rmos jobs mend {job_id}")
+    if len(faults) > _MOST_NAMED:
+        yield Finding(
+            "jobs", "broken", f"{len(faults)} faulty jobs in all", "mend those above, then look again"
+        )
     letters = stats.dead + stats.raw
     if letters:
         yield Finding("dead letters", "warning", f"{letters}", "see rmos dlq list")

@@ -16,6 +16,7 @@ from rmos_producer.cli.context import (
     print_object,
     print_rows,
 )
+from rmos_shared.ledger.audit import LedgerAudit
 from rmos_shared.models.job import JobRecord, JobState
 
 app = typer.Typer(help="The job ledger.", no_args_is_help=True)
@@ -64,6 +65,20 @@ def wait(
     print_object(record.dump(), as_json=as_json)
     if record.state is not JobState.DONE:
         raise typer.Exit(ENDED_DEAD)
+
+
+@app.command()
+def mend(
+    job_ids: Annotated[list[str], typer.Argument(help="Jobs that rmos doctor named.")],
+    *,
+    as_json: JsonOption = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Put jobs back where their state says; unfinished ones run again. Harmless for jobs that are well."""
+    with ledger_of(home) as ledger:
+        audit = LedgerAudit(ledger.script)
+        rows = [{"job_id": job_id, "state": audit.mend(job_id)} for job_id in job_ids]
+    print_rows(rows, as_json=as_json, title="mended")
 
 
 def _row(record: JobRecord) -> dict[str, Any]:

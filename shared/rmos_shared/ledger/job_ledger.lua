@@ -379,6 +379,88 @@ function operations.settle_raw()
   return what
 end
 
+-- Where a record's state says that its id must lie; nil when it must lie nowhere.
+local function home_of(id, state)
+  if state == 'accepted' then
+    return prefix .. 'rung:' .. field(id, 'queue')
+  elseif state == 'running' then
+    return prefix .. 'leases:' .. (string.match(field(id, 'lease'), '^(.*)|') or '')
+  elseif state == 'waiting' or state == 'dead' or state == 'discarded' then
+    return prefix .. state
+  end
+end
+
+local function strays(id, home)
+  local found = {}
+  for _, index in ipairs({'waiting', 'dead', 'discarded', 'rung:' .. field(id, 'queue')}) do
+    if prefix .. index ~= home and redis.call('ZSCORE', prefix .. index, id) then
+      table.insert(found, prefix .. index)
+    end
+  end
+  return found
+end
+
+local function fault_of(id)
+  local state = redis.call('HGET', job_key(id), 'state')
+  if not state then
+    return 'has no record'
+  end
+  local home = home_of(id, state)
+  if home and not redis.call('ZSCORE', home, id) then
+    return 'is ' .. state .. ' and not in ' .. home
+  end
+  local stray = strays(id, home)[1]
+  return stray and 'is ' .. state .. ' and also in ' .. stray or ''
+end
+
+-- check: ids. Answers for each what is wrong with it, or an empty string.
+function operations.check()
+  local faults = {}
+  for index = 2, #ARGV do
+    faults[index - 1] = fault_of(ARGV[index])
+  end
+  return faults
+end
+
+-- mend: id, number of queues, queues, worker instances. Puts a faulty job where its state says; an unfinished
+-- one is rung for again, and one without a record is discarded, visibly. Answers its state, or ok.
+function operations.mend()
+  local id = arg()
+  if fault_of(id) == '' then
+    return 'ok'
+  end
+  local key, state = job_key(id), redis.call('HGET', job_key(id), 'state')
+  for _ = 1, number_arg() do
+    redis.call('ZREM', prefix .. 'rung:' .. arg(), id)
+  end
+  while cursor < #ARGV do
+    redis.call('ZREM', prefix .. 'leases:' .. arg(), id)
+  end
+  redis.call('ZREM', prefix .. 'waiting', id)
+  local was_dead = redis.call('ZREM', prefix .. 'dead', id)
+  redis.call('ZREM', prefix .. 'discarded', id)
+  if was_dead == 1 then
+    redis.call('LPOP', mirror)
+  end
+  if not state then
+    redis.call('HSET', key, 'task', 'unknown', 'queue', 'unknown', 'run_id', '', 'request_id', '', 'sha256', '',
+      'subject', '', 'accepted_at', now, 'starts', 0, 'claims', 0, 'tries', 0, 'changed_at', now)
+    state = 'discarded'
+  end
+  history(key, {what = 'mended', by = 'doctor', why = 'was in the wrong index'})
+  if state == 'dead' or state == 'discarded' then
+    redis.call('HSET', key, 'state', state)
+    redis.call('ZADD', prefix .. state, now, id)
+    if state == 'dead' then
+      redis.call('LPUSH', mirror, 'see rmos dlq list')
+    end
+  elseif state ~= 'done' then
+    ring(id, field(id, 'queue'), 1)
+    state = 'accepted'
+  end
+  return state
+end
+
 -- stats: number of queues, queues. Answers accepted, done, dead, discarded, waiting, running, ringing, raw,
 -- then the length of each queue and of the mirror.
 function operations.stats()

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib import metadata, resources
+from importlib import metadata
 from typing import Any, Literal, Self, cast
 
 import redis
@@ -18,6 +18,7 @@ from rmos_shared.errors import BrokerUnavailable, JobNotFound, TransitionRefused
 from rmos_shared.ids import new_uuid7
 from rmos_shared.ledger.records import RAW_FIELDS, job_record, raw_letter
 from rmos_shared.ledger.redis_errors import broker_errors
+from rmos_shared.ledger.script import MAY_EXCEED_MEMORY, LedgerScript
 from rmos_shared.models.job import Failure, Job, JobRecord, JobState, LedgerStats, RawLetter
 from rmos_shared.settings import BrokerSettings
 from rmos_shared.tasks import DEAD_LETTER_QUEUE, QUEUES, TASKS
@@ -25,11 +26,6 @@ from rmos_shared.tasks import DEAD_LETTER_QUEUE, QUEUES, TASKS
 CODE_VERSION = metadata.version("rmos-runs")
 #: Claims of one job, over all its tries, after which losing it again counts as a crash loop.
 MAX_CLAIMS = 50
-#: A full server must still let jobs be claimed and settled, for that is what makes room, and messages be
-#: kept that were just taken off a queue. Only what brings new data in is refused there.
-_MAY_EXCEED_MEMORY = "#!lua flags=allow-oom\n"
-_BRINGING_IN = frozenset({"accept"})
-_SCRIPT = resources.files(__package__).joinpath("job_ledger.lua").read_text()
 
 
 class Acceptance(StrEnum):
@@ -95,7 +91,7 @@ class JobLedger:
     """
 
     def __init__(
-        self, client: redis.Redis, *, prefix: str = "rmos:", script_header: str = _MAY_EXCEED_MEMORY
+        self, client: redis.Redis, *, prefix: str = "rmos:", script_header: str = MAY_EXCEED_MEMORY
     ) -> None:
         """Use ``client``, which must not decode responses.
 
@@ -103,8 +99,7 @@ class JobLedger:
         """
         self._client = client
         self._prefix = prefix
-        self._accepting = client.register_script(_SCRIPT)
-        self._settling = client.register_script(script_header + _SCRIPT)
+        self._script = LedgerScript(client, prefix=prefix, header=script_header)
 
     @classmethod
     def connect(cls, settings: BrokerSettings) -> Self:
@@ -124,6 +119,11 @@ class JobLedger:
         self._client.close()
 
     @property
+    def script(self) -> LedgerScript:
+        """The script behind it, for the audit."""
+        return self._script
+
+    @property
     def client(self) -> redis.Redis:
         """The connection, for those who keep their own keys beside the ledger's."""
         return self._client
@@ -138,7 +138,7 @@ class JobLedger:
         args: list[Any] = [len(jobs)]
         for job in jobs:
             args += _job_args(job)
-        return [Acceptance(outcome.decode()) for outcome in self._run("accept", *args)]
+        return [Acceptance(outcome.decode()) for outcome in self._script.run("accept", *args)]
 
     def wait_for_aof(self, timeout_seconds: float) -> None:
         """Return once the server's append-only file holds all that this connection wrote.
@@ -162,7 +162,9 @@ class JobLedger:
 
     def claim(self, job_ids: Sequence[str], lease: Lease, *, lease_seconds: float) -> Claims:
         """Take the jobs for this worker, those that are free; the others are named with their state."""
-        answers = self._run("claim", lease.worker, lease.token, _ms(lease_seconds), len(job_ids), *job_ids)
+        answers = self._script.run(
+            "claim", lease.worker, lease.token, _ms(lease_seconds), len(job_ids), *job_ids
+        )
         claimed, refused = [], {}
         for job_id, answer in zip(job_ids, answers, strict=True):
             if answer[0] != b"claimed":
@@ -194,21 +196,21 @@ class JobLedger:
             args += [finish.job_id, json.dumps(finish.result), len(finish.following)]
             for job in finish.following:
                 args += _job_args(job)
-        answers = self._run("finish", *args)
+        answers = self._script.run("finish", *args)
         return {finish.job_id: answer.decode() for finish, answer in zip(finishes, answers, strict=True)}
 
     def wait(
         self, job_id: str, lease: Lease, *, delay_seconds: float, spends_try: bool, failure: Failure
     ) -> str:
         """Put the job off; it is rung for again when due. Returns its state afterwards."""
-        answer = self._run(
+        answer = self._script.run(
             "wait", lease.worker, lease.token, job_id, _ms(delay_seconds), int(spends_try), failure.to_bytes()
         )
         return cast("bytes", answer).decode()
 
     def bury(self, job_id: str, lease: Lease, *, failure: Failure) -> str:
         """Put the job among the dead letters. Returns its state afterwards."""
-        answer = self._run("bury", lease.worker, lease.token, job_id, failure.to_bytes(), CODE_VERSION)
+        answer = self._script.run("bury", lease.worker, lease.token, job_id, failure.to_bytes(), CODE_VERSION)
         return cast("bytes", answer).decode()
 
     def beat(
@@ -218,7 +220,7 @@ class JobLedger:
 
         Returns the ids to ring for: jobs leased to it that it does not know of (an answer was lost).
         """
-        return self._ids(
+        return self._script.ids(
             "beat",
             worker,
             _ms(lease_seconds),
@@ -231,7 +233,7 @@ class JobLedger:
 
     def retire(self, worker: str, *, max_starts: int) -> list[str]:
         """End the leases of ``worker`` at once. Returns the ids to ring for."""
-        return self._ids("retire", worker, max_starts, CODE_VERSION)
+        return self._script.ids("retire", worker, max_starts, CODE_VERSION)
 
     def reconcile(self, *, batch: int, grace_seconds: float, max_starts: int) -> list[str]:
         """Bring every job that nobody would come for back to a queue.
@@ -239,7 +241,7 @@ class JobLedger:
         Those are the jobs of silent workers, the ones due, and those whose bell was lost; at most
         ``batch`` of each kind a call. Returns the ids to ring for.
         """
-        return self._ids(
+        return self._script.ids(
             "reconcile", batch, _ms(grace_seconds), max_starts, CODE_VERSION, len(QUEUES), *QUEUES
         )
 
@@ -265,7 +267,7 @@ class JobLedger:
             JobNotFound: neither a job nor a raw letter has this id.
             TransitionRefused: it is not dead.
         """
-        state = cast("bytes", self._run("replay", letter_id, by, why)).decode()
+        state = cast("bytes", self._script.run("replay", letter_id, by, why)).decode()
         if state == "replayed":
             return letter_id
         if state == "unknown":
@@ -280,7 +282,7 @@ class JobLedger:
             JobNotFound: neither a job nor a raw letter has this id.
             TransitionRefused: it is not dead.
         """
-        state = cast("bytes", self._run("discard", letter_id, by, why)).decode()
+        state = cast("bytes", self._script.run("discard", letter_id, by, why)).decode()
         if state == "unknown":
             self._settle_raw(letter_id, "discarded", by, why)
         elif state != "discarded":
@@ -289,7 +291,7 @@ class JobLedger:
             )
 
     def _settle_raw(self, raw_id: str, what: Literal["replayed", "discarded"], by: str, why: str) -> None:
-        state = cast("bytes", self._run("settle_raw", raw_id, what, by, why)).decode()
+        state = cast("bytes", self._script.run("settle_raw", raw_id, what, by, why)).decode()
         if state == "unknown":
             raise JobNotFound(raw_id)
         if state != what:
@@ -298,17 +300,19 @@ class JobLedger:
     def keep_raw(self, item: bytes, *, queue: str, reason: str, detail: str) -> str:
         """Keep a message that is no job of ours, verbatim. Returns its id in the dead letters."""
         raw_id = new_uuid7()
-        self._run("keep_raw", raw_id, item, queue, reason, detail, sha256_hex(item))
+        self._script.run("keep_raw", raw_id, item, queue, reason, detail, sha256_hex(item))
         return raw_id
 
     def dead(self, *, limit: int = 1_000) -> list[JobRecord]:
         """Return up to ``limit`` dead jobs, oldest first."""
-        ids = self._members("dead", limit)
+        ids = self._script.members("dead", limit=limit)
         return [record for job_id in ids if (record := self.find(job_id)) is not None]
 
     def raw_letters(self, *, limit: int = 1_000) -> list[RawLetter]:
         """Return up to ``limit`` raw letters, oldest first, without their bytes."""
-        return [letter for raw_id in self._members("raw", limit) if (letter := self.find_raw(raw_id))]
+        return [
+            letter for raw_id in self._script.members("raw", limit=limit) if (letter := self.find_raw(raw_id))
+        ]
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -369,19 +373,16 @@ class JobLedger:
                 yield record
 
     def _ids_in(self, state: JobState | None) -> list[str]:
-        with broker_errors():
-            match state:
-                case JobState.WAITING | JobState.DEAD | JobState.DISCARDED:
-                    indexes = [state.value]
-                case JobState.ACCEPTED:
-                    indexes = [f"rung:{queue}" for queue in QUEUES]
-                case JobState.RUNNING:
-                    indexes = [f"leases:{worker}" for worker in self._members("workers", 0)]
-                case _:
-                    prefix = f"{self._prefix}job:"
-                    keys = cast("Iterator[bytes]", self._client.scan_iter(match=f"{prefix}*", count=1_000))
-                    return [key.decode().removeprefix(prefix) for key in keys]
-        return [job_id for index in indexes for job_id in self._members(index, 0)]
+        match state:
+            case JobState.WAITING | JobState.DEAD | JobState.DISCARDED:
+                indexes = [state.value]
+            case JobState.ACCEPTED:
+                indexes = [f"rung:{queue}" for queue in QUEUES]
+            case JobState.RUNNING:
+                indexes = [f"leases:{worker}" for worker in self._script.members("workers")]
+            case _:
+                return self._script.job_ids()
+        return [job_id for index in indexes for job_id in self._script.members(index)]
 
     def known(self, job_ids: Sequence[str], *, queue: str) -> bool:
         """Say whether every id is a job of this queue."""
@@ -400,7 +401,7 @@ class JobLedger:
 
     def stats(self) -> LedgerStats:
         """Return the ledger's figures, all of one moment."""
-        told = [int(value) for value in self._run("stats", len(QUEUES), *QUEUES)]
+        told = [int(value) for value in self._script.run("stats", len(QUEUES), *QUEUES)]
         return LedgerStats(
             accepted=told[0],
             done=told[1],
@@ -412,22 +413,6 @@ class JobLedger:
             raw=told[7],
             queues=dict(zip((DEAD_LETTER_QUEUE, *QUEUES), told[8:], strict=True)),
         )
-
-    # -- inside -----------------------------------------------------------------------------------
-
-    def _run(self, operation: str, *args: Any) -> Any:
-        with broker_errors():
-            script = self._accepting if operation in _BRINGING_IN else self._settling
-            return script(keys=[self._prefix, DEAD_LETTER_QUEUE], args=[operation, *args])
-
-    def _ids(self, operation: str, *args: Any) -> list[str]:
-        return [job_id.decode() for job_id in self._run(operation, *args)]
-
-    def _members(self, index: str, limit: int) -> list[str]:
-        """Return the first ``limit`` members of an index, or all for 0."""
-        with broker_errors():
-            members = self._client.zrange(f"{self._prefix}{index}", 0, limit - 1)
-        return [member.decode() for member in cast("list[bytes]", members)]
 
 
 def _job_args(job: Job) -> list[str]:

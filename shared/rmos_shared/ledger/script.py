@@ -1,0 +1,53 @@
+"""The ledger's script, and how its keys are read: the one place that talks to Redis for the ledger."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any, cast
+
+import redis
+
+from rmos_shared.ledger.redis_errors import broker_errors
+from rmos_shared.tasks import DEAD_LETTER_QUEUE
+
+#: A full server must still let jobs be claimed and settled, for that is what makes room, and messages be
+#: kept that were just taken off a queue. Only what brings new data in is refused there.
+MAY_EXCEED_MEMORY = "#!lua flags=allow-oom\n"
+_BRINGING_IN = frozenset({"accept"})
+_SOURCE = resources.files(__package__).joinpath("job_ledger.lua").read_text()
+
+
+class LedgerScript:
+    """Runs the operations of ``job_ledger.lua``; each raises ``BrokerUnavailable`` when Redis is away."""
+
+    def __init__(self, client: redis.Redis, *, prefix: str, header: str) -> None:
+        """Use ``client``, which must not decode responses."""
+        self.client = client
+        self.prefix = prefix
+        self._accepting = client.register_script(_SOURCE)
+        self._settling = client.register_script(header + _SOURCE)
+
+    def run(self, operation: str, *args: Any) -> Any:
+        """Run one operation, atomically, and return its raw answer."""
+        script = self._accepting if operation in _BRINGING_IN else self._settling
+        with broker_errors():
+            return script(keys=[self.prefix, DEAD_LETTER_QUEUE], args=[operation, *args])
+
+    def ids(self, operation: str, *args: Any) -> list[str]:
+        """Run an operation that answers ids."""
+        return [job_id.decode() for job_id in self.run(operation, *args)]
+
+    def members(self, index: str, *, limit: int | None = None) -> list[str]:
+        """Return the members of an index in order, the first ``limit`` or all."""
+        with broker_errors():
+            members = self.client.zrange(f"{self.prefix}{index}", 0, -1 if limit is None else limit - 1)
+        return [member.decode() for member in cast("list[bytes]", members)]
+
+    def job_ids(self) -> list[str]:
+        """Return the id of every record, in no order; scans all keys."""
+        prefix = f"{self.prefix}job:"
+        with broker_errors():
+            keys = [
+                cast("bytes", key).decode() for key in self.client.scan_iter(match=f"{prefix}*", count=1_000)
+            ]
+        return [key.removeprefix(prefix) for key in keys]
