@@ -23,6 +23,8 @@ from rmos_shared.settings import BrokerSettings, ProducerSettings, WorkerSetting
 from rmos_shared.store.local import LocalStore
 from rmos_shared.tasks import QUEUES
 
+#: Apps for workers that misbehave on purpose.
+SUPPORT = Path(__file__).parents[1] / "support"
 #: Short enough that a test sees every net below a job work within seconds.
 QUICK: dict[str, object] = {
     "heartbeat_seconds": 0.2,
@@ -40,17 +42,19 @@ QUICK: dict[str, object] = {
 class WorkerProcess:
     """``celery worker`` as a process group of its own."""
 
-    def __init__(self, directory: Path, *, pool: str, concurrency: int, settings: dict[str, object]) -> None:
+    def __init__(
+        self, directory: Path, *, app: str, pool: str, concurrency: int, settings: dict[str, object]
+    ) -> None:
         self.log = directory / "worker.log"
-        program = [sys.executable, "-m", "celery", "-A", "rmos_worker.main", "worker", "-l", "INFO"]
+        program = [sys.executable, "-m", "celery", "-A", app, "worker", "-l", "INFO"]
         options = ["-P", pool, "-c", str(concurrency), "-Q", ",".join(QUEUES), "-n", f"{directory.name}@test"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*program, *options, "--without-mingle", "--without-gossip"],
                 env={
-                    **{name: value for name, value in os.environ.items() if not name.startswith("RMOS_")},
+                    **{n: value for n, value in os.environ.items() if not n.startswith(("RMOS_", "REMAP_"))},
                     **{f"RMOS_{name.upper()}": str(value) for name, value in settings.items()},
-                    "REMAP_SIGTERM": "",
+                    "PYTHONPATH": str(SUPPORT),
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -119,11 +123,17 @@ def start_worker(
     with ExitStack() as running:
 
         def start(
-            pool: str = "threads", concurrency: int = 2, *, wait: bool = True, **settings: object
+            pool: str = "threads",
+            concurrency: int = 2,
+            *,
+            app: str = "rmos_worker.main",
+            wait: bool = True,
+            **settings: object,
         ) -> WorkerProcess:
             basics = {"broker_url": broker_url, "runs_dir": runs_dir}
             worker = WorkerProcess(
                 tmp_path_factory.mktemp("worker"),
+                app=app,
                 pool=pool,
                 concurrency=concurrency,
                 settings=basics | QUICK | settings,

@@ -20,7 +20,7 @@ from rmos_shared.models.job import DeadReason, JobState
 from rmos_shared.settings import WorkerSettings
 from rmos_worker.handlers.base import Handler
 from rmos_worker.presence import Presence
-from rmos_worker.retry import Bury, RetryLimits, Wait, decide
+from rmos_worker.retry import Bury, GiveBack, RetryLimits, Wait, decide
 
 logger = logging.getLogger(__name__)
 
@@ -158,9 +158,9 @@ class Executor:
             except BaseException as unrecorded:  # noqa: BLE001 - nothing gets past here, nor hides why it died
                 # An audit record that cannot be written now keeps the job alive until it can.
                 later = self._decide(unrecorded, claim)
-                end = later if isinstance(later, Wait) else end
+                end = end if isinstance(later, Bury) else later
         logger.warning(
-            "job buried" if isinstance(end, Bury) else "job put off",
+            end.verb,
             extra={
                 "task": claim.task,
                 "job_id": claim.job_id,
@@ -170,29 +170,29 @@ class Executor:
                 "error": end.failure.error_type,
             },
         )
-        if isinstance(end, Bury):
-            bury = end
-            state = _settled(lambda: self._ledger.bury(claim.job_id, lease, failure=bury.failure))
-            if state == "dead":
-                report.dead[claim.job_id] = end.failure.reason
-                return
+        state = _settled(lambda: self._settle(claim.job_id, lease, end))
+        if state == "dead":
+            report.dead[claim.job_id] = end.failure.reason
+        elif state == "waiting" and isinstance(end, Wait):
+            report.waiting[claim.job_id] = end.delay_seconds
         else:
-            wait = end
-            state = _settled(
-                lambda: self._ledger.wait(
-                    claim.job_id,
-                    lease,
-                    delay_seconds=wait.delay_seconds,
-                    spends_try=wait.spends_try,
-                    failure=wait.failure,
-                )
-            )
-            if state == "waiting":
-                report.waiting[claim.job_id] = end.delay_seconds
-                return
-        report.refused[claim.job_id] = state or _UNSETTLED
+            report.refused[claim.job_id] = state or _UNSETTLED
 
-    def _decide(self, error: BaseException, claim: Claim) -> Wait | Bury:
+    def _settle(self, job_id: str, lease: Lease, end: Wait | Bury | GiveBack) -> str:
+        """Do what was decided; return the job's state afterwards."""
+        match end:
+            case Bury(failure):
+                return self._ledger.bury(job_id, lease, failure=failure)
+            case Wait(delay, spends_try, failure):
+                return self._ledger.wait(
+                    job_id, lease, delay_seconds=delay, spends_try=spends_try, failure=failure
+                )
+            case GiveBack():
+                rung = self._ledger.give_back(job_id, lease, max_starts=self._settings.max_starts)
+                self._doorbell.ring(self._ledger.destinations(rung), again=True)
+                return "accepted" if rung else "dead"
+
+    def _decide(self, error: BaseException, claim: Claim) -> Wait | Bury | GiveBack:
         return decide(
             error,
             tries=claim.tries,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rmos_shared.errors import (
     AdvisoryNotFound,
@@ -29,6 +30,7 @@ _TRACEBACK_LINES = 15
 class Wait:
     """Put the job off."""
 
+    verb: ClassVar[str] = "job put off"
     delay_seconds: float
     #: False when the job is not to blame: the breaker is open, the disk is full.
     spends_try: bool
@@ -39,6 +41,15 @@ class Wait:
 class Bury:
     """Put the job among the dead letters."""
 
+    verb: ClassVar[str] = "job buried"
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """Let the job start again elsewhere, at once: this process is asked to end."""
+
+    verb: ClassVar[str] = "job given back"
     failure: Failure
 
 
@@ -65,6 +76,8 @@ _HOPELESS: tuple[tuple[type[RmosError], DeadReason], ...] = (
 _BLAMELESS = (BreakerOpen, StoreUnavailable, BrokerUnavailable, RunPending)
 #: What may pass and may be the job's own doing: it pays with a try. MemoryError and a soft time limit too.
 _PASSING = (AdvisoryUnavailable, MemoryError, TimeoutError)
+#: How a signal, a hard time limit or a deploy reaches a task; sys.exit in a task cannot be told from them.
+_ENDING = (SystemExit, KeyboardInterrupt)
 _SOFT_TIME_LIMIT = "SoftTimeLimitExceeded"
 
 
@@ -75,12 +88,14 @@ def decide(
     waiting_seconds: float,
     limits: RetryLimits,
     jitter: Callable[[float, float], float],
-) -> Wait | Bury:
+) -> Wait | Bury | GiveBack:
     """Say what becomes of a job that failed with ``error``.
 
     ``tries`` is how often it was put off at its own cost before, ``waiting_seconds`` how long ago that
     began; ``jitter(low, high)`` draws a number between two, such as ``random.uniform``.
     """
+    if isinstance(error, _ENDING):
+        return GiveBack(describe(error, DeadReason.CRASH_LOOP))
     for kind, reason in _HOPELESS:
         if isinstance(error, kind):
             return Bury(describe(error, reason))

@@ -235,6 +235,16 @@ function operations.bury()
   return state
 end
 
+-- give_back: worker, token, id, max starts, code version. The worker is ending; the start still counts.
+-- Answers the ids to ring for.
+function operations.give_back()
+  local worker, token, id, max_starts, code_version, rung = arg(), arg(), arg(), number_arg(), arg(), {}
+  if field(id, 'state') == 'running' and holds(id, worker, token) then
+    lapse(id, worker, tonumber(field(id, 'starts')) >= max_starts, code_version, rung)
+  end
+  return rung
+end
+
 -- beat: worker, lease ms, stale ms, most claims, code version, number of ids, ids the worker is working on.
 -- A lease older than stale ms that the worker does not know of (a claim or settlement whose answer was
 -- lost) is given back without counting as a crash; the cap on claims keeps that from going on for ever.

@@ -213,6 +213,13 @@ class JobLedger:
         answer = self._script.run("bury", lease.worker, lease.token, job_id, failure.to_bytes(), CODE_VERSION)
         return cast("bytes", answer).decode()
 
+    def give_back(self, job_id: str, lease: Lease, *, max_starts: int) -> list[str]:
+        """Give up a job because this process is asked to end; the start counts, as a crash's does.
+
+        Returns the ids to ring for: none when that was the last start, and the job is dead.
+        """
+        return self._script.ids("give_back", lease.worker, lease.token, job_id, max_starts, CODE_VERSION)
+
     def beat(
         self, worker: str, working: Sequence[str], *, lease_seconds: float, stale_seconds: float
     ) -> list[str]:
