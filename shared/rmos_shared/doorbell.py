@@ -38,6 +38,9 @@ class Doorbell:
         """Return a doorbell with an app of its own; connects when first rung."""
         app = Celery("rmos", set_as_current=False)
         app.conf.update(celery_config(settings))
+        # A caller waits for the bell, though not in vain without it: connecting must not take it long.
+        seconds = settings.broker_timeout_seconds / 2
+        app.conf.broker_transport_options |= {"socket_connect_timeout": seconds, "socket_timeout": seconds}
         return cls(app)
 
     def close(self) -> None:

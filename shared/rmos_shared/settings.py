@@ -127,7 +127,11 @@ class WorkerSettings(BrokerSettings, StoreSettings):
     reconcile_batch_jobs: int = Field(
         500, ge=1, le=10_000, description="Jobs that one round of the reconciler may ring for."
     )
-    done_ttl_seconds: int = Field(604_800, ge=60, description="How long the record of a done job is kept.")
+    done_ttl_seconds: int = Field(
+        604_800,
+        ge=7_200,
+        description="How long the record of a done job is kept; late doorbells must still find it.",
+    )
     policy: Literal["green_auto", "manual", "unsafe_approve_all"] = Field(
         "green_auto", description="Approval policy; green_auto is Policy B of the contract."
     )

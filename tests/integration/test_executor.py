@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 import redis
 from celery.exceptions import Ignore, Retry
 from kombu.exceptions import OperationalError
+from redis.commands.core import Script
 
 from rmos_shared.doorbell import Doorbell
 from rmos_shared.errors import (
@@ -24,13 +24,14 @@ from rmos_shared.errors import (
 from rmos_shared.ids import explain_job_id, new_uuid7
 from rmos_shared.ledger.job_ledger import Claim, Finish, JobLedger, Lease
 from rmos_shared.models.job import CreateRun, Failure, Job, JobState
-from rmos_shared.models.run import RunRequest
+from rmos_shared.models.run import RunArtifact, RunRequest
 from rmos_shared.run_log import RunLog
 from rmos_shared.settings import WorkerSettings
 from rmos_shared.tasks import CREATE, CREATE_MANY, SUGGEST, TaskSpec
 from rmos_worker import executor as executor_module
 from rmos_worker.app import JobDead, celery_state
 from rmos_worker.executor import Executor, Report
+from rmos_worker.handlers import create as create_module
 from rmos_worker.handlers.create import CreateHandler
 from rmos_worker.presence import Presence
 
@@ -64,34 +65,40 @@ class FakeHandler:
             raise self.mourning
 
 
-class LossyScript:
-    """The ledger's script on a line that loses the next answers of one operation, or never delivers."""
+class LossyLine:
+    """A line to the server that loses the next calls, or the next answers, of one operation of the ledger."""
 
-    def __init__(self, ledger: JobLedger) -> None:
-        self._script = ledger._script
+    def __init__(self) -> None:
         self.operation = ""
         self.lost_answers = 0
         self.lost_calls = 0
         self.calls = 0
 
-    def __call__(self, *, keys: list[Any], args: list[Any]) -> Any:
+    def carry(self, script: Script, keys: list[Any], args: list[Any]) -> Any:
         if args[0] != self.operation:
-            return self._script(keys=keys, args=args)
+            return _call_script(script, keys=keys, args=args)
         self.calls += 1
         if self.lost_calls:
             self.lost_calls -= 1
             raise redis.ConnectionError("refused")
-        answer = self._script(keys=keys, args=args)
+        answer = _call_script(script, keys=keys, args=args)
         if self.lost_answers:
             self.lost_answers -= 1
             raise redis.ConnectionError("reset while reading the answer")
         return answer
 
 
+_call_script = Script.__call__
+
+
 @pytest.fixture
-def line(ledger: JobLedger, monkeypatch: pytest.MonkeyPatch) -> LossyScript:
-    line = LossyScript(ledger)
-    monkeypatch.setattr(ledger, "_script", line)
+def line(monkeypatch: pytest.MonkeyPatch) -> LossyLine:
+    line = LossyLine()
+
+    def call(script: Script, keys: list[Any], args: list[Any]) -> Any:
+        return line.carry(script, keys, args)
+
+    monkeypatch.setattr(Script, "__call__", call)
     monkeypatch.setattr(executor_module, "_SETTLE_PAUSES_SECONDS", (0.01, 0.01, 0.01))
     return line
 
@@ -181,8 +188,6 @@ def test_each_job_of_a_group_has_its_own_end(
 @pytest.mark.parametrize(
     ("error", "state", "reason"),
     [
-        (SystemExit(1), "dead", "unexpected_error"),
-        (KeyboardInterrupt(), "dead", "unexpected_error"),
         (GeneratorExit(), "dead", "unexpected_error"),
         (ZeroDivisionError(SECRET), "dead", "unexpected_error"),
         (MemoryError(), "waiting", "retries_exhausted"),
@@ -213,6 +218,31 @@ def test_nothing_that_is_raised_gets_past(
     assert ledger.stats().running == 0
     presence.beat()
     assert states(ledger, job_ids) == [state] * 3
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt()], ids=repr)
+def test_jobs_of_a_process_that_is_asked_to_end_start_elsewhere(
+    *,
+    ledger: JobLedger,
+    executor: Executor,
+    handler: FakeHandler,
+    worker_settings: Callable[..., WorkerSettings],
+    error: BaseException,
+) -> None:
+    job_ids = accept(ledger, 2)
+    handler.whole_group = True
+    handler.ends = dict.fromkeys(job_ids, error)
+    starts = worker_settings().max_starts
+    for start in range(1, starts):
+        report = executor.answer(CREATE_MANY.queue, job_ids)
+        # Free again at once, and no try spent; but the start counts, or this could go on for ever.
+        assert report.refused == dict.fromkeys(job_ids, "accepted")
+        assert [(ledger.get(job_id).starts, ledger.get(job_id).tries) for job_id in job_ids] == [
+            (start, 0)
+        ] * 2
+    assert executor.answer(CREATE_MANY.queue, job_ids).dead == dict.fromkeys(job_ids, "crash_loop")
+    assert states(ledger, job_ids) == ["dead", "dead"]
+    assert handler.mourned == []
 
 
 def test_error_texts_hold_nothing_of_the_payload(
@@ -278,7 +308,7 @@ def test_a_job_whose_death_cannot_be_recorded_waits(
     assert executor.answer(CREATE_MANY.queue, [job_id]).dead == {job_id: "invalid_payload"}
 
 
-@pytest.mark.parametrize("mourning", [RunNotFound("x"), ValueError(SECRET), SystemExit(1)], ids=repr)
+@pytest.mark.parametrize("mourning", [RunNotFound("x"), ValueError(SECRET)], ids=repr)
 def test_mourning_that_can_never_work_neither_hides_why_nor_harms_the_others(
     ledger: JobLedger, executor: Executor, handler: FakeHandler, mourning: BaseException
 ) -> None:
@@ -331,7 +361,7 @@ def test_a_lease_that_passed_on_settles_nothing(
 
 
 def test_a_finish_whose_answer_is_lost_is_repeated_and_counted_once(
-    ledger: JobLedger, executor: Executor, handler: FakeHandler, line: LossyScript, redis_client: redis.Redis
+    ledger: JobLedger, executor: Executor, handler: FakeHandler, line: LossyLine, redis_client: redis.Redis
 ) -> None:
     job_ids = accept(ledger, 3)
     followers = [make_job(SUGGEST, explain_job_id(job_id)) for job_id in job_ids]
@@ -351,7 +381,7 @@ def test_a_finish_whose_answer_is_lost_is_repeated_and_counted_once(
 
 @pytest.mark.parametrize("operation", ["wait", "bury", "claim"])
 def test_other_steps_whose_answer_is_lost_are_repeated_too(
-    ledger: JobLedger, executor: Executor, handler: FakeHandler, line: LossyScript, operation: str
+    ledger: JobLedger, executor: Executor, handler: FakeHandler, line: LossyLine, operation: str
 ) -> None:
     (job_id,) = accept(ledger)
     if operation != "claim":
@@ -383,7 +413,7 @@ def test_a_settlement_that_stays_undelivered_is_no_success_and_runs_again(
     make_executor: Callable[..., Executor],
     presence: Presence,
     handler: FakeHandler,
-    line: LossyScript,
+    line: LossyLine,
     redis_client: redis.Redis,
     operation: str,
 ) -> None:
@@ -411,38 +441,44 @@ def test_a_settlement_that_stays_undelivered_is_no_success_and_runs_again(
     assert ledger.stats().done == 1
 
 
-def test_a_broker_that_is_full_is_told_as_unavailable_and_the_finish_repeated(
-    ledger: JobLedger, executor: Executor, handler: FakeHandler, redis_client: redis.Redis
+def test_a_finish_is_repeated_while_the_broker_refuses_writes(
+    ledger: JobLedger,
+    executor: Executor,
+    handler: FakeHandler,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (job_id,) = accept(ledger)
-    refusals = []
+    pauses: list[float] = []
 
-    def fill() -> None:
-        redis_client.config_set("maxmemory", 1)
-        for step in (lambda: accept(ledger), lambda: ledger.try_lock("x", "y", seconds=1)):
-            with pytest.raises(BrokerUnavailable, match="OOM") as refused:
-                step()
-            refusals.append(refused.value)
+    def resume(seconds: float) -> None:
+        pauses.append(seconds)
+        redis_client.config_set("min-replicas-to-write", 0)
 
-    handler.while_working = fill
-
-    finish = ledger.finish
-
-    def finish_then_free(*args: Any, **kwargs: Any) -> dict[str, str]:
-        try:
-            return finish(*args, **kwargs)
-        except BrokerUnavailable:
-            redis_client.config_set("maxmemory", 0)
-            raise
-
-    ledger.finish = finish_then_free  # type: ignore[method-assign]
+    monkeypatch.setattr(executor_module.time, "sleep", resume)
+    handler.while_working = lambda: redis_client.config_set("min-replicas-to-write", 1)
     try:
         report = executor.answer(CREATE_MANY.queue, [job_id])
     finally:
-        redis_client.config_set("maxmemory", 0)
-    assert len(refusals) == 2
+        redis_client.config_set("min-replicas-to-write", 0)
+    assert pauses == [0.1]
     assert report.done == [job_id]
     assert ledger.stats().accepted == ledger.stats().done == 1
+
+
+@pytest.mark.parametrize(("setting", "code"), [("maxmemory", "OOM"), ("min-replicas-to-write", "NOREPLICAS")])
+def test_a_broker_that_refuses_is_told_as_unavailable(
+    ledger: JobLedger, redis_client: redis.Redis, setting: str, code: str
+) -> None:
+    # redis-py has classes of its own for some of these and cuts the code off their texts.
+    redis_client.config_set(setting, 1)
+    try:
+        with pytest.raises(BrokerUnavailable, match=code):
+            accept(ledger)
+        with pytest.raises(BrokerUnavailable, match=code):
+            ledger.try_lock("name", "holder", seconds=1)
+    finally:
+        redis_client.config_set(setting, 0)
 
 
 def test_a_follower_is_accepted_once_whoever_finishes(
@@ -512,8 +548,8 @@ def test_jobs_count_as_worked_on_from_before_the_claim_to_after_the_end(
 @pytest.fixture
 def create_jobs(ledger: JobLedger, sample_requests: list[dict[str, Any]]) -> list[Job]:
     jobs = []
-    for request in sample_requests[:4]:
-        run = RunRequest.read(request)
+    for index, request in enumerate(sample_requests[:5]):
+        run = RunRequest.read(request | ({"created_at_utc": "2026-01-02T00:00:00Z"} if index == 2 else {}))
         payload = CreateRun(run=run).to_bytes().decode()
         jobs.append(
             Job(
@@ -534,12 +570,19 @@ def test_one_bad_run_does_not_touch_the_others_of_its_group(
     runs_dir: Path,
     redis_client: redis.Redis,
     create_jobs: list[Job],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     job_ids = [job.job_id for job in create_jobs]
     redis_client.hset(f"rmos:job:{job_ids[1]}", "payload", "[" * 100_000)
-    run = CreateRun.read(json.loads(create_jobs[2].payload)).run
-    blocked = runs_dir / run.created_at_utc.date().isoformat() / f"{run.run_id}.json"
-    blocked.mkdir(parents=True)  # a directory where this run's file belongs
+    real_artifact_of = create_module.artifact_of
+
+    def artifact_of(request: RunRequest) -> tuple[RunArtifact, bytes | None]:
+        if request.run_id == create_jobs[3].run_id:
+            raise ValueError(SECRET)  # a bug of ours that only this run wakes
+        return real_artifact_of(request)
+
+    monkeypatch.setattr(create_module, "artifact_of", artifact_of)
+    (runs_dir / "2026-01-02").touch()  # a file where the partition of the third belongs
     executor = Executor(
         ledger=ledger,
         doorbell=doorbell,
@@ -548,10 +591,13 @@ def test_one_bad_run_does_not_touch_the_others_of_its_group(
         settings=worker_settings(),
     )
     report = executor.answer(CREATE_MANY.queue, job_ids)
-    assert report.done == [job_ids[0], job_ids[3]]
-    assert report.dead.get(job_ids[1]) == "invalid_payload"
-    assert states(ledger, [job_ids[2]])[0] in {"waiting", "dead"}
-    for job in (create_jobs[0], create_jobs[3]):
+    assert report.done == [job_ids[0], job_ids[4]]
+    assert report.dead == {
+        job_ids[1]: "invalid_payload",
+        job_ids[2]: "corrupt_artifact",
+        job_ids[3]: "unexpected_error",
+    }
+    for job in (create_jobs[0], create_jobs[4]):
         assert run_log.get_artifact(job.run_id).run_id == job.run_id
 
 

@@ -81,7 +81,7 @@ def content_type(value: str, encoding: str, data: bytes) -> Edit:
 
 
 EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
-#: The messages that Celery alone deletes or ends on (celery-facts, section 2), and more of their kind.
+#: The messages that Celery alone deletes or ends on (docs/celery.md), and more of their kind.
 EDITS: dict[str, Edit] = {
     "unknown_task": header("task", "runs.nothing"),
     "task_missing": lambda envelope: envelope["headers"].pop("task"),
@@ -214,24 +214,32 @@ def test_revoking_a_bell_neither_loses_nor_hides_its_job(
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_a_message_that_cannot_be_kept_does_not_end_the_worker(
+@pytest.mark.parametrize("setting", ["maxmemory", "min-replicas-to-write"])
+def test_a_broker_that_refuses_writes_does_not_end_the_worker(
+    *,
     pool: str,
+    setting: str,
     start_worker: StartWorker,
     redis_client: redis.Redis,
     runs_client: RunsClient,
+    ledger: JobLedger,
     eventually: Eventually,
 ) -> None:
     worker = start_worker(pool)
     os.kill(worker.pid, signal.SIGSTOP)  # the item goes to its socket, and no further
     try:
         redis_client.lpush(CREATE.queue, b"garbage")
-        redis_client.config_set("maxmemory", 1)
+        redis_client.config_set(setting, 1)
         os.kill(worker.pid, signal.SIGCONT)
-        eventually(lambda: "a refused message could not be kept" in worker.log.read_text(), 10)
+        if setting == "maxmemory":
+            # A full server takes nothing new, but what was on its queues it keeps.
+            eventually(lambda: ledger.stats().raw == 1, 10)
+        else:
+            eventually(lambda: "a refused message could not be kept" in worker.log.read_text(), 10)
         time.sleep(0.5)
         assert worker.alive
     finally:
-        redis_client.config_set("maxmemory", 0)
+        redis_client.config_set(setting, 0)
     assert runs_client.wait(runs_client.create_run(REQUEST).job_id, 15).state is JobState.DONE
     assert worker.alive
     assert "garbage" not in worker.log.read_text()

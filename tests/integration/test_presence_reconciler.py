@@ -295,6 +295,38 @@ def test_a_bell_overtaken_by_a_younger_answered_one_is_rung_again(
     assert {ids[0] for ids in take_bells(redis_client, CREATE.queue)} == {lost, older, younger}
 
 
+@pytest.mark.parametrize("why", ["lapsed", "due", "lost", "replayed"])
+def test_an_old_bell_of_a_job_rung_again_does_not_double_the_backlog(
+    *,
+    ledger: JobLedger,
+    doorbell: Doorbell,
+    make_reconciler: Callable[..., Reconciler],
+    redis_client: redis.Redis,
+    why: str,
+) -> None:
+    reconciler = make_reconciler(bell_grace_seconds=0.01)
+    job_id, *backlog = job_ids = accept(ledger, 100)
+    for rung_at, each in enumerate(job_ids, start=1_000):
+        grow_old(redis_client, CREATE.queue, each, rung_at=rung_at)
+    if why == "lost":
+        # Overtaken by another, and still at the head of the queue all the same.
+        claim(ledger, "w", backlog.pop(0))
+    else:
+        lease = claim(ledger, "w", job_id)
+        if why == "lapsed":
+            fall_silent(redis_client, "w")
+        elif why == "due":
+            ledger.wait(job_id, lease, delay_seconds=0, spends_try=True, failure=FAILURE)
+        else:
+            ledger.bury(job_id, lease, failure=FAILURE)
+            ledger.replay(job_id, by="op", why="mended")
+    doorbell.ring([(CREATE.name, each) for each in backlog])
+    assert reconciler.round() == (0 if why == "replayed" else 1)
+    claim(ledger, "w2", job_id)  # by its first bell, which comes before the backlog
+    assert reconciler.round() == 0
+    assert ledger.stats().ringing == len(backlog)
+
+
 def test_queues_do_not_speak_for_each_other(
     ledger: JobLedger, doorbell: Doorbell, reconciler: Reconciler, redis_client: redis.Redis
 ) -> None:

@@ -118,7 +118,6 @@ def test_a_worker_that_ends_under_load_costs_nothing(
     ledger: JobLedger,
     run_log: RunLog,
     runs_dir: Path,
-    redis_client: redis.Redis,
     requests: list[dict[str, Any]],
     eventually: Eventually,
 ) -> None:

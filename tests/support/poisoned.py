@@ -22,8 +22,8 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
-# Put together here, for the traceback's lines of source are shown.
-_SECRET = "-".join(("secret", "in", "an", "exception"))
+# Not spelt out here, for the traceback's lines of source are shown.
+_SECRET = "noitpecxe-na-ni-terces"[::-1]
 POISON: dict[str, Callable[[], object]] = {
     "segfault": lambda: ctypes.string_at(0),
     "os_exit": lambda: os._exit(3),

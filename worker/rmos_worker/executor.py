@@ -15,6 +15,7 @@ from typing import TypeVar
 from rmos_shared.canonical import canonical_json
 from rmos_shared.doorbell import Doorbell
 from rmos_shared.errors import BrokerUnavailable
+from rmos_shared.ids import new_uuid7
 from rmos_shared.ledger.job_ledger import Claim, Claims, Finish, JobLedger, Lease
 from rmos_shared.models.job import DeadReason, JobState
 from rmos_shared.settings import WorkerSettings
@@ -91,6 +92,7 @@ class Executor:
         if unknown:
             # The gate keeps such messages; it passes them only while it cannot ask the ledger.
             self._ledger.keep_raw(
+                new_uuid7(),
                 canonical_json(unknown),
                 queue=queue,
                 reason=DeadReason.UNKNOWN_JOB,

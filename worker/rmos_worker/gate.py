@@ -18,6 +18,7 @@ from kombu.transport.redis import Channel, Transport
 
 from rmos_shared.canonical import sha256_hex
 from rmos_shared.errors import BrokerUnavailable
+from rmos_shared.ids import new_uuid7
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.models.job import DeadReason
 from rmos_shared.tasks import QUEUES
@@ -56,9 +57,10 @@ class Gate:
         return known
 
     def _keep(self, item: bytes, queue: str, reason: DeadReason, detail: str) -> None:
+        raw_id = new_uuid7()
         for left in range(_KEEP_TRIES - 1, -1, -1):
             try:
-                raw_id = self._ledger.keep_raw(item, queue=queue, reason=reason, detail=detail)
+                self._ledger.keep_raw(raw_id, item, queue=queue, reason=reason, detail=detail)
             except BrokerUnavailable:
                 if not left:
                     # The item is off the queue and nowhere else: its hash is all that may be logged.

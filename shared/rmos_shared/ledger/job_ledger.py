@@ -15,7 +15,6 @@ from redis.retry import Retry
 
 from rmos_shared.canonical import sha256_hex
 from rmos_shared.errors import BrokerUnavailable, JobNotFound, TransitionRefused
-from rmos_shared.ids import new_uuid7
 from rmos_shared.ledger.records import RAW_FIELDS, job_record, raw_letter
 from rmos_shared.ledger.redis_errors import broker_errors
 from rmos_shared.ledger.script import MAY_EXCEED_MEMORY, LedgerScript
@@ -304,11 +303,12 @@ class JobLedger:
         if state != what:
             raise TransitionRefused(f"raw letter {raw_id} is {state} already")
 
-    def keep_raw(self, item: bytes, *, queue: str, reason: str, detail: str) -> str:
-        """Keep a message that is no job of ours, verbatim. Returns its id in the dead letters."""
-        raw_id = new_uuid7()
+    def keep_raw(self, raw_id: str, item: bytes, *, queue: str, reason: str, detail: str) -> None:
+        """Keep a message that is no job of ours, verbatim, among the dead letters.
+
+        ``raw_id`` is the caller's, so that repeating the call makes no second letter.
+        """
         self._script.run("keep_raw", raw_id, item, queue, reason, detail, sha256_hex(item))
-        return raw_id
 
     def dead(self, *, limit: int = 1_000) -> list[JobRecord]:
         """Return up to ``limit`` dead jobs, oldest first."""
