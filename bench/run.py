@@ -11,6 +11,7 @@ from pathlib import Path
 
 import accept
 import explain
+import protection
 import store
 from rich.console import Console
 from rich.table import Table
@@ -33,6 +34,7 @@ def main() -> int:
             *accept.rows(server.url, requests, rounds=rounds),
             *store.rows(Path(scratch), [run.to_bytes() for run in artifacts], rounds=rounds),
             *explain.rows(artifacts, rounds=rounds),
+            *protection.rows(server.url, Path(scratch), requests, rounds=(rounds + 1) // 2),
         ]
     table = Table("row", "reference", "times as fast", "spread", "to reach")
     for row in rows:
