@@ -24,7 +24,7 @@ _DEADLINE_SECONDS = 120.0
 
 
 def rows(broker_url: str, scratch: Path, requests: list[dict[str, Any]], *, rounds: int) -> list[Row]:
-    """Return the rows: seconds a run from the first ``_WARM`` stored runs on, by a worker of two processes."""
+    """Return the rows: seconds a run, from the first ``_WARM`` stored on, by a worker of two processes."""
     serial = count()
     plain = Celery(set_as_current=False)
     plain.conf.update(celery_config(BrokerSettings.load(broker_url=broker_url)))

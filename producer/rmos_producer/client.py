@@ -226,9 +226,13 @@ class RunsClient:
         )
 
     def _accept(self, jobs: list[Job], receipts: list[Receipt]) -> list[Receipt]:
-        self._ledger.accept(jobs)  # fresh ids: a repeat can only be redis-py's own second try
-        if self._settings.accept_waits_for_aof:
-            self._ledger.wait_for_aof(self._settings.broker_timeout_seconds)
+        # Fresh ids: a repeat can only be redis-py's own second try.
+        self._ledger.accept(
+            jobs,
+            disk_seconds=self._settings.broker_timeout_seconds / 2
+            if self._settings.accept_waits_for_aof
+            else None,
+        )
         # The answer no longer depends on the bells: what is in the ledger is rung for until it is heard.
         self._doorbell.ring([(job.task, job.job_id) for job in jobs])
         return receipts

@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis.connection import parse_url
 
 from rmos_shared.errors import SettingsInvalid
 
@@ -44,13 +45,25 @@ class BrokerSettings(_Settings):
         SecretStr("redis://127.0.0.1:6379/0"),
         description="Redis or Valkey, in a database of its own, with append-only file and noeviction.",
     )
+
+    @field_validator("broker_url")
+    @classmethod
+    def _is_an_address(cls, value: SecretStr) -> SecretStr:
+        try:
+            parse_url(value.get_secret_value())  # type: ignore[no-untyped-call]  # redis-py's own
+        except (ValueError, AttributeError):
+            # The address itself is left out: it may hold a password.
+            msg = "must be an address such as redis://host:6379/0, rediss://… or unix://…"
+            raise ValueError(msg) from None
+        return value
+
     broker_timeout_seconds: float = Field(
         5.0, gt=0, le=60, description="Longest wait for one answer of the ledger, connecting included."
     )
     accept_waits_for_aof: bool = Field(
         False,
-        description="Answer a caller only once the append-only file holds the job. Needed with "
-        "appendfsync everysec; with always it is so anyway.",
+        description="Answer a caller only once the server says that its append-only file holds the job; "
+        "meant for appendfsync everysec. With always it is so anyway.",
     )
 
 
@@ -95,7 +108,7 @@ class WorkerSettings(BrokerSettings, StoreSettings):
     breaker_open_seconds: float = Field(
         5.0, gt=0, le=600, description="How long the open breaker holds calls back before one may probe."
     )
-    retry_tries: int = Field(8, ge=1, le=100, description="Times a job may be put off before it is dead.")
+    retry_tries: int = Field(8, ge=1, le=100, description="Tries of a job before it is dead.")
     retry_base_seconds: float = Field(
         2.0, gt=0, le=600, description="First delay of a job put off; doubles each time."
     )

@@ -226,6 +226,15 @@ def test_every_wrong_field_is_named_at_once() -> None:
     assert set(refused(RunRequest, data)) == {"mode", "decision.score", "created_at_utc"}
 
 
+@pytest.mark.parametrize("bad", [{"mode": [SECRET]}, {"status": SECRET}, {SECRET: 1, "mode": {"x": SECRET}}])
+def test_a_model_made_directly_quotes_no_value_either(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        RunArtifact(**{**ARTIFACT, **bad})
+    assert SECRET not in str(caught.value).replace(
+        f"\n{SECRET}\n", ""
+    )  # the name of an unknown field is told
+
+
 @pytest.mark.parametrize("data", [None, 5, SECRET, [SECRET], b"{}", [("mode", SECRET)]], ids=repr)
 @pytest.mark.parametrize("model", [RunRequest, RunArtifact])
 def test_what_is_no_object_is_refused(model: Any, data: Any) -> None:

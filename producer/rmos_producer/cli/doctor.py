@@ -90,7 +90,7 @@ def _broker(ledger: JobLedger) -> Iterator[Finding]:
             "persistence",
             "warning",
             f"appendfsync {fsync}",
-            "a power cut can lose the last second; set RMOS_ACCEPT_WAITS_FOR_AOF=true or appendfsync always",
+            "a power cut can lose the last second; set appendfsync always",
         )
     else:
         yield Finding("persistence", "ok", "append-only file, synced always")

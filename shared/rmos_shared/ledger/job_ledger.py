@@ -14,7 +14,7 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from rmos_shared.canonical import sha256_hex
-from rmos_shared.errors import BrokerUnavailable, JobNotFound, TransitionRefused
+from rmos_shared.errors import JobNotFound, TransitionRefused
 from rmos_shared.ledger.records import RAW_FIELDS, job_record, raw_letter
 from rmos_shared.ledger.redis_errors import broker_errors
 from rmos_shared.ledger.script import MAY_EXCEED_MEMORY, LedgerScript
@@ -105,10 +105,11 @@ class JobLedger:
         """Return a ledger on the broker; connects when first used."""
         client = redis.Redis.from_url(
             settings.broker_url.get_secret_value(),
-            # Two tries share the time-out, so that a caller has its answer within it.
+            # Connecting and one answer share the time-out, so that a caller has its own within it. Only a
+            # cut or refused connection is tried again: that is known at once, and costs no time.
             socket_timeout=settings.broker_timeout_seconds / 2,
             socket_connect_timeout=settings.broker_timeout_seconds / 2,
-            retry=Retry(ConstantBackoff(0.05), 1),
+            retry=Retry(ConstantBackoff(0.05), 1, supported_errors=(redis.ConnectionError,)),
             health_check_interval=25,
         )
         return cls(client)
@@ -129,33 +130,23 @@ class JobLedger:
 
     # -- accepting --------------------------------------------------------------------------------
 
-    def accept(self, jobs: Sequence[Job]) -> list[Acceptance]:
+    def accept(self, jobs: Sequence[Job], *, disk_seconds: float | None = None) -> list[Acceptance]:
         """Write the jobs down, all in one step; from then on none of them can be lost.
 
-        A job accepted before with the same payload is a repeat, not a second job.
+        A job accepted before with the same payload is a repeat, not a second job. With ``disk_seconds`` it
+        returns only once the server says that its append-only file holds them.
+
+        Raises:
+            BrokerUnavailable: also when that does not happen within ``disk_seconds``.
         """
         args: list[Any] = [len(jobs)]
         for job in jobs:
             args += _job_args(job)
-        return [Acceptance(outcome.decode()) for outcome in self._script.run("accept", *args)]
-
-    def wait_for_aof(self, timeout_seconds: float) -> None:
-        """Return once the server's append-only file holds all that this connection wrote.
-
-        Raises:
-            BrokerUnavailable: it does not within the time, or the server keeps no such file.
-        """
-        with broker_errors():
-            try:
-                local, _ = self._client.waitaof(1, 0, _ms(timeout_seconds))
-            except redis.ResponseError as error:
-                msg = "the broker keeps no append-only file; turn it on (appendonly yes)"
-                raise BrokerUnavailable(msg) from error
-        if local < 1:
-            msg = (
-                "the broker's append-only file did not reach its disk in time; repeat the call: that is safe"
-            )
-            raise BrokerUnavailable(msg)
+        if disk_seconds is None:
+            answer = self._script.run("accept", *args)
+        else:
+            answer = self._script.run_to_disk("accept", *args, timeout_seconds=disk_seconds)
+        return [Acceptance(outcome.decode()) for outcome in answer]
 
     # -- working ----------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import redis
 
+from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.ledger.redis_errors import broker_errors
 from rmos_shared.tasks import DEAD_LETTER_QUEUE
 
@@ -32,6 +33,32 @@ class LedgerScript:
         script = self._accepting if operation in _BRINGING_IN else self._settling
         with broker_errors():
             return script(keys=[self.prefix, DEAD_LETTER_QUEUE], args=[operation, *args])
+
+    def run_to_disk(self, operation: str, *args: Any, timeout_seconds: float) -> Any:
+        """As ``run``, and return only once the append-only file holds what the operation wrote.
+
+        Both go over one connection, for a server waits for the writes of the connection that asks.
+
+        Raises:
+            BrokerUnavailable: also when it does not within the time, or the server keeps no such file. The
+                operation is done then.
+        """
+        script = self._accepting if operation in _BRINGING_IN else self._settling
+        with broker_errors(), self.client.pipeline(transaction=False) as pipe:
+            script(keys=[self.prefix, DEAD_LETTER_QUEUE], args=[operation, *args], client=pipe)
+            pipe.waitaof(1, 0, int(timeout_seconds * 1000))
+            answer, synced = pipe.execute(raise_on_error=False)
+            if isinstance(answer, Exception):
+                raise answer
+        if isinstance(synced, redis.ResponseError):
+            msg = "the broker keeps no append-only file; turn it on (appendonly yes)"
+            raise BrokerUnavailable(msg) from synced
+        if isinstance(synced, Exception) or synced[0] < 1:
+            msg = (
+                "the broker's append-only file did not reach its disk in time; repeat the call: that is safe"
+            )
+            raise BrokerUnavailable(msg)
+        return answer
 
     def ids(self, operation: str, *args: Any) -> list[str]:
         """Run an operation that answers ids."""

