@@ -64,6 +64,8 @@ def child(script: str, *args: object, wrapper: tuple[str, ...] = (), cwd: Path |
         check=False,
         timeout=120,
         cwd=cwd,
+        # A child that is traced must make no calls but its own; measuring coverage makes many.
+        env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")},
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -720,8 +722,8 @@ def test_files_and_directories_are_closed_to_others(tmp_path: Path) -> None:
 def test_a_name_too_long_for_the_file_system_is_a_wrong_key(root: Path) -> None:
     store = LocalStore(root)
     for verb in (store.get, store.head, lambda key: store.create(key, b"")):
-        with pytest.raises(KeyInvalid, match="too long"):
-            verb("2026-08-01/" + "a" * 300)
+        with pytest.raises(KeyInvalid):
+            verb("2026-08-01/" + "a" * 256)
     assert files_below(root) == set()
 
 
