@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?= -n 2
 
-.PHONY: help setup demo up test lint format lock bench clean
+.PHONY: help setup demo up test lint format lock bench chaos clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -48,3 +48,6 @@ clean: ## Remove what was made
 
 bench: $(STAMP) ## Ratios against references, in one run; BENCH_ARGS=--quick
 	$(BIN)/python bench/run.py $(BENCH_ARGS)
+
+chaos: $(STAMP) ## Break a real pipeline for five minutes, then count; CHAOS_ARGS="--seconds 60 --seed 1 --json"
+	PYTHONPATH=tests $(BIN)/python -m chaos $(CHAOS_ARGS)

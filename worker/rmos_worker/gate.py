@@ -26,7 +26,9 @@ from rmos_worker.doorbell_shape import NotABell, read_bell
 
 logger = logging.getLogger(__name__)
 
-_KEEP_TRIES = 5
+#: How long a worker holds on to a refused message while the broker is away; it can do nothing else then.
+_KEEP_SECONDS = 60.0
+_KEEP_PAUSE_SECONDS = 0.2
 
 
 class Gate:
@@ -58,18 +60,19 @@ class Gate:
 
     def _keep(self, item: bytes, queue: str, reason: DeadReason, detail: str) -> None:
         raw_id = new_uuid7()
-        for left in range(_KEEP_TRIES - 1, -1, -1):
+        deadline = time.monotonic() + _KEEP_SECONDS
+        while True:
             try:
                 self._ledger.keep_raw(raw_id, item, queue=queue, reason=reason, detail=detail)
             except BrokerUnavailable:
-                if not left:
+                if time.monotonic() > deadline:
                     # The item is off the queue and nowhere else: its hash is all that may be logged.
                     logger.critical(
                         "a refused message could not be kept",
                         extra={"queue": queue, "reason": reason.value, "sha256": sha256_hex(item)},
                     )
                     raise
-                time.sleep(0.2)
+                time.sleep(_KEEP_PAUSE_SECONDS)
             else:
                 logger.warning(
                     "message refused at the gate",
@@ -110,6 +113,13 @@ class GatedChannel(Channel):
     def _get_client(self) -> Any:
         super()._get_client()  # type: ignore[misc]  # the stubs lack it; it checks the version of redis-py
         return partial(GatedRedis, gate=Gate(JobLedger(redis.Redis(connection_pool=self.pool))))
+
+    def _connparams(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
+        # Celery closes a lost connection twice. The second time kombu 5.7 trips over what the first took
+        # away, and an AttributeError ends the worker, where a lost connection is what it can mend.
+        if self.connection.client is None:
+            raise redis.ConnectionError("the connection is closed")
+        return super()._connparams(asynchronous)  # type: ignore[misc]  # the stubs lack it
 
 
 class GatedTransport(Transport):

@@ -1,0 +1,318 @@
+"""The audit: files and keys read from outside, held against what the load was promised."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, cast
+
+import redis
+
+from chaos.faults import Faults, Happened
+from chaos.journal import Told, read_journal
+from chaos.system import System
+from rmos_shared.ids import explain_job_id
+from rmos_shared.ledger.job_ledger import JobLedger
+from rmos_shared.tasks import CREATE, CREATE_MANY, SUGGEST
+
+_PREFIX = "rmos:"
+_CREATING = frozenset({CREATE.name, CREATE_MANY.name})
+#: A message whose popper was hit within this time of popping it may not have been judged; later it was.
+_UNJUDGED_SECONDS = 5.0
+#: The longest that one fault takes to fall.
+_BLOW_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobSeen:
+    """What the ledger has of one job."""
+
+    job_id: str
+    task: str
+    run_id: str
+    state: str
+    seconds: float
+    reason: str
+
+
+@dataclass(slots=True)
+class Audit:
+    """What was found. Lists name each case, so that it can be looked into."""
+
+    runs_sent: int = 0
+    runs_accepted: int = 0
+    #: Sent, and never confirmed to the load; may be stored once or not at all.
+    runs_uncertain: int = 0
+    #: Runs that the load sent again and that were accepted as two jobs.
+    runs_accepted_again: int = 0
+    jobs_accepted: int = 0
+    done: int = 0
+    dead: int = 0
+    pending: int = 0
+    dead_reasons: dict[str, int] = field(default_factory=dict)
+    artifacts: int = 0
+    links: int = 0
+    assets: int = 0
+    lost: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    #: Artifacts, links or letters that nobody asked for.
+    strange: list[str] = field(default_factory=list)
+    invariant: bool = False
+    malformed_sent: int = 0
+    #: Kept among the raw letters, verbatim.
+    malformed_kept: int = 0
+    #: Popped by a connection that was then ended, by a kill or a cut; each with the evidence.
+    malformed_lost_in_kill: list[str] = field(default_factory=list)
+    malformed_lost: list[str] = field(default_factory=list)
+    malformed_kept_twice: int = 0
+    #: From acceptance to done, in seconds, over all jobs done: median, 99th percentile, longest.
+    job_seconds: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    findings: list[str] = field(default_factory=list)
+
+
+def audit(system: System, faults: Faults) -> Audit:
+    """Look at everything; the workers must have stopped."""
+    found = Audit(findings=system.findings)
+    told = read_journal(system.journal)
+    found.runs_sent, found.runs_accepted = len(told.intents), len(told.receipts)
+    found.runs_uncertain = len(told.open)
+    with system.direct() as client:
+        jobs = list(_jobs(client))
+        _ledger(found, client, jobs)
+        _letters(found, client, system, faults)
+        _leftovers(found, client)
+    _runs(found, told, jobs, system)
+    if left := system.leftovers():
+        found.findings.append(f"process groups outlived their leaders: {left}")
+    return found
+
+
+# -- the ledger -----------------------------------------------------------------------------------
+
+
+def _jobs(client: redis.Redis) -> Iterator[JobSeen]:
+    names = ("task", "run_id", "state", "accepted_at", "changed_at", "failure")
+    keys = [key.decode() for key in client.scan_iter(match=f"{_PREFIX}job:*", count=1_000)]
+    for first in range(0, len(keys), 1_000):
+        chunk = keys[first : first + 1_000]
+        with client.pipeline(transaction=False) as pipe:
+            for key in chunk:
+                pipe.hmget(key, names)
+            for key, values in zip(chunk, pipe.execute(), strict=True):
+                task, run_id, state, accepted, changed, failure = (
+                    b"" if value is None else value for value in values
+                )
+                yield JobSeen(
+                    key.removeprefix(f"{_PREFIX}job:"),
+                    task.decode(),
+                    run_id.decode(),
+                    state.decode(),
+                    (int(changed or 0) - int(accepted or 0)) / 1_000,
+                    json.loads(failure)["reason"] if failure else "",
+                )
+
+
+def _ledger(found: Audit, client: redis.Redis, jobs: list[JobSeen]) -> None:
+    stats = JobLedger(client).stats()
+    states = Counter(job.state for job in jobs)
+    found.jobs_accepted, found.done, found.dead = stats.accepted, stats.done, stats.dead
+    found.pending = stats.pending
+    found.dead_reasons = dict(Counter(job.reason for job in jobs if job.state == "dead"))
+    # No record expires within a run, so the figures can be held against the records themselves.
+    counted = (len(jobs), states["done"], states["dead"])
+    if counted != (stats.accepted, stats.done, stats.dead):
+        found.wrong.append(f"the ledger's figures are {stats}; its records are {dict(states)}")
+    found.invariant = stats.invariant
+    mirrored = client.llen("runs.dead_letter")
+    if mirrored != stats.dead + stats.raw:
+        found.findings.append(
+            f"runs.dead_letter holds {mirrored} items for {stats.dead} dead and {stats.raw} raw letters"
+        )
+    times = sorted(job.seconds for job in jobs if job.state == "done")
+    if times:
+        found.job_seconds = (times[len(times) // 2], times[int(len(times) * 0.99)], times[-1])
+
+
+def _leftovers(found: Audit, client: redis.Redis) -> None:
+    workers = client.zrange(f"{_PREFIX}workers", 0, -1)
+    if workers:
+        found.findings.append(f"the ledger still lists workers that have stopped: {workers}")
+    leases = list(client.scan_iter(match=f"{_PREFIX}leases:*"))
+    if leases:
+        found.findings.append(f"leases of workers that have stopped: {leases}")
+    if not found.pending and (subjects := client.hlen(f"{_PREFIX}subjects")) > found.dead:
+        found.findings.append(
+            f"{subjects} subjects point to jobs of which {found.dead} are dead, none pending"
+        )
+
+
+# -- the files ------------------------------------------------------------------------------------
+
+
+def _runs(found: Audit, told: Told, jobs: list[JobSeen], system: System) -> None:
+    artifacts, links = _published(found, system.runs_dir)
+    assets = _assets(found, system.advisory_dir)
+    found.artifacts = sum(map(len, artifacts.values()))
+    found.links = sum(map(len, links.values()))
+    found.assets = sum(map(len, assets.values()))
+    records = {job.job_id: job for job in jobs}
+    dead_creations = {job.run_id for job in jobs if job.state == "dead" and job.task in _CREATING}
+    dead_explanations = {job.run_id for job in jobs if job.state == "dead" and job.task == SUGGEST.name}
+    created = Counter(job.run_id for job in jobs if job.task in _CREATING)
+    found.runs_accepted_again = sum(count > 1 for count in created.values())
+
+    for run_id, sent in told.intents.items():
+        confirmed = run_id in told.receipts
+        _check_receipts(found, run_id, told.receipts.get(run_id, []), records)
+        paths = artifacts.pop(run_id, [])
+        if len(paths) > 1:
+            found.doubled.append(f"{run_id}: {len(paths)} artifacts")
+        if paths:
+            _check_artifact(found, paths[0], sent.feasibility_sha256)
+        elif confirmed and run_id not in dead_creations:
+            found.lost.append(f"{run_id}: no artifact, and no dead letter of its creation")
+        mine, saved = links.pop(run_id, []), assets.pop(run_id, [])
+        if len(mine) > 1 or len(saved) > 1:
+            found.doubled.append(f"{run_id}: {len(mine)} links, {len(saved)} assets")
+        if mine:
+            _check_link(found, mine[0], saved)
+        elif confirmed and paths and run_id not in dead_explanations:
+            found.lost.append(f"{run_id}: no link, and no dead letter of its explanation")
+    found.strange += [f"artifact of a run that nobody sent: {run_id}" for run_id in artifacts]
+    found.strange += [f"link of a run that nobody sent: {run_id}" for run_id in links]
+    found.strange += [f"asset of a run that nobody sent: {run_id}" for run_id in assets]
+
+
+def _check_receipts(found: Audit, run_id: str, job_ids: list[str], records: dict[str, JobSeen]) -> None:
+    for job_id in job_ids:
+        if job_id not in records:
+            found.lost.append(f"{run_id}: its receipt names job {job_id}, of which there is no record")
+        elif records[job_id].state == "done" and explain_job_id(job_id) not in records:
+            found.lost.append(f"{run_id}: job {job_id} is done, and the one that follows has no record")
+
+
+def _published(found: Audit, runs_dir: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    artifacts: dict[str, list[Path]] = defaultdict(list)
+    links: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(runs_dir.glob("[0-9]*/*")):
+        run_id, is_link, _ = path.name.removesuffix(".json").partition("_advisory_")
+        if path.suffix != ".json":
+            found.strange.append(f"a file in a partition that is no JSON: {path.name}")
+        else:
+            (links if is_link else artifacts)[run_id].append(path)
+    return artifacts, links
+
+
+def _assets(found: Audit, advisory_dir: Path) -> dict[str, list[Path]]:
+    assets: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(advisory_dir.glob("assets/*.json")):
+        asset = _read(found, path)
+        if asset is not None:
+            assets[asset["meta"]["run_id"]].append(path)
+    return assets
+
+
+def _check_artifact(found: Audit, path: Path, promised: str) -> None:
+    artifact = _read(found, path)
+    if artifact is None:
+        return
+    stored = _hash(artifact["feasibility"])
+    if not artifact["hashes"]["feasibility_sha256"] == stored == promised:
+        found.wrong.append(f"{path.name}: its feasibility is not what was sent")
+    if artifact["run_id"] != path.stem:
+        found.wrong.append(f"{path.name}: holds run {artifact['run_id']}")
+
+
+def _check_link(found: Audit, path: Path, assets: list[Path]) -> None:
+    link = _read(found, path)
+    if link is None:
+        return
+    saved = next((asset for asset in assets if asset.stem == link["advisory_id"]), None)
+    if saved is None:
+        found.lost.append(f"{path.name}: links to an asset that the advisory store does not have")
+        return
+    asset = _read(found, saved)
+    if asset is not None and not link["advisory_sha256"] == asset["content_hash"] == _hash(
+        asset["suggestion_data"]
+    ):
+        found.wrong.append(f"{path.name}: its hash is not that of the asset")
+
+
+def _read(found: Audit, path: Path) -> dict[str, Any] | None:
+    try:
+        told = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        found.wrong.append(f"{path.name}: cannot be read ({type(error).__name__})")
+        return None
+    return told if isinstance(told, dict) else None
+
+
+def _hash(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return sha256(text.encode()).hexdigest()
+
+
+# -- the letters ----------------------------------------------------------------------------------
+
+
+def _letters(found: Audit, client: redis.Redis, system: System, faults: Faults) -> None:
+    sent, kept = faults.malformed_sent, Counter[str]()
+    for raw_id in cast("list[bytes]", client.zrange(f"{_PREFIX}raw", 0, -1)):
+        told = client.hmget(f"{_PREFIX}raw:{raw_id.decode()}", ["item", "reason", "detail"])
+        item, reason, detail = cast("list[bytes | None]", told)
+        digest = sha256(item or b"").hexdigest()
+        if digest in sent:
+            kept[digest] += 1
+        else:
+            found.strange.append(f"raw letter {raw_id!r} ({reason!r}, {detail!r}): {(item or b'')[:300]!r}")
+    logs = "".join(worker.log.read_text(errors="replace") for worker in system.workers)
+    found.malformed_sent = sent.total()
+    for digest, count in sent.items():
+        found.malformed_kept += min(kept[digest], count)
+        found.malformed_kept_twice += max(kept[digest] - count, 0)
+        missing = count - kept[digest]
+        if missing <= 0:
+            continue
+        name = f"{faults.malformed[digest]} {digest[:12]}"
+        # Every item is like no other, so whatever tells of its hash tells of it.
+        evidence = _evidence(faults.malformed_items[digest], system, faults.happened)
+        if digest in logs:
+            evidence = [f"the gate's log says that it could not be kept; {', '.join(evidence)}"]
+        for number in range(missing):
+            if number < len(evidence):
+                found.malformed_lost_in_kill.append(f"{name}: {evidence[number]}")
+            else:
+                found.malformed_lost.append(f"{name}: {_seen(faults.malformed_items[digest], system)}")
+
+
+def _seen(item: bytes, system: System) -> str:
+    """Say what was seen of an item whose loss nothing explains."""
+    pops = system.pops.pops(item)
+    told = [f"popped by connection {pop.connection} at {pop.at:.3f}, {pop.delivered=}" for pop in pops]
+    ends = [f"ended {system.pops.end_of(pop.connection)}" for pop in pops]
+    return "; ".join([*told, *ends]) or "nobody was seen to pop it"
+
+
+def _evidence(item: bytes, system: System, happened: list[Happened]) -> list[str]:
+    """Return one text for each connection that took the item and ended before it can have been judged."""
+    texts = []
+    for pop in system.pops.pops(item):
+        ended = system.pops.end_of(pop.connection)
+        if ended is None or ended[0] - pop.at > _UNJUDGED_SECONDS:
+            continue
+        # Without a fault between pop and end nothing explains the loss, and it is one.
+        causes = [fault for fault in happened if pop.at - _BLOW_SECONDS <= fault.began <= ended[0]]
+        if not causes:
+            continue
+        cause = max(causes, key=lambda fault: fault.began)
+        texts.append(
+            f"popped by connection {pop.connection}, "
+            f"{'delivered' if pop.delivered else 'never delivered'}; ended by {ended[1]} "
+            f"{ended[0] - pop.at:.3f} s later, {ended[0] - cause.began:.3f} s after {cause.kind} began"
+        )
+    return texts

@@ -1,0 +1,98 @@
+"""One run from start to end: bring up, break, heal, drain, audit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import redis
+
+from chaos.audit import audit
+from chaos.faults import Faults, plan
+from chaos.options import Options
+from chaos.pulse import Pulse
+from chaos.report import Report, make_report
+from chaos.system import System
+from rmos_shared.errors import BrokerUnavailable
+
+_TICK_SECONDS = 0.05
+#: How long everything must look done before it counts as done.
+_QUIET_SECONDS = 2.0
+
+
+def run(options: Options, directory: Path, say: Callable[[str], None]) -> Report:
+    """Do it, in ``directory``. Everything that was started has ended on return, whatever happens.
+
+    Raises:
+        SystemFailed: the pipeline did not even come up.
+    """
+    began = time.monotonic()
+    with System(directory, options) as system:
+        system.start()
+        faults, pulse = Faults(system), Pulse(system)
+        pulse.start()
+        try:
+            system.start_load()
+            say(f"up after {time.monotonic() - began:.1f} s; faults for {options.seconds:g} s")
+            _break(options, system, faults, say)
+            faults.heal()
+            drained = _drain(options, system, faults)
+            say("drained" if drained else "not drained in time")
+        finally:
+            samples = pulse.stop()
+        system.stop_workers()
+        system.load.kill()
+        found = audit(system, faults)
+        return make_report(options, found, faults, samples, time.monotonic() - began)
+
+
+def _break(options: Options, system: System, faults: Faults, say: Callable[[str], None]) -> None:
+    start = time.monotonic()
+
+    def wait_until(seconds: float) -> None:
+        while time.monotonic() - start < seconds:
+            system.tend()
+            faults.tick()
+            time.sleep(_TICK_SECONDS)
+
+    for planned in plan(options):
+        wait_until(planned.at)
+        late = time.monotonic() - start - planned.at
+        if time.monotonic() - start > options.seconds + 30:
+            faults.skipped["too_late"] += 1
+            continue
+        say(
+            f"{time.monotonic() - start:6.1f} s  {planned.kind}"
+            + (f"  ({late:.1f} s late)" if late > 1 else "")
+        )
+        faults.do(planned)
+        system.tend()
+    # What the last fault broke has to mend by itself for as long as faults were asked for.
+    wait_until(options.seconds)
+
+
+def _drain(options: Options, system: System, faults: Faults) -> bool:
+    """Wait until nothing is left to do. Returns whether that came in time."""
+    deadline = time.monotonic() + options.drain_seconds
+    quiet_since: float | None = None
+    while time.monotonic() < deadline:
+        system.tend()
+        faults.tick()
+        if not (system.load_is_done and _nothing_left(system)):
+            quiet_since = None
+        elif quiet_since is None:
+            quiet_since = time.monotonic()
+        elif time.monotonic() - quiet_since > _QUIET_SECONDS:
+            return True
+        time.sleep(_TICK_SECONDS)
+    return False
+
+
+def _nothing_left(system: System) -> bool:
+    try:
+        stats = system.stats()
+    except (BrokerUnavailable, redis.RedisError, OSError):
+        return False
+    queued = sum(length for queue, length in stats.queues.items() if queue != "runs.dead_letter")
+    return stats.pending == 0 and queued == 0

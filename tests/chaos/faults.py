@@ -1,0 +1,339 @@
+"""What goes wrong and when: a schedule fixed by its seed, and the hands that carry it out."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import cycle
+
+import redis
+
+from chaos.journal import read_journal
+from chaos.malformed import KINDS, make
+from chaos.options import Options
+from chaos.system import System
+from rmos_shared.tasks import QUEUES
+
+KILLS = (
+    "kill_child",
+    "kill_worker",
+    "kill_all_workers",
+    "kill_after_malformed",
+    "kill_producer",
+    "kill_advisory_store",
+    "kill_server",
+    "deploy_sigterm",
+    "deploy_sigquit",
+)
+CUTS = (
+    "broker_cut",
+    "broker_cut_before_answer",
+    "broker_cut_before_settlement",
+    "broker_cut_before_malformed",
+    "broker_pause",
+    "broker_freeze",
+    "broker_slow",
+    "broker_refuse",
+    "broker_refuse_after_malformed",
+    "client_kill",
+    "store_cut",
+    "store_cut_before_answer",
+    "store_pause",
+    "store_slow",
+    "store_refuse",
+)
+TROUBLES = ("lost_bells", "store_errors", "store_429", "store_latency", "store_drops")
+_CALM_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One fault: when, in seconds from the start, which, and the seed of its own choices."""
+
+    at: float
+    kind: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """One fault as it came, by the monotonic clock."""
+
+    #: When it had fallen: what is finished while it falls is no recovery from it.
+    at: float
+    began: float
+    kind: str
+    detail: str
+
+
+def plan(options: Options) -> list[Planned]:
+    """Return the schedule: every kind in turn, in an order and at times drawn from the seed."""
+    rng = random.Random(options.seed)  # noqa: S311 - chosen to be repeatable
+    planned = []
+    malformed = tuple(f"malformed:{kind}" for kind in KINDS)
+    for family, count in (
+        (KILLS, options.kills),
+        (CUTS, options.cuts),
+        (TROUBLES, max(len(TROUBLES), options.cuts // 2)),
+        (malformed, options.malformed),
+    ):
+        kinds = tuple(
+            kind for kind in family if not options.only or family is malformed or kind in options.only
+        )
+        if not kinds:
+            continue
+        order = cycle(rng.sample(kinds, len(kinds)))
+        span = max(options.seconds - 2 * _CALM_SECONDS, 1.0)
+        for slot in range(count):
+            # One at a random moment of each of ``count`` equal slots: spread, and yet nowhere regular.
+            at = _CALM_SECONDS + span * (slot + rng.random()) / count
+            planned.append(Planned(at, next(order), rng.getrandbits(32)))
+    return sorted(planned, key=lambda fault: fault.at)
+
+
+class Faults:
+    """Carries faults out, and remembers them."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._rng = random.Random()  # noqa: S311 - seeded before each use
+        self.happened: list[Happened] = []
+        self.kills: Counter[str] = Counter()
+        self.cuts: Counter[str] = Counter()
+        self.troubles: Counter[str] = Counter()
+        #: Malformed items on their way, by hash, each with its kind; and how many of each were sent.
+        self.malformed: dict[str, str] = {}
+        self.malformed_items: dict[str, bytes] = {}
+        self.malformed_sent: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
+        #: Producers that were killed between the intent and the receipt of some run.
+        self.killed_mid_call = 0
+        self._store_fault_until: float | None = None
+        self._hit_at = 0.0
+
+    def do(self, planned: Planned) -> None:
+        """Make the fault happen; one that finds nothing to hit is counted as skipped."""
+        self._rng.seed(planned.seed)
+        kind, _, variety = planned.kind.partition(":")
+        if kind == "malformed":
+            self._malformed(variety)
+            return
+        act: Callable[[], str | None] = getattr(self, f"_{kind}")
+        began, self._hit_at = time.monotonic(), 0.0
+        detail = act()
+        if detail is None:
+            self.skipped[kind] += 1
+            return
+        group = self.kills if kind in KILLS else self.cuts if kind in CUTS else self.troubles
+        group[kind] += 1
+        self.happened.append(Happened(self._hit_at or time.monotonic(), began, kind, detail))
+
+    def tick(self) -> None:
+        """End what was to last only for a while."""
+        if self._store_fault_until is not None and time.monotonic() > self._store_fault_until:
+            self._store_fault_until = None if self._system.store_faults() else time.monotonic()
+
+    def heal(self) -> None:
+        """End every fault that lasts."""
+        self._system.broker.heal()
+        self._system.store.heal()
+        self._store_fault_until = 0.0
+
+    # -- processes --------------------------------------------------------------------------------
+
+    def _kill_child(self) -> str | None:
+        children = [child for worker in self._system.workers for child in worker.children()]
+        if not children:
+            return None
+        child = self._rng.choice(children)
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        return f"pid {child}"
+
+    def _kill_worker(self) -> str | None:
+        alive = [worker for worker in self._system.workers if worker.alive]
+        if not alive:
+            return None
+        worker = self._rng.choice(alive)
+        worker.kill()
+        return worker.name
+
+    def _kill_all_workers(self) -> str | None:
+        for worker in self._system.workers:
+            worker.kill()
+        return "all"
+
+    def _kill_after_malformed(self) -> str | None:
+        # Popped, and perhaps not kept yet: between the two lies the one gap that is known.
+        for kind in self._rng.sample(KINDS, 3):
+            self._malformed(kind)
+        return self._kill_all_workers()
+
+    def _kill_producer(self) -> str | None:
+        system = self._system
+        if not system.load.alive:
+            return None
+        # The intent is written just before the client is called, so the call is under way now.
+        size = system.journal.stat().st_size if system.journal.exists() else 0
+        deadline = time.monotonic() + 5
+        while not system.journal.exists() or system.journal.stat().st_size == size:
+            if time.monotonic() > deadline or not system.load.alive:
+                break
+            time.sleep(0.001)
+        time.sleep(self._rng.random() * 0.01)
+        system.load.kill()
+        self.killed_mid_call += bool(read_journal(system.journal).open)
+        return "load"
+
+    def _kill_advisory_store(self) -> str | None:
+        self._system.advisory.kill()
+        return "advisory store"
+
+    def _kill_server(self) -> str | None:
+        away = self._rng.uniform(0.0, 2.0)
+        self._system.kill_server()
+        self._hit_at = time.monotonic()
+        time.sleep(away)
+        self._system.restart_server()
+        return f"away {away:.1f} s"
+
+    def _deploy(self, how: signal.Signals) -> str | None:
+        ready = [worker for worker in self._system.workers if worker.alive and worker.signalled_at is None]
+        if not ready:
+            return None
+        worker = self._rng.choice(ready)
+        worker.signal(how)
+        return worker.name
+
+    def _deploy_sigterm(self) -> str | None:
+        return self._deploy(signal.SIGTERM)
+
+    def _deploy_sigquit(self) -> str | None:
+        return self._deploy(signal.SIGQUIT)
+
+    # -- connections ------------------------------------------------------------------------------
+
+    def _broker_cut(self) -> str | None:
+        return f"{self._system.broker.cut()} connections"
+
+    def _broker_cut_before_answer(self) -> str | None:
+        self._system.broker.cut_before_answer(self._rng.randint(1, 5))
+        return "of any command"
+
+    def _broker_cut_before_settlement(self) -> str | None:
+        # The ledger's scripts: accept, claim, finish, wait, bury, beat, reconcile, keep_raw.
+        self._system.broker.cut_before_answer(self._rng.randint(3, 10), only=b"EVALSHA")
+        return "of scripts"
+
+    def _broker_cut_before_malformed(self) -> str | None:
+        self._system.broker.cut_before_answer(2, only=b"BRPOP", waiting=True)
+        for kind in self._rng.sample(KINDS, 3):
+            self._malformed(kind)
+        return "of pops"
+
+    def _broker_pause(self) -> str | None:
+        seconds = self._rng.uniform(1.0, 4.0)
+        self._system.broker.pause(seconds)
+        return f"{seconds:.1f} s"
+
+    def _broker_freeze(self) -> str | None:
+        return f"{self._system.broker.freeze()} connections"
+
+    def _broker_slow(self) -> str | None:
+        seconds = self._rng.uniform(1.0, 4.0)
+        self._system.broker.slow(seconds, each=0.05)
+        return f"{seconds:.1f} s"
+
+    def _broker_refuse(self) -> str | None:
+        seconds = self._rng.uniform(0.5, 4.0)
+        self._system.broker.refuse(seconds)
+        return f"{seconds:.1f} s"
+
+    def _broker_refuse_after_malformed(self) -> str | None:
+        # Popped, refused by the gate, and nowhere to keep it for a while.
+        for kind in self._rng.sample(KINDS, 3):
+            self._malformed(kind)
+        time.sleep(self._rng.random() * 0.005)
+        return self._broker_refuse()
+
+    def _client_kill(self) -> str | None:
+        killed = 0
+        with self._system.direct() as client:
+            for kind in ("normal", "pubsub"):
+                killed += client.client_kill_filter(_type=kind, skipme=True)
+        return f"{killed} connections"
+
+    def _store_cut(self) -> str | None:
+        return f"{self._system.store.cut()} connections"
+
+    def _store_cut_before_answer(self) -> str | None:
+        self._system.store.cut_before_answer(self._rng.randint(3, 10), only=b"PUT ")
+        return "of saves"
+
+    def _store_pause(self) -> str | None:
+        seconds = self._rng.uniform(1.0, 4.0)
+        self._system.store.pause(seconds)
+        return f"{seconds:.1f} s"
+
+    def _store_slow(self) -> str | None:
+        seconds = self._rng.uniform(1.0, 4.0)
+        self._system.store.slow(seconds, each=0.2)
+        return f"{seconds:.1f} s"
+
+    def _store_refuse(self) -> str | None:
+        seconds = self._rng.uniform(0.5, 4.0)
+        self._system.store.refuse(seconds)
+        return f"{seconds:.1f} s"
+
+    # -- troubles ---------------------------------------------------------------------------------
+
+    def _lost_bells(self) -> str | None:
+        queue = self._rng.choice(QUEUES)
+        with self._system.direct() as client, client.pipeline(transaction=True) as pipe:
+            pipe.lrange(queue, 0, -1)
+            pipe.delete(queue)
+            items, _ = pipe.execute()
+            # Bells are to be lost, not the malformed messages that are to be found again.
+            ours = [item for item in items if sha256(item).hexdigest() in self.malformed]
+            if ours:
+                client.rpush(queue, *ours)
+        return f"{len(items) - len(ours)} of {queue}"
+
+    def _store_trouble(self, **switches: float) -> str | None:
+        self._store_fault_until = time.monotonic() + self._rng.uniform(1.0, 4.0)
+        return str(switches) if self._system.store_faults(**switches) else None
+
+    def _store_errors(self) -> str | None:
+        return self._store_trouble(error_rate=0.7)
+
+    def _store_429(self) -> str | None:
+        return self._store_trouble(rate_429=0.7, retry_after_seconds=1)
+
+    def _store_latency(self) -> str | None:
+        return self._store_trouble(latency_ms=self._rng.choice((200, 1_000)))
+
+    def _store_drops(self) -> str | None:
+        return self._store_trouble(drop_rate=0.5)
+
+    # -- messages ---------------------------------------------------------------------------------
+
+    def _malformed(self, kind: str) -> None:
+        item = make(kind, self._system.scratch_url)
+        digest = sha256(item).hexdigest()
+        # Known before it is pushed: a queue may be emptied at any time.
+        self.malformed[digest] = kind
+        self.malformed_items[digest] = item
+        try:
+            with self._system.direct() as client:
+                client.lpush(self._rng.choice(QUEUES), item)
+        except redis.RedisError:
+            self.skipped[f"malformed:{kind}"] += 1
+        else:
+            self.malformed_sent[digest] += 1

@@ -1,0 +1,243 @@
+"""A TCP proxy on loopback through which a network fails on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+_CHUNK_BYTES = 65_536
+_HOLD_SECONDS = 0.02
+_LAST_WORDS_SECONDS = 2.0
+_DoneT = TypeVar("_DoneT")
+
+
+class Witness(Protocol):
+    """Sees what the proxied server answers, and how each connection ends."""
+
+    def saw(self, connection: int, data: bytes, *, delivered: bool) -> None: ...
+    def ended(self, connection: int, how: str) -> None: ...
+
+
+class _Nobody:
+    def saw(self, connection: int, data: bytes, *, delivered: bool) -> None:
+        pass
+
+    def ended(self, connection: int, how: str) -> None:
+        pass
+
+
+@dataclass(slots=True, eq=False)
+class _Connection:
+    number: int
+    client: asyncio.StreamWriter
+    server: asyncio.StreamWriter
+    #: The last bytes asked, so that a cut may choose its moment.
+    asked: bytes = b""
+    asked_at: float = 0.0
+    frozen: bool = False
+    ended_how: str | None = None
+
+
+@dataclass(slots=True)
+class _Swallow:
+    """Answers yet to be swallowed, to requests that contain ``only`` and came after ``since``."""
+
+    left: int = 0
+    only: bytes = b""
+    since: float = 0.0
+
+
+@dataclass(slots=True)
+class _Weather:
+    paused_until: float = 0.0
+    refusing_until: float = 0.0
+    slow_until: float = 0.0
+    slow_seconds: float = 0.0
+    swallow: _Swallow = field(default_factory=_Swallow)
+
+
+class Proxy:
+    """Forwards to ``target`` (asked anew for each connection) until told otherwise. Thread safe.
+
+    Its loop runs in a thread of its own; every method returns once the loop has done what was asked.
+    """
+
+    def __init__(self, target: Callable[[], tuple[str, int]], witness: Witness | None = None) -> None:
+        self._target = target
+        self._witness: Witness = witness or _Nobody()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self._connections: set[_Connection] = set()
+        self._numbers = itertools.count(1)
+        self._weather = _Weather()
+        self._server: asyncio.Server | None = None
+        self.port = 0
+        #: Answers that a client waited for and never saw.
+        self.swallowed = 0
+
+    def start(self) -> None:
+        self._thread.start()
+        self._do(self._listen())
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self._do(self._close())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(timeout=10)
+        self._loop.close()
+
+    # -- the weather ------------------------------------------------------------------------------
+
+    def cut(self) -> int:
+        """End every connection at once, with whatever is under way on it. Returns their number."""
+        return self._do(self._cut())
+
+    def cut_before_answer(self, count: int, *, only: bytes = b"", waiting: bool = False) -> None:
+        """Let ``count`` requests reach the server, and end their connections instead of answering.
+
+        Only requests that contain ``only``; with ``waiting`` also those that are waiting for it now.
+        """
+        self._do(self._arm(count, only, 0.0 if waiting else self._loop.time()))
+
+    def pause(self, seconds: float) -> None:
+        """Forward nothing for a while; connections stay open and bytes wait."""
+        self._weather.paused_until = self._loop.time() + seconds
+
+    def freeze(self) -> int:
+        """Forward nothing on today's connections ever again, and tell nobody. Returns their number."""
+        return self._do(self._freeze())
+
+    def slow(self, seconds: float, *, each: float) -> None:
+        """Hold every chunk back for ``each`` seconds, for a while."""
+        self._weather.slow_seconds = each
+        self._weather.slow_until = self._loop.time() + seconds
+
+    def refuse(self, seconds: float) -> int:
+        """End every connection, and each new one at once for a while. Returns the number of the former."""
+        self._weather.refusing_until = self._loop.time() + seconds
+        return self.cut()
+
+    def heal(self) -> None:
+        """Fair weather from now on; frozen connections end."""
+        self._weather = _Weather()
+        self._do(self._end_frozen())
+
+    # -- inside the loop --------------------------------------------------------------------------
+
+    def _do(self, work: Coroutine[Any, Any, _DoneT]) -> _DoneT:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=15)
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = int(self._server.sockets[0].getsockname()[1])
+
+    async def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        await self._cut()
+        pending = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+
+    async def _cut(self) -> int:
+        connections = list(self._connections)
+        for connection in connections:
+            self._end(connection, "cut")
+        return len(connections)
+
+    async def _arm(self, count: int, only: bytes, since: float) -> None:
+        self._weather.swallow = _Swallow(count, only, since)
+
+    async def _freeze(self) -> int:
+        for connection in self._connections:
+            connection.frozen = True
+        return len(self._connections)
+
+    async def _end_frozen(self) -> None:
+        for connection in list(self._connections):
+            if connection.frozen:
+                self._end(connection, "cut")
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._loop.time() < self._weather.refusing_until:
+            writer.transport.abort()
+            return
+        try:
+            from_server, to_server = await asyncio.open_connection(*self._target())
+        except OSError:
+            writer.transport.abort()
+            return
+        connection = _Connection(next(self._numbers), writer, to_server)
+        self._connections.add(connection)
+        try:
+            with suppress(asyncio.CancelledError):  # only when the proxy itself ends
+                await asyncio.gather(self._ask(connection, reader), self._answer(connection, from_server))
+        finally:
+            self._end(connection, "cut")
+            to_server.transport.abort()
+            self._connections.discard(connection)
+
+    async def _ask(self, connection: _Connection, reader: asyncio.StreamReader) -> None:
+        with suppress(OSError):
+            while data := await reader.read(_CHUNK_BYTES):
+                await self._hold(connection)
+                if connection.ended_how is not None:
+                    return
+                connection.asked, connection.asked_at = data, self._loop.time()
+                connection.server.write(data)
+                await connection.server.drain()
+        self._end(connection, "client")
+
+    async def _answer(self, connection: _Connection, reader: asyncio.StreamReader) -> None:
+        with suppress(OSError):
+            while data := await reader.read(_CHUNK_BYTES):
+                await self._hold(connection)
+                swallowed = self._swallows(connection)
+                delivered = connection.ended_how is None and not swallowed
+                self._witness.saw(connection.number, data, delivered=delivered)
+                if swallowed:
+                    self.swallowed += 1
+                    self._end(connection, "cut")
+                if delivered:
+                    connection.client.write(data)
+                    await connection.client.drain()
+        self._end(connection, "server")
+
+    def _swallows(self, connection: _Connection) -> bool:
+        swallow = self._weather.swallow
+        if connection.ended_how is not None or not swallow.left:
+            return False
+        if connection.asked_at < swallow.since or swallow.only not in connection.asked:
+            return False
+        swallow.left -= 1
+        return True
+
+    async def _hold(self, connection: _Connection) -> None:
+        weather = self._weather
+        if self._loop.time() < weather.slow_until:
+            await asyncio.sleep(weather.slow_seconds)
+        while connection.ended_how is None and (  # noqa: ASYNC110 - it waits for a time as well as for an event
+            connection.frozen or self._loop.time() < self._weather.paused_until
+        ):
+            await asyncio.sleep(_HOLD_SECONDS)
+
+    def _end(self, connection: _Connection, how: str) -> None:
+        if connection.ended_how is None:
+            connection.ended_how = how
+            self._witness.ended(connection.number, how)
+            if how == "cut":
+                connection.client.transport.abort()
+            else:
+                # What the other side has said already still arrives, as on a real line.
+                connection.client.close()
+            # The server learns of the end, and what it had said by then is still read: the witness must see
+            # what is lost with this connection.
+            with suppress(OSError, RuntimeError):
+                connection.server.write_eof()
+            self._loop.call_later(_LAST_WORDS_SECONDS, connection.server.transport.abort)

@@ -1,0 +1,54 @@
+"""A minute of chaos: processes killed, connections cut, messages malformed; nothing lost, nothing doubled."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.chaos
+
+TESTS = Path(__file__).parents[1]
+SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The harness's own account of one run."""
+    directory = tmp_path_factory.mktemp("chaos")
+    program = [sys.executable, "-m", "chaos", "--json", "--directory", str(directory)]
+    size = ["--seconds", str(SECONDS), "--seed", "7", "--jobs", "1200", "--drain-seconds", "90"]
+    counts = ["--kills", "8", "--cuts", "13"]
+    ended = subprocess.run(
+        [*program, *size, *counts],
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=225,  # above the harness's own hard cap, so that it cleans up by itself
+    )
+    assert ended.returncode in {0, 1}, ended.stderr
+    account: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return account
+
+
+@pytest.mark.timeout(240)
+def test_a_minute_of_chaos_loses_and_doubles_nothing(told: dict[str, Any]) -> None:
+    # That something really went wrong comes first: all else would hold on a quiet day too.
+    assert sum(told["kills_by_kind"].values()) >= 6, told
+    assert sum(told["cuts_by_kind"].values()) >= 10, told
+    assert told["malformed_sent"] >= 20, told
+    assert told["runs_accepted"] > 100, told
+    assert (told["lost"], told["doubled"], told["wrong"], told["strange"]) == (0, 0, 0, 0), told
+    assert told["invariant"], told
+    assert told["always_invariant"], told
+    assert (told["pending"], told["runs_uncertain"]) == (0, 0), told
+    # What a worker had popped when it was killed is a known gap, and counted only with its evidence.
+    assert told["malformed_lost"] == 0, told
+    assert told["malformed_kept"] + told["malformed_lost_in_kill"] == told["malformed_sent"], told
+    assert told["sound"], told
