@@ -8,8 +8,8 @@ from celery import Celery
 from ratio import Row, compare
 
 from rmos_producer import RunsClient
-from rmos_shared.broker import celery_config
 from rmos_shared.settings import BrokerSettings
+from rmos_worker.broker import celery_config
 
 
 def rows(broker_url: str, requests: list[dict[str, Any]], *, rounds: int) -> list[Row]:

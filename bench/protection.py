@@ -16,8 +16,8 @@ from celery import Celery
 from ratio import Row, compare_seconds
 
 from rmos_producer import RunsClient
-from rmos_shared.broker import celery_config
 from rmos_shared.settings import BrokerSettings
+from rmos_worker.broker import celery_config
 
 _WARM = 100
 _DEADLINE_SECONDS = 120.0

@@ -15,7 +15,7 @@ from rmos_shared.settings import ProducerSettings
 
 
 class AsyncRunsClient:
-    """``RunsClient`` in threads, for kombu publishes synchronously; errors and guarantees are the same."""
+    """``RunsClient`` in threads; errors and guarantees are the same."""
 
     def __init__(self, client: RunsClient) -> None:
         """Wrap ``client``; ``connect`` makes one."""

@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from rmos_shared.clock import Clock, SystemClock
-from rmos_shared.doorbell import Doorbell
 from rmos_shared.errors import FieldProblem, InvalidRequest, JobNotFound, WaitTimeout
 from rmos_shared.ids import create_job_id, explain_job_id, new_uuid7
 from rmos_shared.ledger.job_ledger import JobLedger
@@ -49,12 +48,9 @@ class RunsClient:
     the latter the job may or may not be accepted: calling again with the same run id is safe.
     """
 
-    def __init__(
-        self, ledger: JobLedger, doorbell: Doorbell, settings: ProducerSettings, *, clock: Clock | None = None
-    ) -> None:
+    def __init__(self, ledger: JobLedger, settings: ProducerSettings, *, clock: Clock | None = None) -> None:
         """Use the given parts; ``connect`` makes them."""
         self._ledger = ledger
-        self._doorbell = doorbell
         self._settings = settings
         self._clock = clock or SystemClock()
 
@@ -67,7 +63,7 @@ class RunsClient:
         """
         if settings is None:
             settings = ProducerSettings.load(**({} if broker_url is None else {"broker_url": broker_url}))
-        return cls(JobLedger.connect(settings), Doorbell.connect(settings), settings)
+        return cls(JobLedger.connect(settings), settings)
 
     @property
     def ledger(self) -> JobLedger:
@@ -76,7 +72,6 @@ class RunsClient:
 
     def close(self) -> None:
         """Close the connections."""
-        self._doorbell.close()
         self._ledger.close()
 
     def __enter__(self) -> Self:
@@ -233,8 +228,6 @@ class RunsClient:
             if self._settings.accept_waits_for_aof
             else None,
         )
-        # The answer no longer depends on the bells: what is in the ledger is rung for until it is heard.
-        self._doorbell.ring([(job.task, job.job_id) for job in jobs])
         return receipts
 
 

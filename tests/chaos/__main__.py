@@ -13,9 +13,9 @@ from types import FrameType
 
 from chaos.campaign import run
 from chaos.faults import CUTS, KILLS, TROUBLES
-from chaos.malformed import KINDS
 from chaos.options import Options, default_cuts, default_kills
 from chaos.system import SystemFailed
+from support.malformed import KINDS
 
 
 class Stopped(Exception):

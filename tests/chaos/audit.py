@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import redis
 
-from chaos.faults import Faults, Happened
+from chaos.faults import Faults
 from chaos.journal import Told, read_journal
 from chaos.system import System
 from rmos_shared.ids import explain_job_id
@@ -21,10 +21,6 @@ from rmos_shared.tasks import CREATE, CREATE_MANY, SUGGEST
 
 _PREFIX = "rmos:"
 _CREATING = frozenset({CREATE.name, CREATE_MANY.name})
-#: A message whose popper was hit within this time of popping it may not have been judged; later it was.
-_UNJUDGED_SECONDS = 5.0
-#: The longest that one fault takes to fall.
-_BLOW_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +62,6 @@ class Audit:
     malformed_sent: int = 0
     #: Kept among the raw letters, verbatim.
     malformed_kept: int = 0
-    #: Popped by a connection that was then ended, by a kill or a cut; each with the evidence.
-    malformed_lost_in_kill: list[str] = field(default_factory=list)
     malformed_lost: list[str] = field(default_factory=list)
     malformed_kept_twice: int = 0
     #: From acceptance to done, in seconds, over all jobs done: median, 99th percentile, longest.
@@ -84,7 +78,7 @@ def audit(system: System, faults: Faults) -> Audit:
     with system.direct() as client:
         jobs = list(_jobs(client))
         _ledger(found, client, jobs)
-        _letters(found, client, system, faults)
+        _letters(found, client, faults)
         _leftovers(found, client)
     _runs(found, told, jobs, system)
     if left := system.leftovers():
@@ -260,7 +254,7 @@ def _hash(value: Any) -> str:
 # -- the letters ----------------------------------------------------------------------------------
 
 
-def _letters(found: Audit, client: redis.Redis, system: System, faults: Faults) -> None:
+def _letters(found: Audit, client: redis.Redis, faults: Faults) -> None:
     sent, kept = faults.malformed_sent, Counter[str]()
     for raw_id in cast("list[bytes]", client.zrange(f"{_PREFIX}raw", 0, -1)):
         told = client.hmget(f"{_PREFIX}raw:{raw_id.decode()}", ["item", "reason", "detail"])
@@ -270,7 +264,6 @@ def _letters(found: Audit, client: redis.Redis, system: System, faults: Faults) 
             kept[digest] += 1
         else:
             found.strange.append(f"raw letter {raw_id!r} ({reason!r}, {detail!r}): {(item or b'')[:300]!r}")
-    logs = "".join(worker.log.read_text(errors="replace") for worker in system.workers)
     found.malformed_sent = sent.total()
     for digest, count in sent.items():
         found.malformed_kept += min(kept[digest], count)
@@ -278,41 +271,4 @@ def _letters(found: Audit, client: redis.Redis, system: System, faults: Faults) 
         missing = count - kept[digest]
         if missing <= 0:
             continue
-        name = f"{faults.malformed[digest]} {digest[:12]}"
-        # Every item is like no other, so whatever tells of its hash tells of it.
-        evidence = _evidence(faults.malformed_items[digest], system, faults.happened)
-        if digest in logs:
-            evidence = [f"the gate's log says that it could not be kept; {', '.join(evidence)}"]
-        for number in range(missing):
-            if number < len(evidence):
-                found.malformed_lost_in_kill.append(f"{name}: {evidence[number]}")
-            else:
-                found.malformed_lost.append(f"{name}: {_seen(faults.malformed_items[digest], system)}")
-
-
-def _seen(item: bytes, system: System) -> str:
-    """Say what was seen of an item whose loss nothing explains."""
-    pops = system.pops.pops(item)
-    told = [f"popped by connection {pop.connection} at {pop.at:.3f}, {pop.delivered=}" for pop in pops]
-    ends = [f"ended {system.pops.end_of(pop.connection)}" for pop in pops]
-    return "; ".join([*told, *ends]) or "nobody was seen to pop it"
-
-
-def _evidence(item: bytes, system: System, happened: list[Happened]) -> list[str]:
-    """Return one text for each connection that took the item and ended before it can have been judged."""
-    texts = []
-    for pop in system.pops.pops(item):
-        ended = system.pops.end_of(pop.connection)
-        if ended is None or ended[0] - pop.at > _UNJUDGED_SECONDS:
-            continue
-        # Without a fault between pop and end nothing explains the loss, and it is one.
-        causes = [fault for fault in happened if pop.at - _BLOW_SECONDS <= fault.began <= ended[0]]
-        if not causes:
-            continue
-        cause = max(causes, key=lambda fault: fault.began)
-        texts.append(
-            f"popped by connection {pop.connection}, "
-            f"{'delivered' if pop.delivered else 'never delivered'}; ended by {ended[1]} "
-            f"{ended[0] - pop.at:.3f} s later, {ended[0] - cause.began:.3f} s after {cause.kind} began"
-        )
-    return texts
+        found.malformed_lost += [f"{faults.malformed[digest]} {digest[:12]}"] * missing

@@ -16,10 +16,11 @@ from itertools import cycle
 import redis
 
 from chaos.journal import read_journal
-from chaos.malformed import KINDS, make
 from chaos.options import Options
 from chaos.system import System
+from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.tasks import QUEUES
+from support.malformed import KINDS, cast_bell, make
 
 KILLS = (
     "kill_child",
@@ -110,7 +111,6 @@ class Faults:
         self.troubles: Counter[str] = Counter()
         #: Malformed items on their way, by hash, each with its kind; and how many of each were sent.
         self.malformed: dict[str, str] = {}
-        self.malformed_items: dict[str, bytes] = {}
         self.malformed_sent: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
         #: Producers that were killed between the intent and the receipt of some run.
@@ -228,15 +228,15 @@ class Faults:
         return "of any command"
 
     def _broker_cut_before_settlement(self) -> str | None:
-        # The ledger's scripts: accept, claim, finish, wait, bury, beat, reconcile, keep_raw.
+        # The ledger's scripts: accept, take, claim, finish, wait, bury, beat, reconcile.
         self._system.broker.cut_before_answer(self._rng.randint(3, 10), only=b"EVALSHA")
         return "of scripts"
 
     def _broker_cut_before_malformed(self) -> str | None:
-        self._system.broker.cut_before_answer(2, only=b"BRPOP", waiting=True)
+        self._system.broker.cut_before_answer(2, only=b"\r\ntake\r\n", waiting=True)
         for kind in self._rng.sample(KINDS, 3):
             self._malformed(kind)
-        return "of pops"
+        return "of takes"
 
     def _broker_pause(self) -> str | None:
         seconds = self._rng.uniform(1.0, 4.0)
@@ -324,12 +324,16 @@ class Faults:
 
     # -- messages ---------------------------------------------------------------------------------
 
+    def _bell(self) -> bytes:
+        """Return a bell for a job that only another database knows."""
+        with redis.Redis.from_url(self._system.scratch_url) as client:
+            return cast_bell(JobLedger(client))
+
     def _malformed(self, kind: str) -> None:
-        item = make(kind, self._system.scratch_url)
+        item = make(kind, self._bell())
         digest = sha256(item).hexdigest()
         # Known before it is pushed: a queue may be emptied at any time.
         self.malformed[digest] = kind
-        self.malformed_items[digest] = item
         try:
             with self._system.direct() as client:
                 client.lpush(self._rng.choice(QUEUES), item)

@@ -50,7 +50,7 @@ class Report:
 
     def figures(self) -> dict[str, Any]:
         found = asdict(self.audit)
-        counted = ("lost", "doubled", "wrong", "strange", "malformed_lost_in_kill", "malformed_lost")
+        counted = ("lost", "doubled", "wrong", "strange", "malformed_lost")
         figures: dict[str, Any] = {
             name: len(value) if name in counted else value
             for name, value in found.items()
@@ -80,7 +80,7 @@ class Report:
 
     def details(self) -> Iterator[str]:
         found = self.audit
-        for name in ("lost", "doubled", "wrong", "strange", "malformed_lost", "malformed_lost_in_kill"):
+        for name in ("lost", "doubled", "wrong", "strange", "malformed_lost"):
             cases = getattr(found, name)
             yield from (f"{name}: {case}" for case in cases[:_SHOWN])
         yield from (f"finding: {finding}" for finding in found.findings[:_SHOWN])

@@ -17,7 +17,6 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from chaos.options import Options
-from chaos.pops import PopWatch
 from chaos.process import Process
 from chaos.proxy import Proxy
 from rmos_producer.embedded import EmbeddedServer
@@ -69,8 +68,7 @@ class System:
         self._server = EmbeddedServer(directory / "valkey")
         self._advisory_port = free_port()
         self._broker_port = 0
-        self.pops = PopWatch()
-        self.broker = Proxy(lambda: ("127.0.0.1", self._broker_port), self.pops)
+        self.broker = Proxy(lambda: ("127.0.0.1", self._broker_port))
         self.store = Proxy(lambda: ("127.0.0.1", self._advisory_port))
         self.advisory: Process
         self.load: Process

@@ -16,7 +16,6 @@ import pytest
 import redis
 
 from rmos_producer.client import RunsClient
-from rmos_shared.doorbell import Doorbell
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.run_log import RunLog
 from rmos_shared.settings import BrokerSettings, ProducerSettings, WorkerSettings
@@ -155,13 +154,6 @@ def redis_client(broker_url: str) -> Iterator[redis.Redis]:
 @pytest.fixture
 def ledger(broker_url: str) -> Iterator[JobLedger]:
     connected = JobLedger.connect(BrokerSettings.load(broker_url=broker_url))
-    yield connected
-    connected.close()
-
-
-@pytest.fixture
-def doorbell(broker_url: str) -> Iterator[Doorbell]:
-    connected = Doorbell.connect(BrokerSettings.load(broker_url=broker_url))
     yield connected
     connected.close()
 

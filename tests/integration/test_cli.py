@@ -233,8 +233,10 @@ def test_dead_letters_are_chosen_replayed_and_discarded(
     dead = [job["job_id"] for job in idle.enqueue(*sample_requests[:3], explain=False)]
     for job_id in dead:
         bury_one(ledger, job_id)
-    raw = new_uuid7()
-    ledger.keep_raw(raw, b"\xffgarbage", queue="runs.create", reason="malformed_message", detail="no JSON")
+    ledger.client.lpush("runs.create", b"\xffgarbage")
+    taken = ledger.take("runs.create")
+    assert taken
+    raw = taken.raw_id
     assert {row["id"] for row in idle.json("dlq", "list")} == {*dead, raw}
     assert idle.json("dlq", "list", "--older-than", "1") == []
 

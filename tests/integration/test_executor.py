@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 import redis
 from celery.exceptions import Ignore, Retry
-from kombu.exceptions import OperationalError
 from redis.commands.core import Script
 
-from rmos_shared.doorbell import Doorbell
 from rmos_shared.errors import (
     AdvisoryUnavailable,
     BrokerUnavailable,
@@ -109,14 +107,13 @@ def handler() -> FakeHandler:
 
 
 @pytest.fixture
-def presence(ledger: JobLedger, doorbell: Doorbell, worker_settings: MakeSettings) -> Presence:
-    return Presence(ledger, doorbell, worker_settings())
+def presence(ledger: JobLedger, worker_settings: MakeSettings) -> Presence:
+    return Presence(ledger, worker_settings())
 
 
 @pytest.fixture
 def make_executor(
     ledger: JobLedger,
-    doorbell: Doorbell,
     presence: Presence,
     handler: FakeHandler,
     worker_settings: MakeSettings,
@@ -125,7 +122,6 @@ def make_executor(
         handlers = {CREATE.name: handler, CREATE_MANY.name: handler, SUGGEST.name: handler}
         return Executor(
             ledger=ledger,
-            doorbell=doorbell,
             presence=presence,
             handlers=handlers,
             settings=worker_settings(**settings),
@@ -172,7 +168,7 @@ def test_each_job_of_a_group_has_its_own_end(
         dead: InvalidRequest((FieldProblem("mode", "is blank"),)),
         blameless: StoreUnavailable("disk full"),
     }
-    report = executor.answer(CREATE_MANY.queue, job_ids)
+    report = executor.answer(job_ids)
     assert states(ledger, job_ids) == ["done", "waiting", "dead", "waiting"]
     assert report.done == [done]
     assert report.waiting.keys() == {waiting, blameless}
@@ -208,7 +204,7 @@ def test_nothing_that_is_raised_gets_past(
     job_ids = accept(ledger, 3)
     handler.whole_group = True
     handler.ends = {job_ids[1]: error}
-    report = executor.answer(CREATE_MANY.queue, job_ids)
+    report = executor.answer(job_ids)
     # A handler that raises speaks for its whole group.
     assert states(ledger, job_ids) == [state] * 3
     assert {*report.dead, *report.waiting} == set(job_ids)
@@ -234,13 +230,13 @@ def test_jobs_of_a_process_that_is_asked_to_end_start_elsewhere(
     handler.ends = dict.fromkeys(job_ids, error)
     starts = worker_settings().max_starts
     for start in range(1, starts):
-        report = executor.answer(CREATE_MANY.queue, job_ids)
+        report = executor.answer(job_ids)
         # Free again at once, and no try spent; but the start counts, or this could go on for ever.
         assert report.refused == dict.fromkeys(job_ids, "accepted")
         assert [(ledger.get(job_id).starts, ledger.get(job_id).tries) for job_id in job_ids] == [
             (start, 0)
         ] * 2
-    assert executor.answer(CREATE_MANY.queue, job_ids).dead == dict.fromkeys(job_ids, "crash_loop")
+    assert executor.answer(job_ids).dead == dict.fromkeys(job_ids, "crash_loop")
     assert states(ledger, job_ids) == ["dead", "dead"]
     assert handler.mourned == []
 
@@ -258,7 +254,7 @@ def test_error_texts_hold_nothing_of_the_payload(
 
     handler.while_working = fail
     with caplog.at_level("DEBUG"):
-        report = executor.answer(CREATE_MANY.queue, [job_id])
+        report = executor.answer([job_id])
     with pytest.raises(JobDead) as dead:
         celery_state(report)
     told = ledger.get(job_id).model_dump_json() + str(dead.value) + caplog.text
@@ -277,12 +273,12 @@ def test_a_job_that_waits_is_refused_until_due_and_dead_after_its_tries(
     (job_id,) = accept(ledger)
     handler.ends = {job_id: AdvisoryUnavailable("down")}
     for tries in (1, 2):
-        assert 50 <= executor.answer(CREATE_MANY.queue, [job_id]).waiting[job_id] <= 100
+        assert 50 <= executor.answer([job_id]).waiting[job_id] <= 100
         assert ledger.get(job_id).tries == tries
-        assert executor.answer(CREATE_MANY.queue, [job_id]).refused == {job_id: "waiting"}
+        assert executor.answer([job_id]).refused == {job_id: "waiting"}
         redis_client.zadd("rmos:waiting", {job_id: 1})
         redis_client.hset(f"rmos:job:{job_id}", "due_at", 1)
-    report = executor.answer(CREATE_MANY.queue, [job_id])
+    report = executor.answer([job_id])
     assert report.dead == {job_id: "retries_exhausted"}
     assert handler.mourned == [(job_id, "retries_exhausted")]
     assert len(handler.handled) == 3
@@ -297,7 +293,7 @@ def test_a_job_whose_death_cannot_be_recorded_waits(
     (job_id,) = accept(ledger)
     handler.ends = {job_id: InvalidRequest((FieldProblem("mode", "is blank"),))}
     handler.mourning = StoreUnavailable("read-only file system")
-    assert executor.answer(CREATE_MANY.queue, [job_id]).waiting.keys() == {job_id}
+    assert executor.answer([job_id]).waiting.keys() == {job_id}
     record = ledger.get(job_id)
     assert (record.state, record.tries) == (JobState.WAITING, 0)
     assert record.failure is not None
@@ -305,7 +301,7 @@ def test_a_job_whose_death_cannot_be_recorded_waits(
 
     redis_client.hset(f"rmos:job:{job_id}", "due_at", 1)
     handler.mourning = None
-    assert executor.answer(CREATE_MANY.queue, [job_id]).dead == {job_id: "invalid_payload"}
+    assert executor.answer([job_id]).dead == {job_id: "invalid_payload"}
 
 
 @pytest.mark.parametrize("mourning", [RunNotFound("x"), ValueError(SECRET)], ids=repr)
@@ -315,7 +311,7 @@ def test_mourning_that_can_never_work_neither_hides_why_nor_harms_the_others(
     job_ids = accept(ledger, 3)
     handler.ends = dict.fromkeys(job_ids[:2], InvalidRequest((FieldProblem("mode", "is blank"),)))
     handler.mourning = mourning
-    report = executor.answer(CREATE_MANY.queue, job_ids)
+    report = executor.answer(job_ids)
     assert report.dead == dict.fromkeys(job_ids[:2], "invalid_payload")
     assert states(ledger, job_ids) == ["dead", "dead", "done"]
 
@@ -327,7 +323,7 @@ def take_over(ledger: JobLedger, redis_client: redis.Redis, job_id: str, by: Lea
     """Let the present holder fall silent and ``by`` claim the job."""
     for worker in redis_client.zrange("rmos:workers", 0, -1):
         redis_client.zadd("rmos:workers", {worker: 1})
-    assert ledger.reconcile(batch=10, grace_seconds=100, max_starts=5) == [job_id]
+    assert ledger.reconcile(batch=10, grace_seconds=100, max_starts=5) == 1
     assert [claim.job_id for claim in ledger.claim([job_id], by, lease_seconds=100).claimed] == [job_id]
 
 
@@ -345,7 +341,7 @@ def test_a_lease_that_passed_on_settles_nothing(
     }
     handler.ends = {job_id: ends[end]}
     handler.while_working = lambda: take_over(ledger, redis_client, job_id, other)
-    report = executor.answer(CREATE_MANY.queue, [job_id])
+    report = executor.answer([job_id])
 
     assert report.refused == {job_id: "running"}
     assert (report.done, report.waiting, report.dead) == ([], {}, {})
@@ -369,7 +365,7 @@ def test_a_finish_whose_answer_is_lost_is_repeated_and_counted_once(
         job_id: Finish(job_id, {}, (job,)) for job_id, job in zip(job_ids, followers, strict=True)
     }
     line.operation, line.lost_answers = "finish", 2
-    report = executor.answer(CREATE_MANY.queue, job_ids)
+    report = executor.answer(job_ids)
     assert report.done == job_ids
     assert line.calls == 3
     stats = ledger.stats()
@@ -393,10 +389,10 @@ def test_other_steps_whose_answer_is_lost_are_repeated_too(
     line.operation, line.lost_answers = operation, 1
     if operation == "claim":
         with pytest.raises(BrokerUnavailable):
-            executor.answer(CREATE_MANY.queue, [job_id])
+            executor.answer([job_id])
         assert states(ledger, [job_id]) == ["running"]  # by nobody who knows: the heartbeat gives it back
         return
-    report = executor.answer(CREATE_MANY.queue, [job_id])
+    report = executor.answer([job_id])
     assert line.calls == 2
     if operation == "wait":
         assert report.waiting.keys() == {job_id}
@@ -426,7 +422,7 @@ def test_a_settlement_that_stays_undelivered_is_no_success_and_runs_again(
             else InvalidRequest((FieldProblem("mode", "is blank"),))
         }
     line.operation, line.lost_calls = operation, 1_000
-    report = executor.answer(CREATE_MANY.queue, [job_id])
+    report = executor.answer([job_id])
     with pytest.raises(Ignore):
         celery_state(report)
     assert states(ledger, [job_id]) == ["running"]
@@ -437,7 +433,7 @@ def test_a_settlement_that_stays_undelivered_is_no_success_and_runs_again(
     assert states(ledger, [job_id]) == ["accepted"]
     assert ledger.get(job_id).starts == 0
     handler.ends = {}
-    assert executor.answer(CREATE_MANY.queue, [job_id]).done == [job_id]
+    assert executor.answer([job_id]).done == [job_id]
     assert ledger.stats().done == 1
 
 
@@ -458,7 +454,7 @@ def test_a_finish_is_repeated_while_the_broker_refuses_writes(
     monkeypatch.setattr(executor_module.time, "sleep", resume)
     handler.while_working = lambda: redis_client.config_set("min-replicas-to-write", 1)
     try:
-        report = executor.answer(CREATE_MANY.queue, [job_id])
+        report = executor.answer([job_id])
     finally:
         redis_client.config_set("min-replicas-to-write", 0)
     assert pauses == [0.1]
@@ -486,45 +482,33 @@ def test_a_follower_is_accepted_once_whoever_finishes(
 ) -> None:
     (job_id,) = accept(ledger)
     handler.ends = {job_id: Finish(job_id, {}, (make_job(SUGGEST, explain_job_id(job_id)),))}
-    assert executor.answer(CREATE_MANY.queue, [job_id]).done == [job_id]
-    again = executor.answer(CREATE_MANY.queue, [job_id])
+    assert executor.answer([job_id]).done == [job_id]
+    again = executor.answer([job_id])
     assert again.refused == {job_id: "done"}
     assert celery_state(again) == {"done": 0, "refused": {job_id: "done"}}
     assert (ledger.stats().accepted, handler.handled) == (2, [job_id])
 
 
-def test_followers_whose_bell_cannot_be_rung_are_in_the_ledger_all_the_same(
-    *,
-    ledger: JobLedger,
-    executor: Executor,
-    handler: FakeHandler,
-    doorbell: Doorbell,
-    redis_client: redis.Redis,
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_follower_is_rung_for_in_the_step_that_ends_its_parent(
+    ledger: JobLedger, executor: Executor, handler: FakeHandler
 ) -> None:
     (job_id,) = accept(ledger)
     follower = make_job(SUGGEST, explain_job_id(job_id))
     handler.ends = {job_id: Finish(job_id, {}, (follower,))}
-
-    def refuse(*_: Any, **__: Any) -> None:
-        raise OperationalError("connection refused")
-
-    monkeypatch.setattr(doorbell._app, "send_task", refuse)
-    assert executor.answer(CREATE_MANY.queue, [job_id]).done == [job_id]
-    assert redis_client.llen(SUGGEST.queue) == 0
-    assert ledger.reconcile(batch=10, grace_seconds=100, max_starts=3) == []  # may still be on its way
-    assert ledger.reconcile(batch=10, grace_seconds=0, max_starts=3) == [follower.job_id]
+    assert executor.answer([job_id]).done == [job_id]
+    taken = ledger.take(SUGGEST.queue)
+    assert taken
+    assert follower.job_id.encode() in (taken.bell or b"")
 
 
-def test_unknown_ids_are_kept_as_a_raw_letter(ledger: JobLedger, executor: Executor) -> None:
+def test_unknown_ids_are_told_and_keep_no_other_job_from_its_turn(
+    ledger: JobLedger, executor: Executor
+) -> None:
     (job_id,) = accept(ledger)
     unknown = new_uuid7()
-    report = executor.answer(CREATE_MANY.queue, [unknown, job_id])
+    report = executor.answer([unknown, job_id])
     assert report.done == [job_id]
     assert report.refused == {unknown: "unknown"}
-    (letter,) = ledger.raw_letters()
-    assert (letter.reason, letter.queue) == ("unknown_job", CREATE_MANY.queue)
-    assert ledger.raw_item(letter.raw_id) == f'["{unknown}"]'.encode()
 
 
 def test_jobs_count_as_worked_on_from_before_the_claim_to_after_the_end(
@@ -538,7 +522,7 @@ def test_jobs_count_as_worked_on_from_before_the_claim_to_after_the_end(
         assert ledger.get(job_id).state is JobState.RUNNING
 
     handler.while_working = beat_late
-    assert executor.answer(CREATE_MANY.queue, [job_id]).done == [job_id]
+    assert executor.answer([job_id]).done == [job_id]
     assert not presence._working
 
 
@@ -563,7 +547,6 @@ def create_jobs(ledger: JobLedger, sample_requests: list[dict[str, Any]]) -> lis
 def test_one_bad_run_does_not_touch_the_others_of_its_group(
     *,
     ledger: JobLedger,
-    doorbell: Doorbell,
     presence: Presence,
     worker_settings: MakeSettings,
     run_log: RunLog,
@@ -573,7 +556,7 @@ def test_one_bad_run_does_not_touch_the_others_of_its_group(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     job_ids = [job.job_id for job in create_jobs]
-    redis_client.hset(f"rmos:job:{job_ids[1]}", "payload", "[" * 100_000)
+    redis_client.set(f"rmos:payload:{job_ids[1]}", "[" * 100_000)
     real_artifact_of = create_module.artifact_of
 
     def artifact_of(request: RunRequest) -> tuple[RunArtifact, bytes | None]:
@@ -585,12 +568,11 @@ def test_one_bad_run_does_not_touch_the_others_of_its_group(
     (runs_dir / "2026-01-02").touch()  # a file where the partition of the third belongs
     executor = Executor(
         ledger=ledger,
-        doorbell=doorbell,
         presence=presence,
         handlers={CREATE_MANY.name: CreateHandler(run_log)},
         settings=worker_settings(),
     )
-    report = executor.answer(CREATE_MANY.queue, job_ids)
+    report = executor.answer(job_ids)
     assert report.done == [job_ids[0], job_ids[4]]
     assert report.dead == {
         job_ids[1]: "invalid_payload",

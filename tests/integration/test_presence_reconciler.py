@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -12,14 +11,12 @@ import pytest
 import redis
 
 from rmos_producer.embedded import EmbeddedServer
-from rmos_shared.doorbell import Doorbell
 from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.ids import new_uuid7
 from rmos_shared.ledger.job_ledger import Finish, JobLedger, Lease
 from rmos_shared.models.job import Failure, Job, JobState
 from rmos_shared.settings import WorkerSettings
 from rmos_shared.tasks import CREATE, CREATE_MANY, DEAD_LETTER_QUEUE, SUGGEST, TaskSpec
-from rmos_worker.doorbell_shape import read_bell
 from rmos_worker.presence import Presence
 from rmos_worker.reconciler import Reconciler
 
@@ -30,13 +27,11 @@ LONG_AGO = 1
 
 
 @pytest.fixture
-def make_presence(
-    ledger: JobLedger, doorbell: Doorbell, worker_settings: MakeSettings
-) -> Iterator[Callable[..., Presence]]:
+def make_presence(ledger: JobLedger, worker_settings: MakeSettings) -> Iterator[Callable[..., Presence]]:
     made: list[Presence] = []
 
     def make(**settings: float) -> Presence:
-        made.append(Presence(ledger, doorbell, worker_settings(**settings)))
+        made.append(Presence(ledger, worker_settings(**settings)))
         return made[-1]
 
     yield make
@@ -46,11 +41,9 @@ def make_presence(
 
 
 @pytest.fixture
-def make_reconciler(
-    ledger: JobLedger, doorbell: Doorbell, worker_settings: MakeSettings
-) -> Callable[..., Reconciler]:
+def make_reconciler(ledger: JobLedger, worker_settings: MakeSettings) -> Callable[..., Reconciler]:
     def make(**settings: float) -> Reconciler:
-        return Reconciler(ledger, doorbell, worker_settings(**({"max_starts": 3} | settings)))
+        return Reconciler(ledger, worker_settings(**({"max_starts": 3} | settings)))
 
     return make
 
@@ -60,12 +53,15 @@ def reconciler(make_reconciler: Callable[..., Reconciler]) -> Reconciler:
     return make_reconciler()
 
 
-def accept(ledger: JobLedger, count: int = 1, spec: TaskSpec = CREATE) -> list[str]:
+def accept(ledger: JobLedger, count: int = 1, spec: TaskSpec = CREATE, *, bells: bool = False) -> list[str]:
+    """Accept jobs whose bells are lost, unless they are to stay."""
     jobs = [
         Job(job_id=new_uuid7(), task=spec.name, run_id=new_uuid7(), request_id=None, payload="{}")
         for _ in range(count)
     ]
     ledger.accept(jobs)
+    if not bells:
+        ledger.client.delete(spec.queue)
     return [job.job_id for job in jobs]
 
 
@@ -85,13 +81,17 @@ def grow_old(client: redis.Redis, queue: str, *job_ids: str, rung_at: int = LONG
     assert set(client.zmscore(f"rmos:rung:{queue}", list(job_ids))) == {rung_at}
 
 
-def take_bells(client: redis.Redis, queue: str) -> list[tuple[str, ...]]:
+def rings_for(item: bytes) -> tuple[str, ...]:
+    return tuple(json.loads(json.loads(item)["body"])[0][0])
+
+
+def take_bells(ledger: JobLedger, queue: str) -> list[tuple[str, ...]]:
     """Take all messages off the queue; each must pass the gate. Return what they ring for, oldest first."""
-    items = []
-    while (item := client.rpop(queue)) is not None:
-        assert isinstance(item, bytes)
-        items.append(item)
-    return [read_bell(item, queue).job_ids for item in items]
+    found = []
+    while taken := ledger.take(queue):
+        assert taken.bell is not None
+        found.append(rings_for(taken.bell))
+    return found
 
 
 # -- the heartbeat --------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def test_without_a_heartbeat_the_lease_lapses(
     claim(ledger, "silent", job_id, lease_seconds=0.2)
     eventually(lambda: reconciler.round() == 1, 5)
     assert ledger.get(job_id).state is JobState.ACCEPTED
-    assert take_bells(redis_client, CREATE.queue) == [(job_id,)]
+    assert take_bells(ledger, CREATE.queue) == [(job_id,)]
     assert redis_client.zcard("rmos:workers") == 0
 
 
@@ -139,8 +139,8 @@ def test_a_silent_workers_jobs_are_rung_again_and_nobody_elses(
     assert reconciler.round() == 3
     assert {ledger.get(job_id).state for job_id in lost} == {JobState.ACCEPTED}
     assert {ledger.get(job_id).state for job_id in kept} == {JobState.RUNNING}
-    assert set(take_bells(redis_client, CREATE.queue)) == {(job_id,) for job_id in lost[:2]}
-    assert take_bells(redis_client, SUGGEST.queue) == [(lost[2],)]
+    assert set(take_bells(ledger, CREATE.queue)) == {(job_id,) for job_id in lost[:2]}
+    assert take_bells(ledger, SUGGEST.queue) == [(lost[2],)]
     finishes = [Finish(job_id, {}) for job_id in kept]
     assert set(ledger.finish(finishes, lease, ttl_seconds=60).values()) == {"done"}
     # What the silent one sends when it wakes up is refused.
@@ -159,7 +159,7 @@ def test_a_lease_its_worker_does_not_know_of_is_given_back(
         presence.beat()
     assert [ledger.get(job_id).state for job_id in (known, lost, fresh)] == ["running", "accepted", "running"]
     assert ledger.get(lost).starts == 0  # an answer was lost; nothing crashed
-    assert take_bells(redis_client, CREATE.queue) == [(lost,)]
+    assert take_bells(ledger, CREATE.queue) == [(lost,)]
 
 
 def test_giving_back_without_end_is_a_crash_loop(
@@ -203,7 +203,7 @@ def test_retiring_gives_all_back_at_once(
     presence.retire()
     assert not presence._thread.is_alive()
     assert [ledger.get(job_id).state for job_id in job_ids] == ["accepted"] * 2
-    (shared_bell,) = take_bells(redis_client, CREATE_MANY.queue)
+    (shared_bell,) = take_bells(ledger, CREATE_MANY.queue)
     assert set(shared_bell) == set(job_ids)
     assert redis_client.zcard("rmos:workers") == 0
 
@@ -235,25 +235,20 @@ def test_two_processes_never_share_a_name(make_presence: Callable[..., Presence]
 # -- lost bells -----------------------------------------------------------------------------------
 
 
-def test_a_lost_bell_is_rung_again_after_the_grace(
-    ledger: JobLedger, doorbell: Doorbell, reconciler: Reconciler, redis_client: redis.Redis
-) -> None:
+def test_a_lost_bell_is_rung_again_after_the_grace(ledger: JobLedger, reconciler: Reconciler) -> None:
     (job_id,) = accept(ledger)
-    assert doorbell.ring([(CREATE.name, job_id)])
-    redis_client.delete(CREATE.queue)
     assert reconciler.round() == 0  # it may just have been fetched
     time.sleep(0.6)  # the grace is 0.5
     assert reconciler.round() == 1
-    assert take_bells(redis_client, CREATE.queue) == [(job_id,)]
+    assert take_bells(ledger, CREATE.queue) == [(job_id,)]
     assert reconciler.round() == 0  # from now on it counts anew
 
 
 def test_a_bell_rung_again_is_a_message_of_its_own(
-    ledger: JobLedger, doorbell: Doorbell, reconciler: Reconciler, redis_client: redis.Redis
+    ledger: JobLedger, reconciler: Reconciler, redis_client: redis.Redis
 ) -> None:
     # Celery drops a second message of an id that was revoked, so no two may have the same.
-    (job_id,) = accept(ledger)
-    doorbell.ring([(CREATE.name, job_id)])
+    (job_id,) = accept(ledger, bells=True)
     seen = {json.loads(redis_client.rpop(CREATE.queue) or b"")["headers"]["id"]}
     assert seen == {job_id}
     for _ in range(3):
@@ -264,48 +259,47 @@ def test_a_bell_rung_again_is_a_message_of_its_own(
 
 
 def test_a_long_backlog_is_not_rung_twice(
-    ledger: JobLedger, doorbell: Doorbell, reconciler: Reconciler, redis_client: redis.Redis
+    ledger: JobLedger, reconciler: Reconciler, redis_client: redis.Redis
 ) -> None:
-    job_ids = [job_id for _ in range(20) for job_id in accept(ledger, 500, CREATE_MANY)]
-    doorbell.ring((CREATE_MANY.name, job_id) for job_id in job_ids)
+    job_ids = [job_id for _ in range(20) for job_id in accept(ledger, 500, CREATE_MANY, bells=True)]
     assert redis_client.llen(CREATE_MANY.queue) == 100
     redis_client.zadd("rmos:rung:runs.batch", {job_id: LONG_AGO + n for n, job_id in enumerate(job_ids)})
     assert reconciler.round() == 0
     # Nor when the oldest half has been answered.
     for _ in range(50):
-        item = redis_client.rpop(CREATE_MANY.queue)
-        assert isinstance(item, bytes)
-        claim(ledger, "w", *read_bell(item, CREATE_MANY.queue).job_ids)
+        taken = ledger.take(CREATE_MANY.queue)
+        assert taken
+        assert taken.bell
+        claim(ledger, "w", *rings_for(taken.bell))
     assert reconciler.round() == 0
     assert redis_client.llen(CREATE_MANY.queue) == 50
     assert (ledger.stats().running, ledger.stats().ringing) == (5_000, 5_000)
 
 
 def test_a_bell_overtaken_by_a_younger_answered_one_is_rung_again(
-    ledger: JobLedger, doorbell: Doorbell, reconciler: Reconciler, redis_client: redis.Redis
+    ledger: JobLedger, reconciler: Reconciler, redis_client: redis.Redis
 ) -> None:
     lost, older, answered, younger = job_ids = accept(ledger, 4)
-    doorbell.ring([(CREATE.name, job_id) for job_id in (older, younger)])
+    ledger.ring_again([older, younger])
     for rung_at, job_id in enumerate(job_ids, start=1_000):
         grow_old(redis_client, CREATE.queue, job_id, rung_at=rung_at)
     assert reconciler.round() == 0
     claim(ledger, "w", answered)
     # Both elder ones are overtaken; ringing for the one that is still queued does no harm.
     assert reconciler.round() == 2
-    assert {ids[0] for ids in take_bells(redis_client, CREATE.queue)} == {lost, older, younger}
+    assert {ids[0] for ids in take_bells(ledger, CREATE.queue)} == {lost, older, younger}
 
 
 @pytest.mark.parametrize("why", ["lapsed", "due", "lost", "replayed"])
 def test_an_old_bell_of_a_job_rung_again_does_not_double_the_backlog(
     *,
     ledger: JobLedger,
-    doorbell: Doorbell,
     make_reconciler: Callable[..., Reconciler],
     redis_client: redis.Redis,
     why: str,
 ) -> None:
     reconciler = make_reconciler(bell_grace_seconds=0.01)
-    job_id, *backlog = job_ids = accept(ledger, 100)
+    job_id, *backlog = job_ids = accept(ledger, 100, bells=True)
     for rung_at, each in enumerate(job_ids, start=1_000):
         grow_old(redis_client, CREATE.queue, each, rung_at=rung_at)
     if why == "lost":
@@ -320,7 +314,6 @@ def test_an_old_bell_of_a_job_rung_again_does_not_double_the_backlog(
         else:
             ledger.bury(job_id, lease, failure=FAILURE)
             ledger.replay(job_id, by="op", why="mended")
-    doorbell.ring([(CREATE.name, each) for each in backlog])
     assert reconciler.round() == (0 if why == "replayed" else 1)
     claim(ledger, "w2", job_id)  # by its first bell, which comes before the backlog
     assert reconciler.round() == 0
@@ -328,16 +321,15 @@ def test_an_old_bell_of_a_job_rung_again_does_not_double_the_backlog(
 
 
 def test_queues_do_not_speak_for_each_other(
-    ledger: JobLedger, doorbell: Doorbell, reconciler: Reconciler, redis_client: redis.Redis
+    ledger: JobLedger, reconciler: Reconciler, redis_client: redis.Redis
 ) -> None:
-    (queued,) = accept(ledger)
+    (queued,) = accept(ledger, bells=True)
     (lost,) = accept(ledger, 1, SUGGEST)
-    doorbell.ring([(CREATE.name, queued)])
     grow_old(redis_client, CREATE.queue, queued)
     grow_old(redis_client, SUGGEST.queue, lost)
     assert reconciler.round() == 1
-    assert take_bells(redis_client, SUGGEST.queue) == [(lost,)]
-    assert take_bells(redis_client, CREATE.queue) == [(queued,)]
+    assert take_bells(ledger, SUGGEST.queue) == [(lost,)]
+    assert take_bells(ledger, CREATE.queue) == [(queued,)]
 
 
 def test_a_round_rings_for_a_batch_and_the_next_for_the_rest(
@@ -348,7 +340,7 @@ def test_a_round_rings_for_a_batch_and_the_next_for_the_rest(
     reconciler = make_reconciler(reconcile_batch_jobs=10, bell_grace_seconds=100)
     for expected in (10, 10, 5, 0):
         assert reconciler.round() == expected
-        rung = take_bells(redis_client, CREATE.queue)
+        rung = take_bells(ledger, CREATE.queue)
         assert len(rung) == expected
         job_ids = [job_id for job_id in job_ids if (job_id,) not in rung]
     assert job_ids == []
@@ -380,16 +372,14 @@ def test_three_starts_without_a_finish_are_a_crash_loop(
     assert ledger.get(poison).starts == 1
 
 
-def test_a_wait_between_starts_is_no_crash(
-    ledger: JobLedger, reconciler: Reconciler, redis_client: redis.Redis
-) -> None:
+def test_a_wait_between_starts_is_no_crash(ledger: JobLedger, reconciler: Reconciler) -> None:
     (job_id,) = accept(ledger)
     for _ in range(5):
         lease = claim(ledger, "w", job_id)
         ledger.wait(job_id, lease, delay_seconds=0, spends_try=True, failure=FAILURE)
         assert reconciler.round() == 1
     assert (ledger.get(job_id).starts, ledger.get(job_id).tries) == (0, 5)
-    assert take_bells(redis_client, CREATE.queue) == [(job_id,)] * 5
+    assert take_bells(ledger, CREATE.queue) == [(job_id,)] * 5
 
 
 def test_waiting_jobs_are_rung_when_due_and_not_before(
@@ -403,7 +393,7 @@ def test_waiting_jobs_are_rung_when_due_and_not_before(
     redis_client.zadd("rmos:waiting", {due: LONG_AGO})
     assert reconciler.round() == 1
     assert [ledger.get(job_id).state for job_id in (due, later)] == ["accepted", "waiting"]
-    assert take_bells(redis_client, CREATE.queue) == [(due,)]
+    assert take_bells(ledger, CREATE.queue) == [(due,)]
 
 
 def test_one_reconciler_works_at_a_time_and_another_takes_over(
@@ -416,7 +406,7 @@ def test_one_reconciler_works_at_a_time_and_another_takes_over(
             redis_client.delete("rmos:lock:reconciler")  # the first is gone, and its time has passed
         grow_old(redis_client, CREATE.queue, job_id)
         assert works.round() == 1
-        take_bells(redis_client, CREATE.queue)
+        take_bells(ledger, CREATE.queue)
         grow_old(redis_client, CREATE.queue, job_id)
         assert idles.round() == 0
     assert 0 < redis_client.pttl("rmos:lock:reconciler") <= 500
@@ -436,7 +426,7 @@ def test_many_reconcilers_at_once_ring_once(
     time.sleep(0.1)
     for reconciler in reconcilers:
         reconciler.stop()
-    rung = take_bells(redis_client, CREATE.queue)
+    rung = take_bells(ledger, CREATE.queue)
     assert sorted(rung) == sorted((job_id,) for job_id in job_ids)
 
 
@@ -449,7 +439,7 @@ def test_the_reconciler_survives_errors(
 ) -> None:
     reconcile, failures = ledger.reconcile, [BrokerUnavailable("away"), ZeroDivisionError()]
 
-    def fail_first(*args: int, **kwargs: float) -> list[str]:
+    def fail_first(*args: int, **kwargs: float) -> int:
         if failures:
             raise failures.pop(0)
         return reconcile(*args, **kwargs)  # type: ignore[arg-type]  # passed through
@@ -466,38 +456,14 @@ def test_the_reconciler_survives_errors(
     assert not reconciler._thread.is_alive()
 
 
-def test_bells_that_cannot_be_rung_are_rung_by_a_later_round(
-    ledger: JobLedger,
-    doorbell: Doorbell,
-    reconciler: Reconciler,
-    redis_client: redis.Redis,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    (job_id,) = accept(ledger)
-    claim(ledger, "w", job_id)
-    fall_silent(redis_client, "w")
-
-    def refuse(*_: object, **__: object) -> None:
-        raise redis.ConnectionError("away")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(doorbell._app, "send_task", refuse)
-        assert reconciler.round() == 1
-    assert redis_client.llen(CREATE.queue) == 0
-    grow_old(redis_client, CREATE.queue, job_id)
-    assert reconciler.round() == 1
-    assert take_bells(redis_client, CREATE.queue) == [(job_id,)]
-
-
 def test_presence_and_bells_outlive_a_restart_of_the_server(
     tmp_path: Path, worker_settings: MakeSettings, eventually: Eventually
 ) -> None:
     with EmbeddedServer(tmp_path / "valkey") as server:
         settings = worker_settings(broker_url=server.url, bell_grace_seconds=0.01, reconcile_seconds=0.02)
-        ledger, doorbell = JobLedger.connect(settings), Doorbell.connect(settings)
-        presence, reconciler = Presence(ledger, doorbell, settings), Reconciler(ledger, doorbell, settings)
+        ledger = JobLedger.connect(settings)
+        presence, reconciler = Presence(ledger, settings), Reconciler(ledger, settings)
         kept, lost = accept(ledger, 2)
-        assert doorbell.ring([(SUGGEST.name, kept)])  # so that there is a connection to lose
         claim(ledger, presence.name, kept, lease_seconds=1)
         with presence.working([kept]):
             presence.start()
@@ -513,13 +479,8 @@ def test_presence_and_bells_outlive_a_restart_of_the_server(
             finally:
                 reconciler.stop()
                 presence.retire()
-        doorbell.close()
         ledger.close()
 
 
 def bells(client: redis.Redis) -> list[tuple[str, ...]]:
-    items = client.lrange(CREATE.queue, 0, -1)
-    return [
-        tuple(json.loads(base64.b64decode(json.loads(item)["body"]))[0][0])  # without taking them
-        for item in items
-    ]
+    return [rings_for(item) for item in client.lrange(CREATE.queue, 0, -1)]  # without taking them

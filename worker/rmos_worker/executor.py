@@ -12,12 +12,9 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TypeVar
 
-from rmos_shared.canonical import canonical_json
-from rmos_shared.doorbell import Doorbell
 from rmos_shared.errors import BrokerUnavailable
-from rmos_shared.ids import new_uuid7
-from rmos_shared.ledger.job_ledger import Claim, Claims, Finish, JobLedger, Lease
-from rmos_shared.models.job import DeadReason, JobState
+from rmos_shared.ledger.job_ledger import Claim, Finish, JobLedger, Lease
+from rmos_shared.models.job import JobState
 from rmos_shared.settings import WorkerSettings
 from rmos_worker.handlers.base import Handler
 from rmos_worker.presence import Presence
@@ -52,14 +49,12 @@ class Executor:
         self,
         *,
         ledger: JobLedger,
-        doorbell: Doorbell,
         presence: Presence,
         handlers: Mapping[str, Handler],
         settings: WorkerSettings,
     ) -> None:
         """Take all that the work needs; ``handlers`` by task name."""
         self._ledger = ledger
-        self._doorbell = doorbell
         self._presence = presence
         self._handlers = handlers
         self._settings = settings
@@ -70,7 +65,7 @@ class Executor:
             total_seconds=settings.retry_total_seconds,
         )
 
-    def answer(self, queue: str, job_ids: Sequence[str]) -> Report:
+    def answer(self, job_ids: Sequence[str]) -> Report:
         """Do the jobs that are free, and settle each of them in the ledger.
 
         Raises:
@@ -81,23 +76,10 @@ class Executor:
         # Working from before the claim on, so that the heartbeat never gives a fresh lease back.
         with self._presence.working(job_ids):
             claims = self._ledger.claim(job_ids, lease, lease_seconds=self._settings.lease_seconds)
-            self._note_refused(claims, queue, report)
+            report.refused = claims.refused
             for task, group in groupby(claims.claimed, key=attrgetter("task")):
                 self._work(task, list(group), lease, report)
         return report
-
-    def _note_refused(self, claims: Claims, queue: str, report: Report) -> None:
-        report.refused = claims.refused
-        unknown = [job_id for job_id, state in claims.refused.items() if state == "unknown"]
-        if unknown:
-            # The gate keeps such messages; it passes them only while it cannot ask the ledger.
-            self._ledger.keep_raw(
-                new_uuid7(),
-                canonical_json(unknown),
-                queue=queue,
-                reason=DeadReason.UNKNOWN_JOB,
-                detail="found at the claim",
-            )
 
     def _work(self, task: str, claims: list[Claim], lease: Lease, report: Report) -> None:
         handler = self._handlers[task]
@@ -141,14 +123,6 @@ class Executor:
             else:
                 # The lease passed on while we worked; effects are idempotent, so the new holder mends all.
                 report.refused[finish.job_id] = state
-        followers = [
-            (job.task, job.job_id)
-            for finish in finished
-            if states[finish.job_id] == "done"
-            for job in finish.following
-        ]
-        if followers:
-            self._doorbell.ring(followers)
 
     def _put_off_or_bury(
         self, handler: Handler, claim: Claim, error: BaseException, lease: Lease, report: Report
@@ -190,9 +164,7 @@ class Executor:
                     job_id, lease, delay_seconds=delay, spends_try=spends_try, failure=failure
                 )
             case GiveBack():
-                rung = self._ledger.give_back(job_id, lease, max_starts=self._settings.max_starts)
-                self._doorbell.ring(self._ledger.destinations(rung), again=True)
-                return "accepted" if rung else "dead"
+                return self._ledger.give_back(job_id, lease, max_starts=self._settings.max_starts)
 
     def _decide(self, error: BaseException, claim: Claim) -> Wait | Bury | GiveBack:
         return decide(

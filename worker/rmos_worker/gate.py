@@ -1,118 +1,129 @@
-"""The gate: a kombu transport that lets doorbells through and keeps everything else.
+"""The gate: a kombu transport whose messages come from the ledger, so that nothing else gets in.
 
-A message that Celery cannot use is deleted by Celery, or stops the worker (docs/celery.md).
-So each item popped from a task queue is looked at here, before kombu decodes it: what is not a doorbell
-for jobs that the ledger knows goes to the dead letters, verbatim, and kombu is told that nothing was
-popped. Control messages travel by pub/sub and other queues are not ours; neither is touched.
+A message that Celery cannot use is deleted by Celery, or stops the worker; and one that Celery pops with
+``BRPOP`` is gone if the answer is lost (docs/celery.md). So messages are popped by the ledger's ``take``: one
+step on the server that hands out only the bells which the ledger itself rang, and keeps everything else among
+the dead letters. Control messages travel by pub/sub and are not touched.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-import time
-from functools import partial
+from functools import cached_property
+from queue import Empty
+from time import monotonic
 from typing import Any
 
 import redis
 from kombu.transport.redis import Channel, Transport
+from redis.exceptions import NoScriptError
 
-from rmos_shared.canonical import sha256_hex
 from rmos_shared.errors import BrokerUnavailable
-from rmos_shared.ids import new_uuid7
-from rmos_shared.ledger.job_ledger import JobLedger
-from rmos_shared.models.job import DeadReason
+from rmos_shared.ledger.job_ledger import JobLedger, Taken
 from rmos_shared.tasks import QUEUES
-from rmos_worker.doorbell_shape import NotABell, read_bell
 
 logger = logging.getLogger(__name__)
 
-#: How long a worker holds on to a refused message while the broker is away; it can do nothing else then.
-_KEEP_SECONDS = 60.0
-_KEEP_PAUSE_SECONDS = 0.2
-
-
-class Gate:
-    """Decides on popped items, and keeps the refused ones."""
-
-    def __init__(self, ledger: JobLedger) -> None:
-        """Ask and write ``ledger``."""
-        self._ledger = ledger
-
-    def admits(self, item: bytes, queue: str) -> bool:
-        """Say whether kombu may have the item; one that it may not is in the dead letters on return.
-
-        Raises:
-            BrokerUnavailable: the ledger could not be asked or written, for as long as we may wait here.
-        """
-        try:
-            bell = read_bell(item, queue)
-        except NotABell as why:
-            self._keep(item, queue, DeadReason.MALFORMED_MESSAGE, str(why))
-            return False
-        try:
-            known = self._ledger.known(bell.job_ids, queue=queue)
-        except BrokerUnavailable:
-            # A good bell may be lost or passed, never kept as bad: the claim will judge it.
-            return True
-        if not known:
-            self._keep(item, queue, DeadReason.UNKNOWN_JOB, "the ledger has no such job on this queue")
-        return known
-
-    def _keep(self, item: bytes, queue: str, reason: DeadReason, detail: str) -> None:
-        raw_id = new_uuid7()
-        deadline = time.monotonic() + _KEEP_SECONDS
-        while True:
-            try:
-                self._ledger.keep_raw(raw_id, item, queue=queue, reason=reason, detail=detail)
-            except BrokerUnavailable:
-                if time.monotonic() > deadline:
-                    # The item is off the queue and nowhere else: its hash is all that may be logged.
-                    logger.critical(
-                        "a refused message could not be kept",
-                        extra={"queue": queue, "reason": reason.value, "sha256": sha256_hex(item)},
-                    )
-                    raise
-                time.sleep(_KEEP_PAUSE_SECONDS)
-            else:
-                logger.warning(
-                    "message refused at the gate",
-                    extra={"queue": queue, "reason": reason.value, "detail": detail, "raw_id": raw_id},
-                )
-                return
-
-
-class GatedRedis(redis.Redis):
-    """A client that shows each popped list item to the gate before kombu sees it."""
-
-    def __init__(self, *args: Any, gate: Gate, **kwargs: Any) -> None:
-        """Take what ``redis.Redis`` takes, and the gate."""
-        super().__init__(*args, **kwargs)
-        self._gate = gate
-
-    def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
-        """Read an answer; one to BRPOP that the gate does not admit reads as a time-out.
-
-        Raises:
-            redis.ConnectionError: what the gate refused could not be kept. Celery then connects again; an
-                error of ours would end the worker.
-        """
-        response = super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call]
-        if command_name == "BRPOP" and response:
-            queue, item = response[0].decode(), response[1]
-            try:
-                if queue in QUEUES and not self._gate.admits(item, queue):
-                    return None
-            except BrokerUnavailable as error:
-                raise redis.ConnectionError("the gate cannot reach the ledger") from error
-        return response
-
 
 class GatedChannel(Channel):
-    """A channel whose client has the gate in it."""
+    """A channel that looks for bells with ``take`` and, while there are none, waits for a wake token.
 
-    def _get_client(self) -> Any:
-        super()._get_client()  # type: ignore[misc]  # the stubs lack it; it checks the version of redis-py
-        return partial(GatedRedis, gate=Gate(JobLedger(redis.Redis(connection_pool=self.pool))))
+    kombu sends one command whenever it may take a message, reads the answer once it has come, and calls both
+    by the name of ``BRPOP``.
+    """
+
+    #: kombu's, which its stubs lack: the queues in turn, and what a lost connection raises.
+    _queue_cycle: Any
+    connection_errors: Any
+    #: A worker told to consume any other queue beside them gets nothing from it.
+    _ours = frozenset(QUEUES)
+    #: Whether the command under way is the wait, not the look.
+    _resting = False
+    #: The queue whose token ended the last wait.
+    _woken: str | None = None
+
+    @cached_property
+    def _ledger(self) -> JobLedger:
+        return JobLedger(redis.Redis(connection_pool=self.pool))
+
+    @property
+    def _gated(self) -> bool:
+        # Replies to control messages come on channels of their own, which are none of our business.
+        return not self._ours.isdisjoint(self.active_queues)
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        if not self._gated:
+            super()._brpop_start(timeout)  # type: ignore[misc]  # the stubs lack it
+            return
+        queues = [
+            queue for queue in self._queue_cycle.consume(len(self.active_queues)) if queue in self._ours
+        ]
+        if self._resting:
+            words = self._ledger.wait_command(*queues, seconds=timeout or self.brpop_timeout)
+        else:
+            # Whose token woke us comes first, or its bell would wait for the next look.
+            words = self._ledger.take_command(*sorted(queues, key=lambda queue: queue != self._woken))
+        connection = self.client.connection
+        self._in_poll = connection
+        self._brpop_sent_at = monotonic()
+        connection.send_command(*words)
+
+    def _brpop_read(self, **options: Any) -> bool:
+        if not self._gated:
+            return bool(super()._brpop_read(**options))  # type: ignore[misc]  # as above
+        rested, self._resting = self._resting, False
+        connection = self.client.connection
+        try:
+            try:
+                answer = self.client.parse_response(connection, "BRPOP" if rested else "EVALSHA", **options)
+            except NoScriptError:
+                # A new server, or one whose scripts were flushed.
+                self._load_script()
+                raise Empty from None
+            except self.connection_errors:
+                connection.disconnect()
+                raise
+            if rested:
+                self._woken = JobLedger.queue_of_token(answer)
+                raise Empty
+            self._deliver(Taken.read(answer))
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()  # type: ignore[attr-defined]  # the stubs lack it
+        return True
+
+    def _deliver(self, taken: Taken | None) -> None:
+        """Give a bell to Celery.
+
+        Raises:
+            Empty: it was none, or there was nothing.
+        """
+        if taken is None:
+            self._resting = True
+            raise Empty
+        self._queue_cycle.rotate(taken.queue)
+        if taken.bell is None:
+            logger.warning(
+                "message refused at the gate",
+                extra={"queue": taken.queue, "reason": taken.reason, "raw_id": taken.raw_id},
+            )
+            raise Empty
+        self.connection._deliver(json.loads(taken.bell), taken.queue)  # noqa: SLF001 - as kombu's own reader
+
+    def _load_script(self) -> None:
+        try:
+            self._ledger.script.load()
+        except BrokerUnavailable as error:
+            raise redis.ConnectionError("the ledger's script cannot be loaded") from error
+
+    def _restore(self, message: Any, leftmost: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002 - kombu's signature
+        # A closing channel gives back what was taken and not answered. kombu would push a message of its own.
+        (job_ids,), _, _ = json.loads(message.body)
+        try:
+            self._ledger.ring_again(job_ids)
+        except BrokerUnavailable:
+            logger.info("bells not given back; they count as lost and are rung again")
 
     def _connparams(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
         # Celery closes a lost connection twice. The second time kombu 5.7 trips over what the first took

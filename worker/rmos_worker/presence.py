@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from rmos_shared.doorbell import Doorbell
 from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.settings import WorkerSettings
@@ -26,11 +25,10 @@ class Presence:
     that child's leases and nobody else's.
     """
 
-    def __init__(self, ledger: JobLedger, doorbell: Doorbell, settings: WorkerSettings) -> None:
+    def __init__(self, ledger: JobLedger, settings: WorkerSettings) -> None:
         """Prepare; ``start`` begins to beat."""
         self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._ledger = ledger
-        self._doorbell = doorbell
         self._settings = settings
         self._working: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -46,7 +44,7 @@ class Presence:
         self._stopping.set()
         self._thread.join(timeout=self._settings.broker_timeout_seconds)
         try:
-            self._ring(self._ledger.retire(self.name, max_starts=self._settings.max_starts))
+            self._ledger.retire(self.name, max_starts=self._settings.max_starts)
         except BrokerUnavailable:
             logger.warning("could not retire; the leases will lapse", extra={"worker": self.name})
 
@@ -70,13 +68,11 @@ class Presence:
         """
         with self._lock:
             working = list(self._working)
-        self._ring(
-            self._ledger.beat(
-                self.name,
-                working,
-                lease_seconds=self._settings.lease_seconds,
-                stale_seconds=self._settings.lease_seconds,
-            )
+        self._ledger.beat(
+            self.name,
+            working,
+            lease_seconds=self._settings.lease_seconds,
+            stale_seconds=self._settings.lease_seconds,
         )
 
     def _run(self) -> None:
@@ -88,7 +84,3 @@ class Presence:
             except Exception:
                 # A heart that stops for a bug would cost every lease of this process.
                 logger.exception("heartbeat failed", extra={"worker": self.name})
-
-    def _ring(self, job_ids: list[str]) -> None:
-        if job_ids:
-            self._doorbell.ring(self._ledger.destinations(job_ids), again=True)

@@ -6,7 +6,6 @@ import logging
 import secrets
 import threading
 
-from rmos_shared.doorbell import Doorbell
 from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.settings import WorkerSettings
@@ -19,10 +18,9 @@ _LOCK = "reconciler"
 class Reconciler:
     """Runs in every worker; a lock lets one of them work at a time."""
 
-    def __init__(self, ledger: JobLedger, doorbell: Doorbell, settings: WorkerSettings) -> None:
+    def __init__(self, ledger: JobLedger, settings: WorkerSettings) -> None:
         """Prepare; ``start`` begins the rounds."""
         self._ledger = ledger
-        self._doorbell = doorbell
         self._settings = settings
         self._name = secrets.token_hex(8)
         self._stopping = threading.Event()
@@ -51,9 +49,8 @@ class Reconciler:
             max_starts=self._settings.max_starts,
         )
         if rung:
-            self._doorbell.ring(self._ledger.destinations(rung), again=True)
-            logger.info("rang again", extra={"jobs": len(rung)})
-        return len(rung)
+            logger.info("rang again", extra={"jobs": rung})
+        return rung
 
     def _run(self) -> None:
         while not self._stopping.wait(self._settings.reconcile_seconds):

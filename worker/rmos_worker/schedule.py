@@ -13,7 +13,6 @@ from celery import Celery
 from celery.beat import PersistentScheduler, ScheduleEntry
 from celery.schedules import crontab
 
-from rmos_shared.doorbell import Doorbell
 from rmos_shared.ids import new_uuid7
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.models.job import ExplainMissing, Job
@@ -34,9 +33,7 @@ class LedgerScheduler(PersistentScheduler):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Take what beat gives, and connect to the ledger."""
-        settings = BrokerSettings.load()
-        self._ledger = JobLedger.connect(settings)
-        self._doorbell = Doorbell.connect(settings)
+        self._ledger = JobLedger.connect(BrokerSettings.load())
         super().__init__(*args, **kwargs)
 
     def apply_async(
@@ -46,7 +43,7 @@ class LedgerScheduler(PersistentScheduler):
         advance: bool = True,  # noqa: FBT001, FBT002 - beat's signature
         **_: Any,
     ) -> None:
-        """Accept the entry's job and ring for it.
+        """Accept the entry's job.
 
         Raises:
             BrokerUnavailable: nothing was accepted; beat logs it, and the next night covers the same days.
@@ -55,7 +52,6 @@ class LedgerScheduler(PersistentScheduler):
             self.reserve(entry)
         job = batch_job(datetime.now(UTC))
         self._ledger.accept([job])
-        self._doorbell.ring([(job.task, job.job_id)])
         logger.info("accepted on schedule", extra={"entry": entry.name, "job_id": job.job_id})
 
 

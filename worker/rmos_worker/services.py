@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rmos_shared.clock import SystemClock
-from rmos_shared.doorbell import Doorbell
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.run_log import RunLog
 from rmos_shared.settings import WorkerSettings
@@ -33,7 +32,6 @@ class Services:
     executor: Executor
     presence: Presence
     ledger: JobLedger
-    doorbell: Doorbell
     advisories: AdvisoryClient
 
     @classmethod
@@ -41,7 +39,6 @@ class Services:
         """Connect, and begin to beat."""
         clock = SystemClock()
         ledger = JobLedger.connect(settings)
-        doorbell = Doorbell.connect(settings)
         runs = RunLog(LocalStore(settings.runs_dir), ledger)
         existing = ExistingRuns(runs, ledger)
         policy = policy_named(settings.policy)
@@ -79,16 +76,13 @@ class Services:
             ATTACH.name: attach,
             EXPLAIN_MISSING.name: ExplainMissingHandler(runs, ledger),
         }
-        presence = Presence(ledger, doorbell, settings)
+        presence = Presence(ledger, settings)
         presence.start()
-        executor = Executor(
-            ledger=ledger, doorbell=doorbell, presence=presence, handlers=handlers, settings=settings
-        )
-        return cls(executor, presence, ledger, doorbell, advisories)
+        executor = Executor(ledger=ledger, presence=presence, handlers=handlers, settings=settings)
+        return cls(executor, presence, ledger, advisories)
 
     def stop(self) -> None:
         """Give the leases back and close the connections."""
         self.presence.retire()
         self.advisories.close()
-        self.doorbell.close()
         self.ledger.close()

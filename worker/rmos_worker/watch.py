@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from celery import Celery
 
-from rmos_shared.broker import celery_config
 from rmos_shared.settings import BrokerSettings
+from rmos_worker.broker import celery_config
 
 app = Celery("rmos")
 app.conf.update(celery_config(BrokerSettings.load()))

@@ -22,8 +22,6 @@ from rmos_producer.cli.context import (
     print_object,
     print_rows,
 )
-from rmos_producer.home import Home
-from rmos_shared.doorbell import Doorbell
 from rmos_shared.errors import JobNotFound
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.models.base import format_utc
@@ -120,12 +118,8 @@ def replay(
     """Give dead letters a fresh start. The record stays until the job is done."""
     with ledger_of(home) as ledger:
         letters = _meant(ledger, ids, Choice(reason, task, older_than), every=every)
-        replayed = [] if dry_run else [ledger.replay(letter, by=person(by), why=why) for letter in letters]
-        jobs = [job_id for job_id in replayed if job_id is not None]
-        if jobs:
-            doorbell = Doorbell.connect(Home(home).producer_settings())
-            doorbell.ring(ledger.destinations(jobs), again=True)
-            doorbell.close()
+        for letter in () if dry_run else letters:
+            ledger.replay(letter, by=person(by), why=why)
     _report("replayed", letters, dry_run=dry_run, as_json=as_json)
 
 

@@ -29,7 +29,7 @@ class LedgerAudit:
         indexed = set(self._indexed())
         ids = iter(sorted({*self._script.job_ids(), *indexed}))
         while batch := list(islice(ids, _BATCH)):
-            told = zip(batch, self._script.ids("check", *batch), strict=True)
+            told = zip(batch, self._script.texts("check", *batch), strict=True)
             found |= {
                 job_id: fault
                 for job_id, fault in told
@@ -39,13 +39,13 @@ class LedgerAudit:
         return found
 
     def mend(self, job_id: str) -> str:
-        """Put a faulty job where its state says; an unfinished one is rung for by the reconciler.
+        """Put a faulty job where its state says, and ring for one that is not finished.
 
         One whose record is gone becomes a discarded record, so that it stays counted and visible. Returns
         its state afterwards, or ``ok`` when nothing was wrong with it.
         """
         workers = self._script.members("workers")
-        return bytes(self._script.run("mend", job_id, len(QUEUES), *QUEUES, *workers)).decode()
+        return bytes(self._script.run("mend", job_id, *workers)).decode()
 
     def _indexed(self) -> Iterator[str]:
         leases = (f"leases:{worker}" for worker in self._script.members("workers"))

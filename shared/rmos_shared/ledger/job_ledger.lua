@@ -1,24 +1,30 @@
 -- The job ledger: every transition of a job is one run of this script, so it happens whole or not at all.
 -- All times are the server's, in milliseconds since 1970. Every operation may be repeated safely.
 --
+-- Put before it by script.py: TASKS, by name: queue, topic, ids_per_bell; QUEUES, their names in order.
 -- KEYS[1]  prefix, "rmos:" outside tests. Keys below it:
---   job:<id>         hash  the record: task queue state run_id request_id sha256 payload accepted_at
---                          changed_at starts claims tries lease due_at waiting_since result failure first_failed_at
---                          last_failed_at code_version history subject again (1 if rung for more than once)
+--   job:<id>         hash  the record: task state run_id request_id sha256 accepted_at changed_at starts claims
+--                          tries lease due_at waiting_since result failure first_failed_at last_failed_at
+--                          code_version history again (1 if rung for more than once)
+--   payload:<id>     str   until the job is done; by itself, so that the small record stays in its compact form
 --   rung:<queue>     zset  accepted jobs by the time their bell was last rung
 --   answered:<queue> str   ring time of the youngest first bell that was answered
+--   wake:<queue>     list  tokens that wake workers waiting for the queue; losing them costs a second
+--   bells            str   bells rung again so far, which makes their ids unique
 --   leases:<worker>  zset  running jobs by the time they were claimed
 --   waiting          zset  jobs put off, by due time
 --   dead, discarded  zset  by the time they became so
 --   counts           hash  accepted, done: they only grow
 --   subjects         hash  "<topic>:<run id>" -> the latest job on it that is not done
 --   workers          zset  worker instances by the time from which they count as silent
---   raw:<id>         hash  a message that is no job of ours: item queue reason detail kept_at sha256 size
+--   raw:<id>         hash  a message that is no bell of ours: item queue reason detail kept_at size
 --   raw, raw_discarded  zset  by time
+--   letters          str   raw letters so far, which makes their ids unique
 -- KEYS[2]  the list that mirrors the number of dead letters for Flower's Broker page (its items say nothing)
 -- ARGV[1]  the operation; the rest are its arguments, described at each.
 --
 -- A job is in exactly one of rung:*, waiting, leases:*, dead, discarded, or done (counted, its record expires).
+-- Its bell is pushed onto the task's queue in the very step that makes it ready, and popped by take.
 
 local prefix, mirror = KEYS[1], KEYS[2]
 local clock = redis.call('TIME')
@@ -26,6 +32,10 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local cursor = 1
 -- Above the longest delay and the longest lease that the settings allow: a day, and some.
 local LONGEST_MS = 90000000
+-- More than any bell of 100 ids needs; checked first, so that no giant is ever looked into.
+local MAX_BELL_BYTES = 65536
+-- Above the number of workers that could wait for one queue.
+local MAX_TOKENS = 64
 
 local function arg()
   cursor = cursor + 1
@@ -44,9 +54,92 @@ local function field(id, name)
   return redis.call('HGET', job_key(id), name) or ''
 end
 
-local function ring(id, queue, again)
-  redis.call('HSET', job_key(id), 'state', 'accepted', 'changed_at', now, 'lease', '', 'again', again)
-  redis.call('ZADD', prefix .. 'rung:' .. queue, now, id)
+-- Nil for an id without a record, or with a task of another version. Such jobs stay where they are, where
+-- doctor finds them, and must not keep the others from their turn.
+local function spec_of(id)
+  return TASKS[field(id, 'task')]
+end
+
+-- A doorbell as Celery takes it: no payload, only the ids. All that differs between two bells is told here,
+-- so what is not byte for byte such a text was not rung by us.
+local function bell(task, ids, message_id)
+  return '{"body":"[[[\\"' .. table.concat(ids, '\\",\\"') .. '\\"]],{},{}]","content-encoding":"utf-8"'
+    .. ',"content-type":"application/json","headers":{"task":"' .. task .. '","id":"' .. message_id
+    .. '","argsrepr":"' .. #ids .. ' job(s)"},"properties":{"delivery_tag":"' .. message_id
+    .. '","delivery_info":{"exchange":"","routing_key":"' .. TASKS[task].queue .. '"}}}'
+end
+local BELL = '^{"body":"%[%[%[\\"([^%]]+)\\"%]%],.-"headers":{"task":"([^"]+)","id":"([^"]+)"'
+
+-- What keeps an item off the workers, as reason and detail; nil when it is a bell for jobs that we know.
+local function refusal(item, queue)
+  if #item > MAX_BELL_BYTES then
+    return 'malformed_message', 'larger than any doorbell'
+  end
+  local joined, task, message_id = string.match(item, BELL)
+  local spec = task and TASKS[task]
+  if not spec then
+    return 'malformed_message', 'not a doorbell as the ledger rings them'
+  elseif spec.queue ~= queue then
+    return 'malformed_message', 'a doorbell of another queue'
+  end
+  local ids, seen, known = {}, {}, true
+  for id in string.gmatch(joined, '[^\\",]+') do
+    table.insert(ids, id)
+    known = known and not seen[id] and redis.call('HGET', job_key(id), 'task') == task
+    seen[id] = true
+  end
+  if #ids < 1 or #ids > spec.ids_per_bell or bell(task, ids, message_id) ~= item then
+    return 'malformed_message', 'not a doorbell as the ledger rings them'
+  elseif message_id ~= ids[1] and not string.match(string.sub(message_id, #ids[1] + 1), '^~%d+$') then
+    return 'malformed_message', 'not a doorbell as the ledger rings them'
+  elseif not known then
+    return 'unknown_job', 'the ledger has no such job on this queue'
+  end
+end
+
+-- Jobs to ring for when the operation ends: {id, task, whether again}.
+local ready = {}
+
+local function ring(id, task, again)
+  redis.call('HSET', job_key(id), 'state', 'accepted', 'changed_at', now)
+  if again then
+    redis.call('HSET', job_key(id), 'again', 1)
+    redis.call('HDEL', job_key(id), 'lease')
+  end
+  redis.call('ZADD', prefix .. 'rung:' .. TASKS[task].queue, now, id)
+  table.insert(ready, {id, task, again})
+end
+
+local function ring_again(id)
+  ring(id, field(id, 'task'), true)
+end
+
+local function wake(queue, most)
+  local tokens = prefix .. 'wake:' .. queue
+  for _ = 1, math.min(most, MAX_TOKENS - redis.call('LLEN', tokens)) do
+    redis.call('LPUSH', tokens, 1)
+  end
+end
+
+-- One bell for as many jobs in a row as their task allows. The first bell of a job bears its id, so that
+-- Flower finds it by that; later ones have ids of their own, or revoking the first would silence them.
+local function ring_out()
+  local rung, position = {}, 1
+  while position <= #ready do
+    local first, ids = ready[position], {}
+    local spec = TASKS[first[2]]
+    repeat
+      table.insert(ids, ready[position][1])
+      position = position + 1
+      local following = ready[position]
+    until #ids == spec.ids_per_bell or not following or following[2] ~= first[2] or following[3] ~= first[3]
+    local message_id = first[3] and ids[1] .. '~' .. redis.call('INCR', prefix .. 'bells') or ids[1]
+    redis.call('LPUSH', spec.queue, bell(first[2], ids, message_id))
+    rung[spec.queue] = (rung[spec.queue] or 0) + 1
+  end
+  for _, queue in ipairs(QUEUES) do
+    wake(queue, rung[queue] or 0)
+  end
 end
 
 local function history(key, entry)
@@ -57,9 +150,14 @@ local function history(key, entry)
   redis.call('HSET', key, 'history', cjson.encode(list))
 end
 
+local function subject_of(id)
+  local spec = spec_of(id)
+  return (spec and spec.topic or '') .. ':' .. field(id, 'run_id')
+end
+
 local function forget_subject(id)
-  local subject = field(id, 'subject')
-  if subject ~= '' and redis.call('HGET', prefix .. 'subjects', subject) == id then
+  local subject = subject_of(id)
+  if redis.call('HGET', prefix .. 'subjects', subject) == id then
     redis.call('HDEL', prefix .. 'subjects', subject)
   end
 end
@@ -76,25 +174,28 @@ local function die(id, failure, code_version)
   redis.call('LPUSH', mirror, 'see rmos dlq list')
 end
 
--- Eight arguments: id, task, queue, payload, sha256, run id, request id, subject. Answers new, repeat or conflict.
+-- Six arguments: id, task, payload, sha256, run id, request id. Answers new, repeat or conflict.
+local ACCEPT_ARGUMENTS = 6
 local function accept_one()
-  local id, task, queue, payload = arg(), arg(), arg(), arg()
-  local sha256, run_id, request_id, subject = arg(), arg(), arg(), arg()
+  local id, task, payload, sha256, run_id, request_id = arg(), arg(), arg(), arg(), arg(), arg()
   local known = redis.call('HGET', job_key(id), 'sha256')
   if known then
     return known == sha256 and 'repeat' or 'conflict'
   end
-  redis.call('HSET', job_key(id), 'task', task, 'queue', queue, 'payload', payload, 'sha256', sha256,
-    'run_id', run_id, 'request_id', request_id, 'subject', subject, 'accepted_at', now,
-    'starts', 0, 'claims', 0, 'tries', 0)
-  ring(id, queue, 0)
+  redis.call('HSET', job_key(id), 'task', task, 'sha256', sha256, 'run_id', run_id, 'request_id', request_id,
+    'accepted_at', now)
+  redis.call('SET', prefix .. 'payload:' .. id, payload)
+  ring(id, task, false)
   redis.call('HINCRBY', prefix .. 'counts', 'accepted', 1)
-  redis.call('HSET', prefix .. 'subjects', subject, id)
+  redis.call('HSET', prefix .. 'subjects', TASKS[task].topic .. ':' .. run_id, id)
   return 'new'
 end
 
 -- A job that lost its worker: rung for again, or dead when that has happened too often.
-local function lapse(id, worker, exhausted, code_version, rung)
+local function lapse(id, worker, exhausted, code_version)
+  if not spec_of(id) then
+    return
+  end
   redis.call('ZREM', prefix .. 'leases:' .. worker, id)
   if exhausted then
     local told = redis.call('HMGET', job_key(id), 'starts', 'claims')
@@ -102,9 +203,12 @@ local function lapse(id, worker, exhausted, code_version, rung)
       message = told[1] .. ' starts (' .. told[2] .. ' claims) without a finish; last worker: ' .. worker}),
       code_version)
   else
-    ring(id, field(id, 'queue'), 1)
-    table.insert(rung, id)
+    ring_again(id)
   end
+end
+
+local function starts(id)
+  return tonumber(redis.call('HGET', job_key(id), 'starts') or 0)
 end
 
 local function holds(id, worker, token)
@@ -141,10 +245,12 @@ function operations.claim()
   for index = 1, number_arg() do
     local id = arg()
     local key = job_key(id)
-    local record = redis.call('HMGET', key, 'state', 'queue', 'due_at', 'again')
-    local state, queue = record[1] or 'unknown', record[2]
+    local record = redis.call('HMGET', key, 'state', 'task', 'due_at', 'again')
+    local spec = TASKS[record[2] or '']
+    local state = spec and record[1] or 'unknown'
     local due = state == 'waiting' and tonumber(record[3]) <= now
     if state == 'accepted' or due then
+      local queue = spec.queue
       local bell = redis.call('ZSCORE', prefix .. 'rung:' .. queue, id)
       local youngest = tonumber(redis.call('GET', prefix .. 'answered:' .. queue) or 0)
       -- Of a job rung for again nobody knows which bell this answers. Were it an old one at the head of a
@@ -164,9 +270,10 @@ function operations.claim()
     end
     answers[index] = {state}
     if state == 'claimed' then
-      local told = redis.call('HMGET', key, 'task', 'payload', 'run_id', 'request_id', 'tries', 'starts', 'waiting_since')
-      told[7] = told[7] and now - tonumber(told[7]) or 0
-      answers[index] = {state, unpack(told)}
+      local told = redis.call('HMGET', key, 'task', 'run_id', 'request_id', 'tries', 'starts', 'waiting_since')
+      local payload = redis.call('GET', prefix .. 'payload:' .. id) or ''
+      local waited = told[6] and now - tonumber(told[6]) or 0
+      answers[index] = {state, told[1], payload, told[2], told[3], told[4] or '0', told[5], waited}
     end
   end
   return answers
@@ -186,13 +293,14 @@ function operations.finish()
       if state == 'running' and mine then
         accept_one()
       else
-        cursor = cursor + 8
+        cursor = cursor + ACCEPT_ARGUMENTS
       end
     end
     if state == 'running' and mine then
       redis.call('ZREM', prefix .. 'leases:' .. worker, id)
       forget_subject(id)
-      redis.call('HDEL', key, 'payload', 'failure', 'due_at')
+      redis.call('HDEL', key, 'failure', 'due_at')
+      redis.call('DEL', prefix .. 'payload:' .. id)
       redis.call('HSET', key, 'state', 'done', 'changed_at', now, 'result', result)
       redis.call('EXPIRE', key, ttl)
       redis.call('HINCRBY', prefix .. 'counts', 'done', 1)
@@ -236,22 +344,22 @@ function operations.bury()
 end
 
 -- give_back: worker, token, id, max starts, code version. The worker is ending; the start still counts.
--- Answers the ids to ring for.
+-- Answers the state afterwards.
 function operations.give_back()
-  local worker, token, id, max_starts, code_version, rung = arg(), arg(), arg(), number_arg(), arg(), {}
+  local worker, token, id, max_starts, code_version = arg(), arg(), arg(), number_arg(), arg()
   if field(id, 'state') == 'running' and holds(id, worker, token) then
-    lapse(id, worker, tonumber(field(id, 'starts')) >= max_starts, code_version, rung)
+    lapse(id, worker, starts(id) >= max_starts, code_version)
   end
-  return rung
+  return field(id, 'state')
 end
 
 -- beat: worker, lease ms, stale ms, most claims, code version, number of ids, ids the worker is working on.
 -- A lease older than stale ms that the worker does not know of (a claim or settlement whose answer was
 -- lost) is given back without counting as a crash; the cap on claims keeps that from going on for ever.
--- Answers the ids to ring for.
+-- Answers the number of jobs given back.
 function operations.beat()
   local worker, lease_ms, stale_ms, max_claims, code_version = arg(), number_arg(), number_arg(), number_arg(), arg()
-  local working, rung = {}, {}
+  local working, lapsed = {}, 0
   for _ = 1, number_arg() do
     working[arg()] = true
   end
@@ -262,44 +370,85 @@ function operations.beat()
       if not crashed then
         redis.call('HINCRBY', job_key(id), 'starts', -1)
       end
-      lapse(id, worker, crashed, code_version, rung)
+      lapse(id, worker, crashed, code_version)
+      lapsed = lapsed + 1
     end
   end
-  return rung
+  return lapsed
 end
 
--- retire: worker, max starts, code version. Its leases end at once. Answers the ids to ring for.
+-- retire: worker, max starts, code version. Its leases end at once. Answers how many did.
 function operations.retire()
-  local worker, max_starts, code_version, rung = arg(), number_arg(), arg(), {}
-  for _, id in ipairs(redis.call('ZRANGE', prefix .. 'leases:' .. worker, 0, -1)) do
-    lapse(id, worker, tonumber(field(id, 'starts')) >= max_starts, code_version, rung)
+  local worker, max_starts, code_version = arg(), number_arg(), arg()
+  local leased = redis.call('ZRANGE', prefix .. 'leases:' .. worker, 0, -1)
+  for _, id in ipairs(leased) do
+    lapse(id, worker, starts(id) >= max_starts, code_version)
   end
   redis.call('ZREM', prefix .. 'workers', worker)
-  return rung
+  return #leased
 end
 
--- reconcile: most jobs to ring for, grace ms, max starts, code version, number of queues, queues.
--- Answers the ids to ring for: of silent workers, due, and with lost bells. A time further ahead than any
--- that we write was written before the server's clock was set back; it counts as past, or its job would
--- wait for the clock to catch up.
+-- ring: ids. Bells that were taken and will not be answered; jobs that moved on are left alone.
+function operations.ring()
+  while cursor < #ARGV do
+    local id = arg()
+    if field(id, 'state') == 'accepted' then
+      ring_again(id)
+    end
+  end
+end
+
+-- keep_raw: item, queue, reason, detail.
+local function keep_raw(item, queue, reason, detail)
+  local id = string.format('%d-%d', now, redis.call('INCR', prefix .. 'letters'))
+  redis.call('HSET', prefix .. 'raw:' .. id, 'item', item, 'queue', queue, 'reason', reason, 'detail', detail,
+    'size', #item, 'kept_at', now, 'state', 'dead')
+  redis.call('ZADD', prefix .. 'raw', now, id)
+  redis.call('LPUSH', mirror, 'see rmos dlq list')
+  return id
+end
+
+-- take: queues. Pops the next item of the first that has one. A bell that we rang is answered as {queue,
+-- item}; anything else is kept among the dead letters in this very step and answered as {queue, '', reason,
+-- id}; with all of them empty the answer is {}. A bell whose answer is lost counts as lost, and is rung again.
+function operations.take()
+  while cursor < #ARGV do
+    local queue = arg()
+    local item = redis.call('RPOP', queue)
+    if item then
+      local reason, detail = refusal(item, queue)
+      if reason then
+        return {queue, '', reason, keep_raw(item, queue, reason, detail)}
+      end
+      return {queue, item}
+    end
+    redis.call('DEL', prefix .. 'wake:' .. queue)
+  end
+  return {}
+end
+
+-- reconcile: most jobs of each kind to ring for, grace ms, max starts, code version.
+-- Rings for the jobs of silent workers, the ones due, and those with lost bells, and answers how many. A time
+-- further ahead than any that we write was written before the server's clock was set back; it counts as past,
+-- or its job would wait for the clock to catch up.
 function operations.reconcile()
-  local batch, grace, max_starts, code_version, rung = number_arg(), number_arg(), number_arg(), arg(), {}
+  local batch, grace, max_starts, code_version = number_arg(), number_arg(), number_arg(), arg()
   for _, worker in ipairs(past('workers', batch)) do
     local leases = prefix .. 'leases:' .. worker
     for _, id in ipairs(redis.call('ZRANGE', leases, 0, batch - 1)) do
-      lapse(id, worker, tonumber(field(id, 'starts')) >= max_starts, code_version, rung)
+      lapse(id, worker, starts(id) >= max_starts, code_version)
     end
     if redis.call('EXISTS', leases) == 0 then
       redis.call('ZREM', prefix .. 'workers', worker)
     end
   end
   for _, id in ipairs(past('waiting', batch)) do
-    redis.call('ZREM', prefix .. 'waiting', id)
-    ring(id, field(id, 'queue'), 1)
-    table.insert(rung, id)
+    if spec_of(id) then
+      redis.call('ZREM', prefix .. 'waiting', id)
+      ring_again(id)
+    end
   end
-  for _ = 1, number_arg() do
-    local queue = arg()
+  for _, queue in ipairs(QUEUES) do
     -- With messages still queued, only a bell that a younger one has overtaken is lost; a long backlog
     -- must not be rung twice. With none queued, every bell old enough is.
     local before, answered, bells = now - grace, prefix .. 'answered:' .. queue, prefix .. 'rung:' .. queue
@@ -313,13 +462,13 @@ function operations.reconcile()
     end
     for _, range in ipairs({{0, before}, {'(' .. now, '+inf'}}) do
       for _, id in ipairs(redis.call('ZRANGEBYSCORE', bells, range[1], range[2], 'LIMIT', 0, batch)) do
-        redis.call('ZADD', bells, now, id)
-        redis.call('HSET', job_key(id), 'again', 1)
-        table.insert(rung, id)
+        if spec_of(id) then
+          ring_again(id)
+        end
       end
     end
   end
-  return rung
+  return #ready
 end
 
 -- replay: id, by, why. Answers replayed, or the state that forbids it.
@@ -331,11 +480,10 @@ function operations.replay()
   end
   redis.call('ZREM', prefix .. 'dead', id)
   redis.call('LPOP', mirror)
-  redis.call('HSET', job_key(id), 'starts', 0, 'claims', 0, 'tries', 0)
-  redis.call('HDEL', job_key(id), 'waiting_since')
+  redis.call('HDEL', job_key(id), 'waiting_since', 'starts', 'claims', 'tries')
   history(job_key(id), {what = 'replayed', by = by, why = why})
-  redis.call('HSET', prefix .. 'subjects', field(id, 'subject'), id)
-  ring(id, field(id, 'queue'), 1)
+  redis.call('HSET', prefix .. 'subjects', subject_of(id), id)
+  ring_again(id)
   return 'replayed'
 end
 
@@ -355,18 +503,6 @@ function operations.discard()
   return 'discarded'
 end
 
--- keep_raw: id, item, queue, reason, detail, sha256. Answers kept.
-function operations.keep_raw()
-  local id, item, queue, reason, detail, sha256 = arg(), arg(), arg(), arg(), arg(), arg()
-  if redis.call('EXISTS', prefix .. 'raw:' .. id) == 0 then
-    redis.call('HSET', prefix .. 'raw:' .. id, 'item', item, 'queue', queue, 'reason', reason, 'detail', detail,
-      'sha256', sha256, 'size', #item, 'kept_at', now, 'state', 'dead')
-    redis.call('ZADD', prefix .. 'raw', now, id)
-    redis.call('LPUSH', mirror, 'see rmos dlq list')
-  end
-  return 'kept'
-end
-
 -- settle_raw: id, replayed or discarded, by, why. A replayed item goes back to its queue, verbatim, in this
 -- very step. Answers what was asked for, or the state that forbids it.
 function operations.settle_raw()
@@ -379,8 +515,10 @@ function operations.settle_raw()
   redis.call('ZREM', prefix .. 'raw', id)
   redis.call('LPOP', mirror)
   if what == 'replayed' then
-    redis.call('LPUSH', redis.call('HGET', key, 'queue'), redis.call('HGET', key, 'item'))
+    local queue = redis.call('HGET', key, 'queue')
+    redis.call('LPUSH', queue, redis.call('HGET', key, 'item'))
     redis.call('DEL', key)
+    wake(queue, 1)
   else
     redis.call('HSET', key, 'state', 'discarded')
     redis.call('ZADD', prefix .. 'raw_discarded', now, id)
@@ -389,10 +527,15 @@ function operations.settle_raw()
   return what
 end
 
+local function queue_of(id)
+  local spec = spec_of(id)
+  return spec and spec.queue or ''
+end
+
 -- Where a record's state says that its id must lie; nil when it must lie nowhere.
 local function home_of(id, state)
   if state == 'accepted' then
-    return prefix .. 'rung:' .. field(id, 'queue')
+    return prefix .. 'rung:' .. queue_of(id)
   elseif state == 'running' then
     return prefix .. 'leases:' .. (string.match(field(id, 'lease'), '^(.*)|') or '')
   elseif state == 'waiting' or state == 'dead' or state == 'discarded' then
@@ -402,7 +545,7 @@ end
 
 local function strays(id, home)
   local found = {}
-  for _, index in ipairs({'waiting', 'dead', 'discarded', 'rung:' .. field(id, 'queue')}) do
+  for _, index in ipairs({'waiting', 'dead', 'discarded', 'rung:' .. queue_of(id)}) do
     if prefix .. index ~= home and redis.call('ZSCORE', prefix .. index, id) then
       table.insert(found, prefix .. index)
     end
@@ -432,7 +575,7 @@ function operations.check()
   return faults
 end
 
--- mend: id, number of queues, queues, worker instances. Puts a faulty job where its state says; an unfinished
+-- mend: id, worker instances. Puts a faulty job where its state says; an unfinished
 -- one is rung for again, and one without a record is discarded, visibly. Answers its state, or ok.
 function operations.mend()
   local id = arg()
@@ -440,8 +583,8 @@ function operations.mend()
     return 'ok'
   end
   local key, state = job_key(id), redis.call('HGET', job_key(id), 'state')
-  for _ = 1, number_arg() do
-    redis.call('ZREM', prefix .. 'rung:' .. arg(), id)
+  for _, queue in ipairs(QUEUES) do
+    redis.call('ZREM', prefix .. 'rung:' .. queue, id)
   end
   while cursor < #ARGV do
     redis.call('ZREM', prefix .. 'leases:' .. arg(), id)
@@ -453,8 +596,8 @@ function operations.mend()
     redis.call('LPOP', mirror)
   end
   if not state then
-    redis.call('HSET', key, 'task', 'unknown', 'queue', 'unknown', 'run_id', '', 'request_id', '', 'sha256', '',
-      'subject', '', 'accepted_at', now, 'starts', 0, 'claims', 0, 'tries', 0, 'changed_at', now)
+    redis.call('HSET', key, 'task', 'unknown', 'run_id', '', 'request_id', '', 'sha256', '', 'accepted_at', now,
+      'changed_at', now)
     state = 'discarded'
   end
   history(key, {what = 'mended', by = 'doctor', why = 'was in the wrong index'})
@@ -465,13 +608,13 @@ function operations.mend()
       redis.call('LPUSH', mirror, 'see rmos dlq list')
     end
   elseif state ~= 'done' then
-    ring(id, field(id, 'queue'), 1)
+    ring_again(id)
     state = 'accepted'
   end
   return state
 end
 
--- stats: number of queues, queues. Answers accepted, done, dead, discarded, waiting, running, ringing, raw,
+-- stats. Answers accepted, done, dead, discarded, waiting, running, ringing, raw,
 -- then the length of each queue and of the mirror.
 function operations.stats()
   local counts = redis.call('HMGET', prefix .. 'counts', 'accepted', 'done')
@@ -479,8 +622,7 @@ function operations.stats()
   for _, worker in ipairs(redis.call('ZRANGE', prefix .. 'workers', 0, -1)) do
     running = running + redis.call('ZCARD', prefix .. 'leases:' .. worker)
   end
-  for index = 1, number_arg() do
-    local queue = arg()
+  for index, queue in ipairs(QUEUES) do
     ringing = ringing + redis.call('ZCARD', prefix .. 'rung:' .. queue)
     lengths[index] = redis.call('LLEN', queue)
   end
@@ -489,4 +631,6 @@ function operations.stats()
     redis.call('ZCARD', prefix .. 'raw'), redis.call('LLEN', mirror), unpack(lengths)}
 end
 
-return operations[ARGV[1]]()
+local answer = operations[ARGV[1]]()
+ring_out()
+return answer

@@ -20,8 +20,9 @@ from rmos_shared.ledger.redis_errors import broker_errors
 from rmos_shared.ledger.script import MAY_EXCEED_MEMORY, LedgerScript
 from rmos_shared.models.job import Failure, Job, JobRecord, JobState, LedgerStats, RawLetter
 from rmos_shared.settings import BrokerSettings
-from rmos_shared.tasks import DEAD_LETTER_QUEUE, QUEUES, TASKS
+from rmos_shared.tasks import DEAD_LETTER_QUEUE, QUEUES
 
+_WAKE = "wake:"
 CODE_VERSION = metadata.version("rmos-runs")
 #: Claims of one job, over all its tries, after which losing it again counts as a crash loop.
 MAX_CLAIMS = 50
@@ -79,6 +80,26 @@ class Finish:
     job_id: str
     result: dict[str, Any]
     following: tuple[Job, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One message taken off a queue."""
+
+    queue: str
+    #: The doorbell, as Celery takes it; None when the message is none and is among the dead letters now.
+    bell: bytes | None
+    #: Why it is there, and the id it has there.
+    reason: str = ""
+    raw_id: str = ""
+
+    @classmethod
+    def read(cls, answer: list[bytes]) -> Taken | None:
+        """Return what an answer to ``take`` tells; None when the queues are empty."""
+        if not answer:
+            return None
+        queue, item, *why = answer
+        return cls(queue.decode(), item or None, *(word.decode() for word in why))
 
 
 class JobLedger:
@@ -203,21 +224,20 @@ class JobLedger:
         answer = self._script.run("bury", lease.worker, lease.token, job_id, failure.to_bytes(), CODE_VERSION)
         return cast("bytes", answer).decode()
 
-    def give_back(self, job_id: str, lease: Lease, *, max_starts: int) -> list[str]:
+    def give_back(self, job_id: str, lease: Lease, *, max_starts: int) -> str:
         """Give up a job because this process is asked to end; the start counts, as a crash's does.
 
-        Returns the ids to ring for: none when that was the last start, and the job is dead.
+        Returns its state afterwards: ``accepted``, or ``dead`` when that was the last start.
         """
-        return self._script.ids("give_back", lease.worker, lease.token, job_id, max_starts, CODE_VERSION)
+        answer = self._script.run("give_back", lease.worker, lease.token, job_id, max_starts, CODE_VERSION)
+        return cast("bytes", answer).decode()
 
-    def beat(
-        self, worker: str, working: Sequence[str], *, lease_seconds: float, stale_seconds: float
-    ) -> list[str]:
+    def beat(self, worker: str, working: Sequence[str], *, lease_seconds: float, stale_seconds: float) -> int:
         """Say that ``worker`` lives and which jobs it is working on.
 
-        Returns the ids to ring for: jobs leased to it that it does not know of (an answer was lost).
+        Gives back the jobs leased to it that it does not know of (an answer was lost); returns how many.
         """
-        return self._script.ids(
+        told = self._script.run(
             "beat",
             worker,
             _ms(lease_seconds),
@@ -227,20 +247,47 @@ class JobLedger:
             len(working),
             *working,
         )
+        return int(told)
 
-    def retire(self, worker: str, *, max_starts: int) -> list[str]:
-        """End the leases of ``worker`` at once. Returns the ids to ring for."""
-        return self._script.ids("retire", worker, max_starts, CODE_VERSION)
+    def retire(self, worker: str, *, max_starts: int) -> int:
+        """End the leases of ``worker`` at once, so that its jobs run elsewhere. Returns how many it had."""
+        return int(self._script.run("retire", worker, max_starts, CODE_VERSION))
 
-    def reconcile(self, *, batch: int, grace_seconds: float, max_starts: int) -> list[str]:
+    def reconcile(self, *, batch: int, grace_seconds: float, max_starts: int) -> int:
         """Bring every job that nobody would come for back to a queue.
 
         Those are the jobs of silent workers, the ones due, and those whose bell was lost; at most
-        ``batch`` of each kind a call. Returns the ids to ring for.
+        ``batch`` of each kind a call. Returns how many were rung for.
         """
-        return self._script.ids(
-            "reconcile", batch, _ms(grace_seconds), max_starts, CODE_VERSION, len(QUEUES), *QUEUES
-        )
+        return int(self._script.run("reconcile", batch, _ms(grace_seconds), max_starts, CODE_VERSION))
+
+    def ring_again(self, job_ids: Sequence[str]) -> None:
+        """Ring for jobs whose bell was taken and will not be answered; those that moved on are left alone."""
+        self._script.run("ring", *job_ids)
+
+    def take(self, *queues: str) -> Taken | None:
+        """Take the next message off the first of the queues that has one; None when all are empty.
+
+        What is no doorbell for jobs that the ledger knows goes to the dead letters in the same step.
+        """
+        return Taken.read(self._script.run("take", *queues))
+
+    def take_command(self, *queues: str) -> tuple[Any, ...]:
+        """Return ``take`` as the words of a Redis command; its answer is for ``Taken.read``."""
+        return self._script.command("take", *queues)
+
+    def wait_command(self, *queues: str, seconds: float) -> tuple[Any, ...]:
+        """Return, as the words of a Redis command, the wait for one of these queues to be worth a look.
+
+        Its answer is for ``queue_of_token``. What is pushed by others than the ledger wakes nobody; it is
+        found by the look after the wait.
+        """
+        return ("BRPOP", *(f"{self._prefix}{_WAKE}{queue}" for queue in queues), seconds)
+
+    @staticmethod
+    def queue_of_token(answer: list[bytes] | None) -> str | None:
+        """Return the queue whose token ended a wait; None when the time was up."""
+        return answer[0].decode().partition(_WAKE)[2] if answer else None
 
     def try_lock(self, name: str, holder: str, *, seconds: float) -> bool:
         """Take or renew a named lock; only one holder has it until it lapses."""
@@ -255,22 +302,20 @@ class JobLedger:
 
     # -- dead letters -----------------------------------------------------------------------------
 
-    def replay(self, letter_id: str, *, by: str, why: str) -> str | None:
+    def replay(self, letter_id: str, *, by: str, why: str) -> None:
         """Give a dead job a fresh start, or put a raw message back on its queue, verbatim.
-
-        Returns the job's id, which must be rung for, or None for a raw message.
 
         Raises:
             JobNotFound: neither a job nor a raw letter has this id.
             TransitionRefused: it is not dead.
         """
         state = cast("bytes", self._script.run("replay", letter_id, by, why)).decode()
-        if state == "replayed":
-            return letter_id
         if state == "unknown":
             self._settle_raw(letter_id, "replayed", by, why)
-            return None
-        raise TransitionRefused(f"job {letter_id} is {state}, not dead; only dead letters can be replayed")
+        elif state != "replayed":
+            raise TransitionRefused(
+                f"job {letter_id} is {state}, not dead; only dead letters can be replayed"
+            )
 
     def discard(self, letter_id: str, *, by: str, why: str) -> None:
         """Give a dead letter up for good; its record stays, with who did it and why.
@@ -293,13 +338,6 @@ class JobLedger:
             raise JobNotFound(raw_id)
         if state != what:
             raise TransitionRefused(f"raw letter {raw_id} is {state} already")
-
-    def keep_raw(self, raw_id: str, item: bytes, *, queue: str, reason: str, detail: str) -> None:
-        """Keep a message that is no job of ours, verbatim, among the dead letters.
-
-        ``raw_id`` is the caller's, so that repeating the call makes no second letter.
-        """
-        self._script.run("keep_raw", raw_id, item, queue, reason, detail, sha256_hex(item))
 
     def dead(self, *, limit: int = 1_000) -> list[JobRecord]:
         """Return up to ``limit`` dead jobs, oldest first."""
@@ -334,7 +372,7 @@ class JobLedger:
     def payload(self, job_id: str) -> bytes | None:
         """Return the payload of a job that is not done, for an operator's eyes only."""
         with broker_errors():
-            return cast("bytes | None", self._client.hget(f"{self._prefix}job:{job_id}", "payload"))
+            return cast("bytes | None", self._client.get(f"{self._prefix}payload:{job_id}"))
 
     def find_raw(self, raw_id: str) -> RawLetter | None:
         """Return a raw letter without its bytes, or None."""
@@ -382,24 +420,9 @@ class JobLedger:
                 return self._script.job_ids()
         return [job_id for index in indexes for job_id in self._script.members(index)]
 
-    def known(self, job_ids: Sequence[str], *, queue: str) -> bool:
-        """Say whether every id is a job of this queue."""
-        with broker_errors(), self._client.pipeline(transaction=False) as pipe:
-            for job_id in job_ids:
-                pipe.hget(f"{self._prefix}job:{job_id}", "queue")
-            return all(found == queue.encode() for found in pipe.execute())
-
-    def destinations(self, job_ids: Sequence[str]) -> list[tuple[str, str]]:
-        """Return (task name, job id) of each job that exists: what a doorbell needs."""
-        with broker_errors(), self._client.pipeline(transaction=False) as pipe:
-            for job_id in job_ids:
-                pipe.hget(f"{self._prefix}job:{job_id}", "task")
-            tasks = cast("list[bytes | None]", pipe.execute())
-        return [(task.decode(), job_id) for task, job_id in zip(tasks, job_ids, strict=True) if task]
-
     def stats(self) -> LedgerStats:
         """Return the ledger's figures, all of one moment."""
-        told = [int(value) for value in self._script.run("stats", len(QUEUES), *QUEUES)]
+        told = [int(value) for value in self._script.run("stats")]
         return LedgerStats(
             accepted=told[0],
             done=told[1],
@@ -414,16 +437,13 @@ class JobLedger:
 
 
 def _job_args(job: Job) -> list[str]:
-    spec = TASKS[job.task]
     return [
         job.job_id,
         job.task,
-        spec.queue,
         job.payload,
         sha256_hex(job.payload.encode()),
         job.run_id,
         job.request_id or "",
-        f"{spec.topic}:{job.run_id}",
     ]
 
 

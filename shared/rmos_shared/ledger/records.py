@@ -7,14 +7,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rmos_shared.models.job import JobRecord, JobState, RawLetter
+from rmos_shared.tasks import TASKS
 
 #: The fields of a raw letter that may be shown; its item is fetched by itself.
-RAW_FIELDS = ("queue", "reason", "detail", "kept_at", "size", "sha256", "state", "history")
+RAW_FIELDS = ("queue", "reason", "detail", "kept_at", "size", "state", "history")
 
 
 def job_record(job_id: str, fields: dict[bytes, bytes]) -> JobRecord:
     """Return what a job's hash tells, without its payload."""
-    told = {key.decode(): value.decode() for key, value in fields.items() if key != b"payload"}
+    told = {key.decode(): value.decode() for key, value in fields.items()}
+    spec = TASKS.get(told["task"])
     state = JobState(told["state"])
     times: dict[str, Any] = {
         f"{name}_utc": _time(told[name]) if told.get(name) else None
@@ -24,7 +26,7 @@ def job_record(job_id: str, fields: dict[bytes, bytes]) -> JobRecord:
         {
             "job_id": job_id,
             "task": told["task"],
-            "queue": told["queue"],
+            "queue": "unknown" if spec is None else spec.queue,
             "state": state,
             "run_id": told["run_id"],
             "request_id": told["request_id"] or None,
@@ -32,8 +34,8 @@ def job_record(job_id: str, fields: dict[bytes, bytes]) -> JobRecord:
             "accepted_at_utc": _time(told["accepted_at"]),
             "changed_at_utc": _time(told["changed_at"]),
             "due_at_utc": _time(told["due_at"]) if state is JobState.WAITING else None,
-            "starts": int(told["starts"]),
-            "tries": int(told["tries"]),
+            "starts": int(told.get("starts", 0)),
+            "tries": int(told.get("tries", 0)),
             "worker": told.get("lease", "").partition("|")[0] or None,
             "result": json.loads(told["result"]) if "result" in told else None,
             "failure": json.loads(told["failure"]) if "failure" in told else None,
@@ -57,7 +59,6 @@ def raw_letter(raw_id: str, values: list[bytes | None]) -> RawLetter | None:
             "detail": told["detail"],
             "kept_at_utc": _time(told["kept_at"]),
             "size_bytes": int(told["size"]),
-            "sha256": told["sha256"],
             "state": told["state"],
             "history": json.loads(told.get("history", "[]")),
         }

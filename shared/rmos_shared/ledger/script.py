@@ -9,13 +9,26 @@ import redis
 
 from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.ledger.redis_errors import broker_errors
-from rmos_shared.tasks import DEAD_LETTER_QUEUE
+from rmos_shared.tasks import DEAD_LETTER_QUEUE, QUEUES, TASKS
 
 #: A full server must still let jobs be claimed and settled, for that is what makes room, and messages be
 #: kept that were just taken off a queue. Only what brings new data in is refused there.
 MAY_EXCEED_MEMORY = "#!lua flags=allow-oom\n"
 _BRINGING_IN = frozenset({"accept"})
-_SOURCE = resources.files(__package__).joinpath("job_ledger.lua").read_text()
+
+
+def _tables() -> str:
+    """Return the tasks and queues as the script reads them."""
+    tasks = (
+        f'["{spec.name}"] = {{queue = "{spec.queue}", topic = "{spec.topic}", '
+        f"ids_per_bell = {spec.ids_per_bell}}}"
+        for spec in TASKS.values()
+    )
+    queues = (f'"{queue}"' for queue in QUEUES)
+    return f"local TASKS = {{{', '.join(tasks)}}}\nlocal QUEUES = {{{', '.join(queues)}}}\n"
+
+
+_SOURCE = _tables() + resources.files(__package__).joinpath("job_ledger.lua").read_text()
 
 
 class LedgerScript:
@@ -60,9 +73,21 @@ class LedgerScript:
             raise BrokerUnavailable(msg)
         return answer
 
-    def ids(self, operation: str, *args: Any) -> list[str]:
-        """Run an operation that answers ids."""
-        return [job_id.decode() for job_id in self.run(operation, *args)]
+    def command(self, operation: str, *args: Any) -> tuple[Any, ...]:
+        """Return an operation as the words of a Redis command, for a connection of somebody else's.
+
+        The server must have been told of the script by ``load``, or it answers NOSCRIPT.
+        """
+        return ("EVALSHA", self._settling.sha, 2, self.prefix, DEAD_LETTER_QUEUE, operation, *args)
+
+    def load(self) -> None:
+        """Tell the server of the script behind ``command``."""
+        with broker_errors():
+            self.client.script_load(self._settling.script)
+
+    def texts(self, operation: str, *args: Any) -> list[str]:
+        """Run an operation that answers a list of texts."""
+        return [text.decode() for text in self.run(operation, *args)]
 
     def members(self, index: str, *, limit: int | None = None) -> list[str]:
         """Return the members of an index in order, the first ``limit`` or all."""

@@ -137,7 +137,6 @@ class RawLetter(Frozen):
     detail: Text
     kept_at_utc: UtcTime
     size_bytes: int
-    sha256: Text
     state: Annotated[JobState, Field(strict=False)] = JobState.DEAD
     history: list[dict[str, Any]] = Field(default_factory=list)
 

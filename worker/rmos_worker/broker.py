@@ -1,7 +1,6 @@
 """Celery's settings, the same for whoever publishes, consumes or watches (docs/celery.md).
 
-The shortest visibility time-out of any client that sweeps wins, so every process takes these options
-from here, Flower included.
+Every process takes these options from here, Flower included.
 """
 
 from __future__ import annotations
@@ -16,9 +15,6 @@ from rmos_shared.tasks import DEAD_LETTER_QUEUE, QUEUES
 #: Longest run of one task, in seconds, on the prefork pool; the child is killed then.
 HARD_LIMIT_SECONDS = 300
 SOFT_LIMIT_SECONDS = 240
-#: Celery's own redelivery is only a second net below the ledger, so it may be slow; see the facts for why
-#: it must stay above twice the hard limit.
-_VISIBILITY_SECONDS = 3_600
 
 
 def celery_config(settings: BrokerSettings) -> dict[str, Any]:
@@ -26,8 +22,9 @@ def celery_config(settings: BrokerSettings) -> dict[str, Any]:
     return {
         "broker_url": settings.broker_url.get_secret_value(),
         "broker_transport_options": {
-            "visibility_timeout": _VISIBILITY_SECONDS,
-            "unacked_restore_throttle": 2,
+            # kombu's own copy of messages in hand would be a second truth beside the ledger, two synced
+            # writes a job, and an hour slower.
+            "ack_emulation": False,
             "socket_timeout": 20,
             "socket_connect_timeout": 5,
             # A half-open connection is found after this and one BRPOP, not after the 25 s of kombu.
@@ -53,7 +50,6 @@ def celery_config(settings: BrokerSettings) -> dict[str, Any]:
         "task_track_started": True,
         "task_time_limit": HARD_LIMIT_SECONDS,
         "task_soft_time_limit": SOFT_LIMIT_SECONDS,
-        "task_send_sent_event": True,
         "worker_send_task_events": True,
         "worker_prefetch_multiplier": 1,
         # SIGTERM lets running tasks end; SIGQUIT gives them this long. Not on idle workers: there is

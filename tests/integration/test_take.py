@@ -1,0 +1,241 @@
+"""What the ledger hands out of a queue: the bells that it rang, byte for byte, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from celery.worker.request import Request
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kombu import Connection
+
+from rmos_producer.embedded import EmbeddedServer
+from rmos_shared.ids import explain_job_id, new_uuid7
+from rmos_shared.ledger.job_ledger import JobLedger
+from rmos_shared.models.job import Job
+from rmos_shared.settings import BrokerSettings
+from rmos_shared.tasks import CREATE, CREATE_MANY, QUEUES, SUGGEST, TASKS, TaskSpec
+from support.malformed import EDITS, KINDS, cast_bell, make, pack
+
+
+@pytest.fixture(scope="module")
+def ledger(server: EmbeddedServer) -> Iterator[JobLedger]:
+    url = f"{server.url.removesuffix('/0')}/9"  # no other test's database
+    connected = JobLedger.connect(BrokerSettings.load(broker_url=url))
+    connected.client.flushdb()
+    yield connected
+    connected.client.flushdb()
+    connected.close()
+
+
+@pytest.fixture(scope="module")
+def good(ledger: JobLedger) -> bytes:
+    return cast_bell(ledger)
+
+
+def accept(ledger: JobLedger, spec: TaskSpec, *job_ids: str) -> None:
+    ledger.accept(
+        [
+            Job(job_id=job_id, task=spec.name, run_id=new_uuid7(), request_id=None, payload="{}")
+            for job_id in job_ids
+        ]
+    )
+
+
+def as_celery_reads_it(item: bytes) -> tuple[str, str, list[str]]:
+    """Decode with kombu's and Celery's own code, as a worker does; return task, id and job ids."""
+    app = Celery(set_as_current=False)
+
+    @app.task(name=json.loads(item)["headers"]["task"])
+    def task(job_ids: list[str]) -> None:
+        raise NotImplementedError
+
+    with Connection("memory://") as connection:
+        channel = connection.channel()
+        message = channel.message_to_python(json.loads(item))
+        message.accept = {"application/json"}
+        request = Request(message, app=app, task=task, headers=message.headers, decoded=False)
+        assert (request.eta, request.expires) == (None, None)
+        (job_ids,) = request.args
+        assert request.kwargs == {}
+        channel.close()
+    return request.name, request.id, job_ids
+
+
+@pytest.mark.parametrize("spec", TASKS.values(), ids=TASKS)
+def test_a_bell_is_what_celery_takes_for_a_call_of_the_task(ledger: JobLedger, spec: TaskSpec) -> None:
+    job_ids = [new_uuid7() for _ in range(spec.ids_per_bell)]
+    accept(ledger, spec, *job_ids)
+    taken = ledger.take(spec.queue)
+    assert taken
+    assert taken.bell
+    # Named like its first job, so that Flower finds it by that.
+    assert as_celery_reads_it(taken.bell) == (spec.name, job_ids[0], job_ids)
+    assert ledger.take(spec.queue) is None
+
+
+def test_bells_are_shared_by_as_many_jobs_as_their_task_allows(ledger: JobLedger) -> None:
+    many, single = [new_uuid7() for _ in range(250)], new_uuid7()
+    accept(ledger, CREATE_MANY, *many)
+    accept(ledger, CREATE, single)
+    found = []
+    while taken := ledger.take(*QUEUES):
+        assert taken.bell
+        found.append(as_celery_reads_it(taken.bell)[2])
+    assert sorted(map(len, found)) == [1, 50, 100, 100]
+    assert [job_id for ids in found for job_id in ids if len(ids) > 1] == many
+
+
+def test_a_bell_rung_again_has_an_id_of_its_own(ledger: JobLedger) -> None:
+    # Celery drops a second message of an id that was revoked.
+    job_id = explain_job_id(new_uuid7())
+    accept(ledger, SUGGEST, job_id)
+    names = set()
+    for _ in range(4):
+        taken = ledger.take(SUGGEST.queue)
+        assert taken
+        assert taken.bell
+        _, name, job_ids = as_celery_reads_it(taken.bell)
+        assert job_ids == [job_id]
+        names.add(name)
+        ledger.ring_again([job_id])
+    assert len(names) == 4
+    ledger.take(SUGGEST.queue)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_anything_else_is_kept_verbatim(ledger: JobLedger, good: bytes, kind: str) -> None:
+    item = make(kind, good)
+    assert item != good
+    ledger.client.lpush(CREATE.queue, item)
+    taken = ledger.take(CREATE.queue)
+    assert taken
+    assert taken.bell is None
+    assert taken.reason == ("unknown_job" if kind == "unknown_job" else "malformed_message")
+    assert ledger.raw_item(taken.raw_id) == item
+    letter = ledger.find_raw(taken.raw_id)
+    assert letter
+    assert (letter.queue, letter.reason, letter.size_bytes) == (CREATE.queue, taken.reason, len(item))
+
+
+def test_a_bell_pushed_twice_is_handed_out_twice_and_claimed_once(ledger: JobLedger, good: bytes) -> None:
+    ledger.client.lpush(CREATE.queue, good)
+    taken = ledger.take(CREATE.queue)
+    assert taken
+    assert taken.bell == good
+
+
+@pytest.mark.parametrize("queue", [name for name in QUEUES if name != CREATE.queue])
+def test_a_bell_on_another_queue_is_refused(ledger: JobLedger, good: bytes, queue: str) -> None:
+    ledger.client.lpush(queue, good)
+    taken = ledger.take(queue)
+    assert taken
+    assert (taken.bell, taken.reason) == (None, "malformed_message")
+
+
+def test_a_job_of_another_task_on_the_same_queue_is_refused(ledger: JobLedger) -> None:
+    explain, attach = new_uuid7(), cast_bell(ledger, TASKS["runs.attach_advisory"])
+    accept(ledger, SUGGEST, explain)
+    assert ledger.take(SUGGEST.queue)
+    ledger.client.lpush(
+        SUGGEST.queue, attach.replace(json.loads(attach)["headers"]["id"].encode(), explain.encode())
+    )
+    taken = ledger.take(SUGGEST.queue)
+    assert taken
+    assert (taken.bell, taken.reason) == (None, "unknown_job")
+
+
+# -- whatever else may lie on a queue -------------------------------------------------------------
+
+
+def spots(value: Any) -> list[tuple[Any, Any]]:
+    """Return (container, key or index) of everything inside a JSON value."""
+    match value:
+        case dict():
+            steps: Any = list(value)
+        case list():
+            steps = range(len(value))
+        case _:
+            return []
+    return [(value, step) for step in steps] + [spot for step in steps for spot in spots(value[step])]
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20) | st.sampled_from(list(EDITS)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+MUTATIONS = settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def assert_kept_or_the_same(ledger: JobLedger, good: bytes, item: bytes) -> None:
+    ledger.client.lpush(CREATE.queue, item)
+    taken = ledger.take(CREATE.queue)
+    assert taken
+    if taken.bell is None:
+        assert ledger.raw_item(taken.raw_id) == item
+        return
+    # What passes rings for the same job: only the number of a later bell may differ.
+    assert taken.bell == item
+    task, name, job_ids = as_celery_reads_it(item)
+    wanted = as_celery_reads_it(good)
+    assert (task, job_ids) == (wanted[0], wanted[2])
+    assert name == wanted[1] or name.removeprefix(f"{wanted[1]}~").isascii()
+
+
+@MUTATIONS
+@given(data=st.data(), times=st.integers(1, 3))
+def test_an_edited_envelope_is_kept(ledger: JobLedger, good: bytes, data: st.DataObject, times: int) -> None:
+    envelope = json.loads(good)
+    for _ in range(times):
+        container, step = data.draw(st.sampled_from(spots(envelope)))
+        container[step] = data.draw(VALUES)
+    assert_kept_or_the_same(ledger, good, pack(envelope))
+
+
+@MUTATIONS
+@given(data=st.data())
+def test_an_edited_body_is_kept(ledger: JobLedger, good: bytes, data: st.DataObject) -> None:
+    envelope = json.loads(good)
+    content = json.loads(envelope["body"])
+    container, step = data.draw(st.sampled_from(spots(content)))
+    container[step] = data.draw(VALUES)
+    envelope["body"] = json.dumps(content, separators=(",", ":"))
+    assert_kept_or_the_same(ledger, good, pack(envelope))
+
+
+@MUTATIONS
+@given(flips=st.dictionaries(st.integers(0, 10_000), st.integers(1, 255), min_size=1, max_size=4))
+def test_flipped_bytes_are_kept(ledger: JobLedger, good: bytes, flips: dict[int, int]) -> None:
+    item = bytearray(good)
+    for place, mask in flips.items():
+        item[place % len(item)] ^= mask
+    assert_kept_or_the_same(ledger, good, bytes(item))
+
+
+@MUTATIONS
+@given(item=st.binary(max_size=200))
+def test_random_bytes_are_kept(ledger: JobLedger, good: bytes, item: bytes) -> None:
+    assert_kept_or_the_same(ledger, good, item)
+
+
+# -- waking ---------------------------------------------------------------------------------------
+
+
+def test_tokens_are_bounded_and_gone_once_a_queue_was_seen_empty(
+    ledger: JobLedger, redis_client: redis.Redis
+) -> None:
+    tokens = f"rmos:wake:{SUGGEST.queue}"
+    accept(ledger, SUGGEST, *(new_uuid7() for _ in range(200)))
+    assert ledger.client.llen(tokens) == 64
+    while ledger.take(SUGGEST.queue):
+        pass
+    assert ledger.client.llen(tokens) == 0
+    assert redis_client.llen(tokens) == 0
