@@ -1,0 +1,108 @@
+"""After an hour's outage with 100,000 pending jobs: everything is come for, nothing is rung for twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from rmos_producer.embedded import EmbeddedServer
+from rmos_shared.ids import new_uuid7
+from rmos_shared.ledger.job_ledger import JobLedger
+from rmos_shared.models.job import Job
+from rmos_shared.settings import BrokerSettings, WorkerSettings
+from rmos_shared.tasks import CREATE
+
+PENDING = 100_000
+HOUR_MS = 3_600_000
+SETTINGS = WorkerSettings.model_fields
+BATCH = int(SETTINGS["reconcile_batch_jobs"].default)
+#: Moves every time in an index an hour back, as if the hour had passed.
+AN_HOUR_LATER = """
+local members = redis.call('ZRANGE', KEYS[1], 0, -1)
+for _, member in ipairs(members) do redis.call('ZINCRBY', KEYS[1], -ARGV[1], member) end
+return #members
+"""
+#: Puts every accepted job off, as a hundred thousand failed tries would.
+PUT_ALL_OFF = """
+redis.call('RENAME', KEYS[1], KEYS[2])
+local ids = redis.call('ZRANGE', KEYS[2], 0, -1)
+for _, id in ipairs(ids) do redis.call('HSET', 'rmos:job:' .. id, 'state', 'waiting', 'due_at', 0) end
+return #ids
+"""
+
+
+@pytest.fixture(scope="module")
+def ledger(server: EmbeddedServer) -> Iterator[JobLedger]:
+    connected = JobLedger.connect(BrokerSettings.load(broker_url=f"{server.url.removesuffix('/0')}/8"))
+    # The disk is not the question here.
+    connected.client.config_set("appendfsync", "no")
+    yield connected
+    connected.client.flushdb()
+    connected.client.config_set("appendfsync", "always")
+    connected.close()
+
+
+@pytest.fixture
+def client(ledger: JobLedger) -> redis.Redis:
+    ledger.client.flushdb()
+    return ledger.client
+
+
+def fill(ledger: JobLedger) -> None:
+    for _ in range(PENDING // 1_000):
+        ledger.accept(
+            [
+                Job(job_id=new_uuid7(), task=CREATE.name, run_id=new_uuid7(), request_id=None, payload="{}")
+                for _ in range(1_000)
+            ]
+        )
+
+
+def later(client: redis.Redis, index: str) -> int:
+    return int(client.eval(AN_HOUR_LATER, 1, f"rmos:{index}", HOUR_MS))  # type: ignore[arg-type]
+
+
+def a_round(ledger: JobLedger) -> int:
+    return ledger.reconcile(batch=BATCH, grace_seconds=SETTINGS["bell_grace_seconds"].default, max_starts=3)
+
+
+def drain(client: redis.Redis, queue: str) -> int:
+    """Take every message, as workers would; return how many there were."""
+    messages = client.llen(queue)
+    client.delete(queue)
+    return int(messages)
+
+
+@pytest.mark.timeout(300)
+def test_a_hundred_thousand_jobs_come_back_without_a_herd(ledger: JobLedger, client: redis.Redis) -> None:
+    fill(ledger)
+    index = f"rung:{CREATE.queue}"
+
+    # Their messages are still there: nothing is rung for again, however long it takes.
+    before = client.info("memory")["used_memory"]
+    assert later(client, index) == PENDING
+    assert [a_round(ledger) for _ in range(50)] == [0] * 50
+    assert client.llen(CREATE.queue) == PENDING
+    assert client.info("memory")["used_memory"] < before * 1.05
+
+    # All messages are lost: a batch at a time, and no more while one is queued, so the queue stays short.
+    client.delete(CREATE.queue)
+    rung = 0
+    for _ in range(PENDING // BATCH):
+        told = a_round(ledger)
+        assert told == BATCH == client.llen(CREATE.queue)
+        assert a_round(ledger) == 0
+        rung += drain(client, CREATE.queue)
+    assert rung == PENDING
+
+    # All were put off and fall due at once: a batch each round.
+    assert client.eval(PUT_ALL_OFF, 2, f"rmos:{index}", "rmos:waiting") == PENDING
+    drain(client, CREATE.queue)
+    later(client, "waiting")
+    rounds = [a_round(ledger) for _ in range(PENDING // BATCH + 1)]
+    assert rounds == [*[BATCH] * (PENDING // BATCH), 0]
+    stats = ledger.stats()
+    assert (stats.accepted, stats.ringing, stats.waiting, stats.invariant) == (PENDING, PENDING, 0, True)
+    assert client.llen(CREATE.queue) == PENDING
