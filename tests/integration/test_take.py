@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import redis
 from celery import Celery
 from celery.worker.request import Request
 from hypothesis import HealthCheck, given, settings
@@ -229,13 +228,10 @@ def test_random_bytes_are_kept(ledger: JobLedger, good: bytes, item: bytes) -> N
 # -- waking ---------------------------------------------------------------------------------------
 
 
-def test_tokens_are_bounded_and_gone_once_a_queue_was_seen_empty(
-    ledger: JobLedger, redis_client: redis.Redis
-) -> None:
+def test_tokens_are_bounded_and_gone_once_a_queue_was_seen_empty(ledger: JobLedger) -> None:
     tokens = f"rmos:wake:{SUGGEST.queue}"
     accept(ledger, SUGGEST, *(new_uuid7() for _ in range(200)))
     assert ledger.client.llen(tokens) == 64
     while ledger.take(SUGGEST.queue):
         pass
     assert ledger.client.llen(tokens) == 0
-    assert redis_client.llen(tokens) == 0

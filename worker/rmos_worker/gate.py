@@ -13,7 +13,7 @@ import logging
 from functools import cached_property
 from queue import Empty
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 import redis
 from kombu.transport.redis import Channel, Transport
@@ -24,6 +24,10 @@ from rmos_shared.ledger.job_ledger import JobLedger, Taken
 from rmos_shared.tasks import QUEUES
 
 logger = logging.getLogger(__name__)
+
+#: Messages taken at once by a worker that says no limit; Celery's always do.
+_MOST = 1
+_COMMANDS = {"look": "EVALSHA", "wait": "BRPOP"}
 
 
 class GatedChannel(Channel):
@@ -38,8 +42,11 @@ class GatedChannel(Channel):
     connection_errors: Any
     #: A worker told to consume any other queue beside them gets nothing from it.
     _ours = frozenset(QUEUES)
-    #: Whether the command under way is the wait, not the look.
-    _resting = False
+    #: What the command under way is: kombu's own, for replies to control messages, which come on queues of
+    #: their own and are none of our business; our look; or our wait.
+    _asked: Literal["kombu", "look", "wait"] = "kombu"
+    #: Whether the last look found every queue empty.
+    _empty = False
     #: The queue whose token ended the last wait.
     _woken: str | None = None
 
@@ -47,36 +54,35 @@ class GatedChannel(Channel):
     def _ledger(self) -> JobLedger:
         return JobLedger(redis.Redis(connection_pool=self.pool))
 
-    @property
-    def _gated(self) -> bool:
-        # Replies to control messages come on channels of their own, which are none of our business.
-        return not self._ours.isdisjoint(self.active_queues)
-
     def _brpop_start(self, timeout: float | None = None) -> None:
-        if not self._gated:
+        if self._ours.isdisjoint(self.active_queues):
+            self._asked = "kombu"
             super()._brpop_start(timeout)  # type: ignore[misc]  # the stubs lack it
             return
         queues = [
             queue for queue in self._queue_cycle.consume(len(self.active_queues)) if queue in self._ours
         ]
-        if self._resting:
+        if self._empty:
+            self._asked = "wait"
             words = self._ledger.wait_command(*queues, seconds=timeout or self.brpop_timeout)
         else:
+            self._asked = "look"
             # Whose token woke us comes first, or its bell would wait for the next look.
-            words = self._ledger.take_command(*sorted(queues, key=lambda queue: queue != self._woken))
+            queues.sort(key=lambda queue: queue != self._woken)
+            words = self._ledger.take_command(*queues, most=self.qos.can_consume_max_estimate() or _MOST)
         connection = self.client.connection
         self._in_poll = connection
         self._brpop_sent_at = monotonic()
         connection.send_command(*words)
 
     def _brpop_read(self, **options: Any) -> bool:
-        if not self._gated:
+        if self._asked == "kombu":
             return bool(super()._brpop_read(**options))  # type: ignore[misc]  # as above
-        rested, self._resting = self._resting, False
+        self._empty = False
         connection = self.client.connection
         try:
             try:
-                answer = self.client.parse_response(connection, "BRPOP" if rested else "EVALSHA", **options)
+                answer = self.client.parse_response(connection, _COMMANDS[self._asked], **options)
             except NoScriptError:
                 # A new server, or one whose scripts were flushed.
                 self._load_script()
@@ -84,32 +90,36 @@ class GatedChannel(Channel):
             except self.connection_errors:
                 connection.disconnect()
                 raise
-            if rested:
+            if self._asked == "wait":
                 self._woken = JobLedger.queue_of_token(answer)
                 raise Empty
-            self._deliver(Taken.read(answer))
+            self._hand_over(Taken.read(answer))
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()  # type: ignore[attr-defined]  # the stubs lack it
         return True
 
-    def _deliver(self, taken: Taken | None) -> None:
-        """Give a bell to Celery.
+    def _hand_over(self, messages: list[Taken]) -> None:
+        """Give the bells to Celery.
 
         Raises:
-            Empty: it was none, or there was nothing.
+            Empty: there was none among them.
         """
-        if taken is None:
-            self._resting = True
+        self._empty = not messages
+        bells = [message for message in messages if message.bell is not None]
+        for message in messages:
+            if message.bell is None:
+                logger.warning(
+                    "message refused at the gate",
+                    extra={"queue": message.queue, "reason": message.reason, "raw_id": message.raw_id},
+                )
+        if messages:
+            self._queue_cycle.rotate(messages[-1].queue)
+        if not bells:
             raise Empty
-        self._queue_cycle.rotate(taken.queue)
-        if taken.bell is None:
-            logger.warning(
-                "message refused at the gate",
-                extra={"queue": taken.queue, "reason": taken.reason, "raw_id": taken.raw_id},
-            )
-            raise Empty
-        self.connection._deliver(json.loads(taken.bell), taken.queue)  # noqa: SLF001 - as kombu's own reader
+        for message in bells:
+            # As kombu's own reader does.
+            self.connection._deliver(json.loads(message.bell or b""), message.queue)  # noqa: SLF001
 
     def _load_script(self) -> None:
         try:

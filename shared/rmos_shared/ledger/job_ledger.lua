@@ -408,23 +408,29 @@ local function keep_raw(item, queue, reason, detail)
   return id
 end
 
--- take: queues. Pops the next item of the first that has one. A bell that we rang is answered as {queue,
--- item}; anything else is kept among the dead letters in this very step and answered as {queue, '', reason,
--- id}; with all of them empty the answer is {}. A bell whose answer is lost counts as lost, and is rung again.
+-- take: most messages, queues. Pops from each queue in turn. A bell that we rang is answered as {queue, item};
+-- anything else is kept among the dead letters in this very step and answered as {queue, '', reason, id}. With
+-- all queues empty the answer is {}. A bell whose answer is lost counts as lost, and is rung again.
 function operations.take()
+  local most, queues, found = number_arg(), {}, {}
   while cursor < #ARGV do
-    local queue = arg()
-    local item = redis.call('RPOP', queue)
-    if item then
-      local reason, detail = refusal(item, queue)
-      if reason then
-        return {queue, '', reason, keep_raw(item, queue, reason, detail)}
-      end
-      return {queue, item}
-    end
-    redis.call('DEL', prefix .. 'wake:' .. queue)
+    table.insert(queues, arg())
   end
-  return {}
+  while #found < most and #queues > 0 do
+    local left = {}
+    for _, queue in ipairs(queues) do
+      local item = #found < most and redis.call('RPOP', queue)
+      if item then
+        local reason, detail = refusal(item, queue)
+        table.insert(found, reason and {queue, '', reason, keep_raw(item, queue, reason, detail)} or {queue, item})
+        table.insert(left, queue)
+      elseif #found < most then
+        redis.call('DEL', prefix .. 'wake:' .. queue)
+      end
+    end
+    queues = left
+  end
+  return found
 end
 
 -- reconcile: most jobs of each kind to ring for, grace ms, max starts, code version.

@@ -94,12 +94,12 @@ class Taken:
     raw_id: str = ""
 
     @classmethod
-    def read(cls, answer: list[bytes]) -> Taken | None:
-        """Return what an answer to ``take`` tells; None when the queues are empty."""
-        if not answer:
-            return None
-        queue, item, *why = answer
-        return cls(queue.decode(), item or None, *(word.decode() for word in why))
+    def read(cls, answer: list[list[bytes]]) -> list[Taken]:
+        """Return what an answer to ``take`` tells; nothing when the queues are empty."""
+        return [
+            cls(queue.decode(), item or None, *(word.decode() for word in why))
+            for queue, item, *why in answer
+        ]
 
 
 class JobLedger:
@@ -270,11 +270,14 @@ class JobLedger:
 
         What is no doorbell for jobs that the ledger knows goes to the dead letters in the same step.
         """
-        return Taken.read(self._script.run("take", *queues))
+        return next(iter(Taken.read(self._script.run("take", 1, *queues))), None)
 
-    def take_command(self, *queues: str) -> tuple[Any, ...]:
-        """Return ``take`` as the words of a Redis command; its answer is for ``Taken.read``."""
-        return self._script.command("take", *queues)
+    def take_command(self, *queues: str, most: int) -> tuple[Any, ...]:
+        """Return ``take``, of up to ``most`` messages, as the words of a Redis command.
+
+        Its answer is for ``Taken.read``.
+        """
+        return self._script.command("take", most, *queues)
 
     def wait_command(self, *queues: str, seconds: float) -> tuple[Any, ...]:
         """Return, as the words of a Redis command, the wait for one of these queues to be worth a look.
