@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.installed-bench
 PYTEST_ARGS ?= -n 2
 
 .PHONY: help setup demo up test lint format lock bench chaos clean
@@ -42,11 +43,17 @@ format: $(STAMP) ## Let ruff format and mend
 lock: ## Renew the lock file; needs uv
 	uv pip compile pyproject.toml --extra all --group dev --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header --upgrade -o requirements.lock
+	uv pip compile --group pyproject.toml:bench -c requirements.lock --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header --upgrade -o requirements-bench.lock
 
 clean: ## Remove what was made
 	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
-bench: $(STAMP) ## Ratios against references, in one run; BENCH_ARGS=--quick
+$(BENCH_STAMP): $(STAMP) requirements-bench.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	touch $@
+
+bench: $(BENCH_STAMP) ## Ratios against references, in one run; BENCH_ARGS=--quick
 	$(BIN)/python bench/run.py $(BENCH_ARGS)
 
 chaos: $(STAMP) ## Break a real pipeline for five minutes, then count; CHAOS_ARGS="--seconds 60 --seed 1 --json"

@@ -1,32 +1,116 @@
-"""Accepting many jobs from one producer, against Celery's own way of sending the same payloads."""
+"""Accepting many jobs from one producer, against sending the same payloads with nothing kept."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from celery import Celery
-from ratio import Row, compare
+import redis
+from kombu import Connection, Producer
+from peers.celery_app import QUEUE
+from ratio import Mark, compare
+from result import Section
+from scene import requests_of, scene
+from size import Size
 
 from rmos_producer import RunsClient
 from rmos_shared.settings import BrokerSettings
 from rmos_worker.broker import celery_config
 
+_JOBS = 600
+_GROUP = 100
+_BATCH = 500
+_NAME = "accept, one producer, streamed"
 
-def rows(broker_url: str, requests: list[dict[str, Any]], *, rounds: int) -> list[Row]:
-    """Return the rows for ``requests``."""
+
+def section(scratch: Path, size: Size) -> Section:
+    """Compare on one server, emptied before each reference is met."""
+    requests = requests_of(_JOBS)
+    with (
+        scene(scratch) as place,
+        RunsClient.connect(broker_url=place.url) as client,
+        redis.Redis.from_url(place.url) as server,
+    ):
+
+        def ours() -> None:
+            for _ in client.create_runs(requests):
+                pass
+
+        ours()
+        references: list[tuple[Mark, Callable[[], object]]] = [
+            (
+                Mark("accept-celery", _NAME, "`apply_async` loop, same payloads", 10, "jobs/s"),
+                _apply_async(place.url, requests),
+            ),
+            (
+                Mark("accept-kombu", _NAME, "kombu's bare producer batch, same payloads", 2, "jobs/s"),
+                _producer_batch(place.url, requests),
+            ),
+            (
+                Mark("accept-redis", _NAME, "a bare redis-py pipeline, same bytes", 0.5, "jobs/s"),
+                _pipeline(server),
+            ),
+        ]
+        rows = []
+        for mark, reference in references:
+            rows.append(compare(mark, ours, reference, amount=_JOBS, rounds=size.rounds))
+            server.flushall()
+    return Section(rows)
+
+
+def _apply_async(url: str, requests: Sequence[dict[str, Any]]) -> Callable[[], object]:
+    # Here, not above: this app is made from the address of this very server.
+    from celery import Celery  # noqa: PLC0415
+
     app = Celery(set_as_current=False)
-    app.conf.update(celery_config(BrokerSettings.load(broker_url=broker_url)))
+    app.conf.update(celery_config(BrokerSettings.load(broker_url=url)))
 
-    with RunsClient.connect(broker_url=broker_url) as client:
-        row = compare(
-            "accept, one producer, streamed",
-            lambda: list(client.create_runs(requests)),
-            "apply_async loop with the same payloads",
-            lambda: [
-                app.send_task("runs.create", args=[request], queue="runs.create") for request in requests
-            ],
-            reach=10,
-            rounds=rounds,
-        )
-    app.close()
-    return [row]
+    @app.task(name="bench.create", queue=QUEUE)
+    def create(request: dict[str, Any]) -> None:
+        raise NotImplementedError(request)
+
+    return lambda: [create.apply_async((request,)) for request in requests]
+
+
+def _producer_batch(url: str, requests: Sequence[dict[str, Any]]) -> Callable[[], object]:
+    connection = Connection(url)
+
+    def send() -> None:
+        with Producer(connection) as producer, producer.batch(_BATCH):
+            for request in requests:
+                producer.publish(request, routing_key=QUEUE, exchange="", serializer="json")
+
+    return send
+
+
+def _pipeline(server: redis.Redis) -> Callable[[], object]:
+    """Return a loop that writes what ours left on the server: a command per key, a sync per 100 jobs."""
+    commands = [_command(server, key) for key in server.scan_iter(count=10_000)]
+    step = -(-len(commands) * _GROUP // _JOBS)
+    groups = [commands[start : start + step] for start in range(0, len(commands), step)]
+
+    def write() -> None:
+        for group in groups:
+            with server.pipeline() as pipeline:
+                for command in group:
+                    pipeline.execute_command(*command)
+                pipeline.execute()
+
+    return write
+
+
+def _command(server: redis.Redis, key: bytes) -> list[Any]:
+    copy = b"copy:" + key
+    match server.type(key):
+        case b"hash":
+            return [b"HSET", copy, *(part for pair in server.hgetall(key).items() for part in pair)]
+        case b"list":
+            return [b"RPUSH", copy, *server.lrange(key, 0, -1)]
+        case b"set":
+            return [b"SADD", copy, *server.smembers(key)]
+        case b"zset":
+            pairs = server.zrange(key, 0, -1, withscores=True)
+            return [b"ZADD", copy, *(part for member, score in pairs for part in (repr(score), member))]
+        case _:
+            return [b"SET", copy, server.get(key)]

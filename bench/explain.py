@@ -1,25 +1,41 @@
-"""Explaining runs, against hashing them."""
+"""Explaining runs by the registry of rules, against hashing them."""
 
 from __future__ import annotations
 
-from ratio import Row, compare
+from pathlib import Path
+
+from ratio import Mark, compare
+from result import Section
+from scene import requests_of
+from size import Size
 
 from rmos_shared.canonical import canonical_sha256
-from rmos_shared.models.run import RunArtifact
+from rmos_shared.models.run import RunRequest
+from rmos_worker.artifact import artifact_of
 from rmos_worker.explainers.feasibility import FeasibilityExplainer
 from rmos_worker.explainers.rules import load_rules
 
+_RUNS = 600
 
-def rows(artifacts: list[RunArtifact], *, rounds: int) -> list[Row]:
-    """Return the rows for ``artifacts``."""
-    explainer = FeasibilityExplainer(load_rules())
-    return [
-        compare(
-            "explain, full detail",
-            lambda: [explainer.explain(run, "full") for run in artifacts],
-            "canonical hash of the same run",
-            lambda: [canonical_sha256(run.dump()) for run in artifacts],
-            reach=0.5,
-            rounds=rounds,
-        )
-    ]
+
+def section(scratch: Path, size: Size) -> Section:  # noqa: ARG001 - as every section
+    """Compare on the sample."""
+    rules = load_rules()
+    explainer = FeasibilityExplainer(rules)
+    artifacts = [artifact_of(RunRequest.read(request))[0] for request in requests_of(_RUNS)]
+    mark = Mark(
+        "explain",
+        f"explain one run, {len(rules)} rules",
+        "canonical hash of the same run",
+        2,
+        "ms",
+        at_most=True,
+    )
+    row = compare(
+        mark,
+        lambda: [explainer.explain(run, "full") for run in artifacts],
+        lambda: [canonical_sha256(run.dump()) for run in artifacts],
+        amount=len(artifacts),
+        rounds=size.rounds,
+    )
+    return Section([row])

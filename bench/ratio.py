@@ -1,64 +1,110 @@
 """Two ways of doing the same work, in turn (A B A B), as one ratio with its spread.
 
-Absolute times prove nothing on a shared machine; a ratio within one run does.
+Absolute figures prove nothing on a shared machine; a ratio within one run does.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+_EXACT = 100
+#: With this many rounds the outliers, which are other people's load, can be told.
+_ENOUGH = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the result: how many times faster (above 1) ``ours`` is than ``reference``."""
+    """One line of the result: ``ours`` divided by ``reference``, median and spread over the rounds.
 
+    More is better, unless the mark is one that must not be passed (``at_most``).
+    """
+
+    #: Names the row in ``notes.md``.
+    key: str
     name: str
     reference: str
     ratio: float
     low: float
     high: float
     reach: float
+    at_most: bool
+    #: Median figures with their unit, for orientation only.
+    ours: str
+    theirs: str
 
     @property
     def reached(self) -> bool:
         """Whether the mark is met within the spread."""
-        return self.high >= self.reach
+        return self.low <= self.reach if self.at_most else self.high >= self.reach
+
+    @property
+    def mark(self) -> str:
+        """The mark in words."""
+        return f"at {'most' if self.at_most else 'least'} {self.reach:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a row is called and what it must reach."""
+
+    key: str
+    name: str
+    reference: str
+    reach: float
+    unit: str
+    at_most: bool = False
+
+    def row(self, ours: Sequence[float], theirs: Sequence[float]) -> Row:
+        """Return the row of figures taken in turn: the n-th of each belong together."""
+        ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+        low, high = _spread(ratios)
+        return Row(
+            key=self.key,
+            name=self.name,
+            reference=self.reference,
+            ratio=statistics.median(ratios),
+            low=low,
+            high=high,
+            reach=self.reach,
+            at_most=self.at_most,
+            ours=f"{figure(statistics.median(ours))} {self.unit}",
+            theirs=f"{figure(statistics.median(theirs))} {self.unit}",
+        )
 
 
 def compare(
-    name: str,
-    ours: Callable[[], object],
-    against: str,
-    reference: Callable[[], object],
-    *,
-    reach: float,
-    rounds: int,
+    mark: Mark, ours: Callable[[], object], reference: Callable[[], object], *, amount: int, rounds: int
 ) -> Row:
-    """Time both in turn, once to warm up and then ``rounds`` times; return the median ratio."""
-    return compare_seconds(
-        name, lambda: _seconds(ours), against, lambda: _seconds(reference), reach=reach, rounds=rounds
-    )
+    """Time both in turn, once to warm up and then ``rounds`` times.
 
-
-def compare_seconds(
-    name: str,
-    ours: Callable[[], float],
-    against: str,
-    reference: Callable[[], float],
-    *,
-    reach: float,
-    rounds: int,
-) -> Row:
-    """As ``compare``, for work that tells its own seconds."""
-    ratios = []
+    Each does ``amount`` pieces of work. A mark that must not be passed compares the time of one piece, in
+    the mark's unit of ``ms``; any other the pieces per second.
+    """
+    mine, others = [], []
     for index in range(rounds + 1):
-        ratio = reference() / ours()
+        pair = _seconds(ours), _seconds(reference)
         if index:
-            ratios.append(ratio)
-    return Row(name, against, statistics.median(ratios), min(ratios), max(ratios), reach)
+            mine.append(pair[0])
+            others.append(pair[1])
+    if mark.at_most:
+        return mark.row([1000 * s / amount for s in mine], [1000 * s / amount for s in others])
+    return mark.row([amount / s for s in mine], [amount / s for s in others])
+
+
+def figure(value: float) -> str:
+    """Return a number with three digits that count, and never an exponent."""
+    return f"{value:,.0f}" if abs(value) >= _EXACT else f"{value:.3g}"
+
+
+def _spread(ratios: Sequence[float]) -> tuple[float, float]:
+    """Return the middle half of many, lowest and highest of few."""
+    if len(ratios) < _ENOUGH:
+        return min(ratios), max(ratios)
+    low, _, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return low, high
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -1,48 +1,101 @@
-"""``make bench``: every comparison in turn; exits 1 when one misses its mark beyond its spread."""
+"""``make bench``: every section in turn; exits 1 when a row misses its mark beyond its spread.
+
+A full run writes ``docs/performance.md`` and what it needs to write it again. A quick one leaves that alone
+and writes its page below ``.rmos/bench``. ``--only`` measures some sections anew and keeps the others.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
+import signal
 import sys
 import tempfile
-from importlib import resources
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import accept
+import advise
+import create
 import explain
-import protection
+import growth
+import latency
+import machine
+import memory
+import page
+import result
+import start
 import store
+from ratio import Row
+from result import Section
 from rich.console import Console
 from rich.table import Table
+from size import FULL, QUICK, Size
 
-from rmos_producer.embedded import EmbeddedServer
-from rmos_shared.models.run import RunRequest
-from rmos_worker.artifact import artifact_of
+_ROOT = Path(__file__).parents[1]
+_NOTES = Path(__file__).with_name("notes.md")
+SECTIONS: Mapping[str, Callable[[Path, Size], Section]] = {
+    "accept": accept.section,
+    "create": create.section,
+    "advise": advise.section,
+    "latency": latency.section,
+    "store": store.section,
+    "explain": explain.section,
+    "memory": memory.section,
+    "start": start.section,
+    "growth": growth.section,
+}
 
 
 def main() -> int:
-    """Run all rows and print them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    rounds = 3 if parser.parse_args().quick else 9
-    sample = (resources.files("rmos_producer") / "samples/create_runs.ndjson").read_text()
-    requests = [json.loads(line) for line in sample.splitlines()]
-    artifacts = [artifact_of(RunRequest.read(request))[0] for request in requests]
-    with tempfile.TemporaryDirectory() as scratch, EmbeddedServer(Path(scratch) / "valkey") as server:
-        rows = [
-            *accept.rows(server.url, requests, rounds=rounds),
-            *store.rows(Path(scratch), [run.to_bytes() for run in artifacts], rounds=rounds),
-            *explain.rows(artifacts, rounds=rounds),
-            *protection.rows(server.url, Path(scratch), requests, rounds=(rounds + 1) // 2),
-        ]
-    table = Table("row", "reference", "times as fast", "spread", "to reach")
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="two minutes: fewer rounds, smaller sizes")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="SECTION")
+    parser.add_argument(
+        "--page", action="store_true", help="measure nothing; write the page from what is kept"
+    )
+    options = parser.parse_args()
+    # Every process and directory of ours is taken down by the blocks that made them.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    folder = _ROOT / (".rmos/bench" if options.quick else "docs")
+    kept = folder / "performance" / "results.json"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    sections, facts = result.load(kept)
+    rows: list[Row] = []
+    if not options.page:
+        facts, measured = _measure(options.only, QUICK if options.quick else FULL)
+        sections = {name: found for name in SECTIONS if (found := measured.get(name) or sections.get(name))}
+        result.save(sections, facts, kept)
+        rows = [row for section in measured.values() for row in section.rows]
+        _print(rows)
+    page.write(sections, facts, _NOTES, folder / "performance.md")
+    return int(not all(row.reached for row in rows))
+
+
+def _measure(names: list[str], size: Size) -> tuple[dict[str, str], dict[str, Section]]:
+    measured = {}
+    # Not in /tmp, which may be memory: here is the disk that the checkout lies on.
+    (_ROOT / ".rmos").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=_ROOT / ".rmos", prefix="bench-") as scratch:
+        facts = machine.facts(Path(scratch))
+        for name in names:
+            began = time.monotonic()
+            found = SECTIONS[name](Path(scratch), size)
+            measured[name] = replace(found, measured=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
+            print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+    return facts, measured
+
+
+def _print(rows: list[Row]) -> None:
+    table = Table("row", "reference", "ratio", "spread", "to reach")
     for row in rows:
         spread = f"{row.low:.2f} to {row.high:.2f}"
-        mark = f"{row.reach:g}" + ("" if row.reached else "  MISSED")
+        mark = row.mark + ("" if row.reached else "  MISSED")
         table.add_row(row.name, row.reference, f"{row.ratio:.2f}", spread, mark)
     Console().print(table)
-    return int(not all(row.reached for row in rows))
 
 
 if __name__ == "__main__":

@@ -19,16 +19,16 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MILLISECOND = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last that datetime holds
 
 
-def new_uuid7(at: datetime | None = None) -> str:
+def new_uuid7(at: datetime | None = None, *, noise: bytes | None = None) -> str:
     """Return a new UUIDv7 (RFC 9562) as 32 lower-case hex digits.
 
-    ``at`` is its time (aware; now if omitted), kept to the millisecond. ``uuid.uuid7`` exists only from
-    Python 3.14 on and takes no time.
+    ``at`` is its time (aware; now if omitted), kept to the millisecond; ``noise`` are its other ten bytes,
+    random if omitted. ``uuid.uuid7`` exists only from Python 3.14 on and takes neither.
     """
     moment = datetime.now(UTC) if at is None else at
     milliseconds = (moment - _EPOCH) // timedelta(milliseconds=1)
-    noise = int.from_bytes(os.urandom(10))
-    value = milliseconds << 80 | 0x7 << 76 | (noise >> 68) << 64 | 0b10 << 62 | noise & (1 << 62) - 1
+    bits = int.from_bytes(os.urandom(10) if noise is None else noise)
+    value = milliseconds << 80 | 0x7 << 76 | (bits >> 68) << 64 | 0b10 << 62 | bits & (1 << 62) - 1
     return f"{value:032x}"
 
 

@@ -274,7 +274,7 @@ class Faults:
         return f"{self._system.store.cut()} connections"
 
     def _store_cut_before_answer(self) -> str | None:
-        self._system.store.cut_before_answer(self._rng.randint(3, 10), only=b"PUT ")
+        self._system.store.cut_before_answer(self._rng.randint(3, 10), only=b'"asset_id"')
         return "of saves"
 
     def _store_pause(self) -> str | None:

@@ -18,13 +18,13 @@ from redis.retry import Retry
 
 from chaos.options import Options
 from chaos.process import Process
-from chaos.proxy import Proxy
 from rmos_producer.embedded import EmbeddedServer
 from rmos_producer.processes import free_port
 from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.models.job import LedgerStats
 from rmos_shared.tasks import QUEUES
+from support.proxy import Proxy
 
 #: Quick enough that a run sees every net below a job at work; lenient towards jobs that only had bad luck.
 SETTINGS = {

@@ -25,7 +25,8 @@ def celery_config(settings: BrokerSettings) -> dict[str, Any]:
             # kombu's own copy of messages in hand would be a second truth beside the ledger, two synced
             # writes a job, and an hour slower.
             "ack_emulation": False,
-            "socket_timeout": 20,
+            # Longest that one stale connection holds the worker up; it has several, one after the other.
+            "socket_timeout": 5,
             "socket_connect_timeout": 5,
             # A half-open connection is found after this and one BRPOP, not after the 25 s of kombu.
             "health_check_interval": 5,

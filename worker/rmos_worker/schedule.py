@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 from celery import Celery
@@ -23,8 +24,12 @@ logger = logging.getLogger(__name__)
 
 #: How far the nightly batch looks back: runs older than that were seen by an earlier night.
 _DAYS_BACK = 7
+_HOUR = 2
 NIGHTLY = {
-    "explain-missing-nightly": {"task": EXPLAIN_MISSING.name, "schedule": crontab(hour="2", minute="0")},
+    "explain-missing-nightly": {
+        "task": EXPLAIN_MISSING.name,
+        "schedule": crontab(hour=str(_HOUR), minute="0"),
+    },
 }
 
 
@@ -50,7 +55,7 @@ class LedgerScheduler(PersistentScheduler):
         """
         if advance:
             self.reserve(entry)
-        job = batch_job(datetime.now(UTC))
+        job = nightly_job(datetime.now(UTC))
         self._ledger.accept([job])
         logger.info("accepted on schedule", extra={"entry": entry.name, "job_id": job.job_id})
 
@@ -71,6 +76,17 @@ def batch_job(now: datetime) -> Job:
         request_id=payload.request_id,
         payload=payload.to_bytes().decode(),
     )
+
+
+def nightly_job(now: datetime) -> Job:
+    """Return the job of the night that began last, with an id that derives from that night alone.
+
+    Beat writes down what it has done only every few minutes; one that is killed meanwhile, or a second one,
+    does it again. The ledger knows that for a repeat.
+    """
+    night = (now - timedelta(hours=_HOUR)).replace(hour=0, minute=0, second=0, microsecond=0)
+    job_id = new_uuid7(night, noise=sha256(b"explain-missing-nightly").digest()[:10])
+    return batch_job(night).model_copy(update={"job_id": job_id, "run_id": job_id})
 
 
 def add_schedule(app: Celery) -> None:

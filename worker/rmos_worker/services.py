@@ -39,7 +39,7 @@ class Services:
         """Connect, and begin to beat."""
         clock = SystemClock()
         ledger = JobLedger.connect(settings)
-        runs = RunLog(LocalStore(settings.runs_dir), ledger)
+        runs = RunLog(LocalStore(settings.runs_dir, make=False), ledger)
         existing = ExistingRuns(runs, ledger)
         policy = policy_named(settings.policy)
         breaker = RedisBreaker(

@@ -5,7 +5,7 @@
 -- KEYS[1]  prefix, "rmos:" outside tests. Keys below it:
 --   job:<id>         hash  the record: task state run_id request_id sha256 accepted_at changed_at starts claims
 --                          tries lease due_at waiting_since result failure first_failed_at last_failed_at
---                          code_version history again (1 if rung for more than once)
+--                          code_version history replay again (1 if rung for more than once)
 --   payload:<id>     str   until the job is done; by itself, so that the small record stays in its compact form
 --   rung:<queue>     zset  accepted jobs by the time their bell was last rung
 --   answered:<queue> str   ring time of the youngest first bell that was answered
@@ -19,6 +19,7 @@
 --   workers          zset  worker instances by the time from which they count as silent
 --   raw:<id>         hash  a message that is no bell of ours: item queue reason detail kept_at size
 --   raw, raw_discarded  zset  by time
+--   raw_replay:<id>  str   for a minute, the token of its replay
 --   letters          str   raw letters so far, which makes their ids unique
 -- KEYS[2]  the list that mirrors the number of dead letters for Flower's Broker page (its items say nothing)
 -- ARGV[1]  the operation; the rest are its arguments, described at each.
@@ -477,13 +478,15 @@ function operations.reconcile()
   return #ready
 end
 
--- replay: id, by, why. Answers replayed, or the state that forbids it.
+-- replay: id, by, why, token. The token makes a repeated replay the same replay. Answers replayed, or the
+-- state that forbids it.
 function operations.replay()
-  local id, by, why = arg(), arg(), arg()
+  local id, by, why, token = arg(), arg(), arg(), arg()
   local state = redis.call('HGET', job_key(id), 'state') or 'unknown'
   if state ~= 'dead' then
-    return state
+    return field(id, 'replay') == token and 'replayed' or state
   end
+  redis.call('HSET', job_key(id), 'replay', token)
   redis.call('ZREM', prefix .. 'dead', id)
   redis.call('LPOP', mirror)
   redis.call('HDEL', job_key(id), 'waiting_since', 'starts', 'claims', 'tries')
@@ -509,14 +512,15 @@ function operations.discard()
   return 'discarded'
 end
 
--- settle_raw: id, replayed or discarded, by, why. A replayed item goes back to its queue, verbatim, in this
--- very step. Answers what was asked for, or the state that forbids it.
+-- settle_raw: id, replayed or discarded, by, why, token. A replayed item goes back to its queue, verbatim, in
+-- this very step; for a minute its token is known, so that a repeat of this call is. Answers what was asked
+-- for, or the state that forbids it.
 function operations.settle_raw()
-  local id, what, by, why = arg(), arg(), arg(), arg()
-  local key = prefix .. 'raw:' .. id
+  local id, what, by, why, token = arg(), arg(), arg(), arg(), arg()
+  local key, replayed = prefix .. 'raw:' .. id, prefix .. 'raw_replay:' .. id
   local state = redis.call('HGET', key, 'state') or 'unknown'
   if state ~= 'dead' then
-    return state
+    return redis.call('GET', replayed) == token and what or state
   end
   redis.call('ZREM', prefix .. 'raw', id)
   redis.call('LPOP', mirror)
@@ -524,6 +528,7 @@ function operations.settle_raw()
     local queue = redis.call('HGET', key, 'queue')
     redis.call('LPUSH', queue, redis.call('HGET', key, 'item'))
     redis.call('DEL', key)
+    redis.call('SET', replayed, token, 'PX', 60000)
     wake(queue, 1)
   else
     redis.call('HSET', key, 'state', 'discarded')

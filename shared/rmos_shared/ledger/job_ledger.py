@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -312,7 +313,7 @@ class JobLedger:
             JobNotFound: neither a job nor a raw letter has this id.
             TransitionRefused: it is not dead.
         """
-        state = cast("bytes", self._script.run("replay", letter_id, by, why)).decode()
+        state = cast("bytes", self._script.run("replay", letter_id, by, why, secrets.token_hex(8))).decode()
         if state == "unknown":
             self._settle_raw(letter_id, "replayed", by, why)
         elif state != "replayed":
@@ -336,7 +337,8 @@ class JobLedger:
             )
 
     def _settle_raw(self, raw_id: str, what: Literal["replayed", "discarded"], by: str, why: str) -> None:
-        state = cast("bytes", self._script.run("settle_raw", raw_id, what, by, why)).decode()
+        told = self._script.run("settle_raw", raw_id, what, by, why, secrets.token_hex(8))
+        state = cast("bytes", told).decode()
         if state == "unknown":
             raise JobNotFound(raw_id)
         if state != what:

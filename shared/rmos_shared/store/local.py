@@ -46,10 +46,11 @@ class LocalStore:
     the umask. The root itself may be a symbolic link; nothing below it may.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, make: bool = True) -> None:
         """Make ``root`` if it is missing. A root that goes missing later is never made again.
 
-        Otherwise a disk that lost its mount would be written below its mount point.
+        Otherwise a disk that lost its mount would be written below its mount point. Without ``make`` it is
+        never made at all: for a process that begins while others have long used the root.
 
         Raises:
             StoreUnavailable: the root could not be made.
@@ -57,6 +58,8 @@ class LocalStore:
         self._root = root
         self._settled: set[str] = set()
         self._healthy = True
+        if not make:
+            return
         try:
             _make_root(root)
         except OSError as error:
@@ -187,6 +190,11 @@ class LocalStore:
                     chains[directory] = self._chain(directory, stack, make=True)
                 with self._guard("write", key):
                     drafts.append(self._draft(chains[directory][-1], data, stack))
+            if len(drafts) > 1:
+                for draft in drafts:
+                    # Has the kernel begin to write all of them, so that each sync finds it nearly done.
+                    # Nothing rests on it.
+                    os.posix_fadvise(draft, 0, 0, os.POSIX_FADV_DONTNEED)
             for (key, _), draft in zip(items, drafts, strict=True):
                 # After a failed sync the kernel calls the pages clean, so a second sync of this inode would
                 # lie. It has no name yet: closing it throws it away.

@@ -43,7 +43,7 @@ class CreateHandler:
             if isinstance(outcome, RmosError):
                 ends[claim.job_id] = outcome
             elif outcome is Outcome.CONFLICT:
-                ends[claim.job_id] = ArtifactConflict(f"{artifact.date}/{artifact.run_id}.json")
+                ends[claim.job_id] = self._conflict(artifact)
             else:
                 ends[claim.job_id] = Finish(
                     claim.job_id,
@@ -69,6 +69,14 @@ class CreateHandler:
             return self._runs.put_run(artifact)
         except RmosError as error:
             return error
+
+    def _conflict(self, artifact: RunArtifact) -> RmosError:
+        """Tell a rival from damage: what has the name may be no artifact at all."""
+        try:
+            self._runs.get_artifact(artifact.run_id)
+        except RmosError as error:
+            return error
+        return ArtifactConflict(f"{artifact.date}/{artifact.run_id}.json")
 
     def mourn(self, claim: Claim, failure: Failure) -> None:
         """Record nothing: the dead letter holds the request itself."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 _CHUNK_BYTES = 65_536
 _HOLD_SECONDS = 0.02
@@ -16,24 +15,20 @@ _LAST_WORDS_SECONDS = 2.0
 _DoneT = TypeVar("_DoneT")
 
 
-class Witness(Protocol):
-    """Sees what the proxied server answers, and how each connection ends."""
-
-    def saw(self, connection: int, data: bytes, *, delivered: bool) -> None: ...
-    def ended(self, connection: int, how: str) -> None: ...
-
-
-class _Nobody:
-    def saw(self, connection: int, data: bytes, *, delivered: bool) -> None:
-        pass
-
-    def ended(self, connection: int, how: str) -> None:
-        pass
+@contextmanager
+def proxied(url: str) -> Iterator[Proxy]:
+    """Yield a proxy in front of the server at ``url``, an address of loopback."""
+    port = int(url.rpartition(":")[2].partition("/")[0])
+    proxy = Proxy(lambda: ("127.0.0.1", port))
+    proxy.start()
+    try:
+        yield proxy
+    finally:
+        proxy.stop()
 
 
 @dataclass(slots=True, eq=False)
 class _Connection:
-    number: int
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
     #: The last bytes asked, so that a cut may choose its moment.
@@ -67,13 +62,11 @@ class Proxy:
     Its loop runs in a thread of its own; every method returns once the loop has done what was asked.
     """
 
-    def __init__(self, target: Callable[[], tuple[str, int]], witness: Witness | None = None) -> None:
+    def __init__(self, target: Callable[[], tuple[str, int]]) -> None:
         self._target = target
-        self._witness: Witness = witness or _Nobody()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._connections: set[_Connection] = set()
-        self._numbers = itertools.count(1)
         self._weather = _Weather()
         self._server: asyncio.Server | None = None
         self.port = 0
@@ -173,7 +166,7 @@ class Proxy:
         except OSError:
             writer.transport.abort()
             return
-        connection = _Connection(next(self._numbers), writer, to_server)
+        connection = _Connection(writer, to_server)
         self._connections.add(connection)
         try:
             with suppress(asyncio.CancelledError):  # only when the proxy itself ends
@@ -199,12 +192,10 @@ class Proxy:
             while data := await reader.read(_CHUNK_BYTES):
                 await self._hold(connection)
                 swallowed = self._swallows(connection)
-                delivered = connection.ended_how is None and not swallowed
-                self._witness.saw(connection.number, data, delivered=delivered)
                 if swallowed:
                     self.swallowed += 1
                     self._end(connection, "cut")
-                if delivered:
+                elif connection.ended_how is None:
                     connection.client.write(data)
                     await connection.client.drain()
         self._end(connection, "server")
@@ -230,14 +221,12 @@ class Proxy:
     def _end(self, connection: _Connection, how: str) -> None:
         if connection.ended_how is None:
             connection.ended_how = how
-            self._witness.ended(connection.number, how)
             if how == "cut":
                 connection.client.transport.abort()
             else:
                 # What the other side has said already still arrives, as on a real line.
                 connection.client.close()
-            # The server learns of the end, and what it had said by then is still read: the witness must see
-            # what is lost with this connection.
+            # The server learns of the end, and what it had said by then is still read.
             with suppress(OSError, RuntimeError):
                 connection.server.write_eof()
             self._loop.call_later(_LAST_WORDS_SECONDS, connection.server.transport.abort)

@@ -1,0 +1,71 @@
+"""What a section found: rows, tables and curves, as plain data that can be kept and shown again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ratio import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One picture: a few lines over the same axis."""
+
+    name: str
+    title: str
+    x: str
+    y: str
+    #: Points by line; each line's x and y.
+    lines: Mapping[str, Sequence[tuple[float, float]]]
+    log_x: bool = False
+    log_y: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Figures beside the rows."""
+
+    title: str
+    head: Sequence[str]
+    lines: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """All that one part of the suite found."""
+
+    rows: Sequence[Row] = ()
+    tables: Sequence[Table] = ()
+    curves: Sequence[Curve] = ()
+    #: Sentences on how it was measured this time, and on what could not be.
+    remarks: Sequence[str] = ()
+    #: When, UTC.
+    measured: str = field(default="", kw_only=True)
+
+
+def save(sections: Mapping[str, Section], facts: Mapping[str, str], file: Path) -> None:
+    """Keep results."""
+    data = {"facts": facts, "sections": {name: asdict(section) for name, section in sections.items()}}
+    file.write_text(json.dumps(data, indent=1) + "\n")
+
+
+def load(file: Path) -> tuple[dict[str, Section], dict[str, str]]:
+    """Return what ``save`` kept; nothing when there is nothing."""
+    if not file.exists():
+        return {}, {}
+    data = json.loads(file.read_text())
+    return {name: _section(section) for name, section in data["sections"].items()}, data["facts"]
+
+
+def _section(data: dict[str, Any]) -> Section:
+    return Section(
+        rows=[Row(**row) for row in data["rows"]],
+        tables=[Table(**table) for table in data["tables"]],
+        curves=[Curve(**curve) for curve in data["curves"]],
+        remarks=data["remarks"],
+        measured=data["measured"],
+    )

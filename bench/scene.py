@@ -1,0 +1,91 @@
+"""Where one measurement takes place: a server of its own, an empty store, and what processes are told."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from itertools import count, cycle, islice
+from pathlib import Path
+from typing import Any
+
+from rmos_producer.embedded import EmbeddedServer
+
+_DEADLINE_SECONDS = 120.0
+_POLL_SECONDS = 0.02
+_SERIAL = count()
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A running server, durable in every write, and an empty run store."""
+
+    directory: Path
+    server: EmbeddedServer
+
+    @property
+    def url(self) -> str:
+        """The broker's address."""
+        return self.server.url
+
+    @property
+    def runs_dir(self) -> Path:
+        """The root of the run store."""
+        return self.directory / "runs"
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What every process of the measurement is told."""
+        return {"RMOS_BROKER_URL": self.url, "RQ_REDIS_URL": self.url, "RMOS_RUNS_DIR": str(self.runs_dir)}
+
+    def log(self, name: str) -> Path:
+        """Return where the process ``name`` writes what it has to say."""
+        return self.directory / f"{name}.log"
+
+    def stored(self) -> int:
+        """Return how many runs lie in the store."""
+        return sum(1 for name in self.names() if "_" not in name)
+
+    def names(self) -> Iterator[str]:
+        """Yield the name of each file beside a run, the runs' own included."""
+        for day in self.runs_dir.iterdir():
+            if day.name.startswith("2"):
+                with os.scandir(day) as entries:
+                    yield from (entry.name for entry in entries)
+
+
+@contextmanager
+def scene(scratch: Path) -> Iterator[Scene]:
+    """Set one up below ``scratch`` and take it down again."""
+    directory = scratch / f"scene{next(_SERIAL)}"
+    (directory / "runs").mkdir(parents=True)
+    try:
+        with EmbeddedServer(directory / "server") as server:
+            yield Scene(directory, server)
+    finally:
+        shutil.rmtree(directory)
+
+
+def requests_of(amount: int) -> list[dict[str, Any]]:
+    """Return so many create-run requests: the shipped sample, over and over."""
+    text = (resources.files("rmos_producer") / "samples/create_runs.ndjson").read_text()
+    lines: Sequence[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
+    return list(islice(cycle(lines), amount))
+
+
+def until(holds: Callable[[], bool], what: str, *, seconds: float = _DEADLINE_SECONDS) -> None:
+    """Wait until something holds.
+
+    Raises:
+        TimeoutError: it did not within ``seconds``.
+    """
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {seconds:g} s in vain: {what}")
+        time.sleep(_POLL_SECONDS)

@@ -1,0 +1,63 @@
+"""How much is done: all of it, or as much as fits into two minutes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """The amounts of one run of the suite."""
+
+    rounds: int
+    #: Rounds of what starts workers.
+    drains: int
+    single_jobs: int
+    bulk_jobs: int
+    drain_seconds: float
+    advise_seconds: float
+    advise_concurrency: tuple[int, ...]
+    latency_seconds: float
+    store_runs: tuple[int, ...]
+    memory_single: int
+    memory_bulk: int
+    processes: tuple[int, ...]
+    producers: tuple[int, ...]
+    producer_seconds: float
+    backlog: tuple[int, ...]
+
+
+FULL = Size(
+    rounds=9,
+    drains=5,
+    single_jobs=3_000,
+    bulk_jobs=20_000,
+    drain_seconds=5.0,
+    advise_seconds=8.0,
+    advise_concurrency=(1, 2, 4, 8, 16),
+    latency_seconds=20.0,
+    store_runs=(1_000, 10_000, 1_000_000),
+    memory_single=10_000,
+    memory_bulk=90_000,
+    processes=(1, 2, 4),
+    producers=(1, 10, 100),
+    producer_seconds=5.0,
+    backlog=(10_000, 100_000, 1_000_000),
+)
+QUICK = Size(
+    rounds=3,
+    drains=2,
+    single_jobs=600,
+    bulk_jobs=4_000,
+    drain_seconds=1.5,
+    advise_seconds=2.0,
+    advise_concurrency=(4,),
+    latency_seconds=2.0,
+    store_runs=(1_000, 10_000),
+    memory_single=1_000,
+    memory_bulk=4_000,
+    processes=(),
+    producers=(1, 10),
+    producer_seconds=1.0,
+    backlog=(10_000,),
+)

@@ -1,0 +1,66 @@
+"""Coming up: the command line and the import of the client, against importing Celery."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ratio import Mark, compare, figure
+from result import Section, Table
+from size import Size
+
+_STARTS = 2
+
+
+def section(scratch: Path, size: Size) -> Section:  # noqa: ARG001 - as every section
+    """Start processes in turn."""
+    rmos = str(Path(sys.executable).with_name("rmos"))
+    celery = _starts(sys.executable, "-c", "import celery")
+    rows = [
+        compare(
+            Mark(key, name, "`import celery`", 1.3, "ms", at_most=True),
+            _starts(*command),
+            celery,
+            amount=_STARTS,
+            rounds=size.rounds,
+        )
+        for key, name, command in (
+            ("start-cli", "`rmos --help`", (rmos, "--help")),
+            ("start-client", "`import rmos_producer`", (sys.executable, "-c", "import rmos_producer")),
+        )
+    ]
+    whole = [
+        ("`from celery import Celery`", "from celery import Celery"),
+        ("`from rmos_producer import RunsClient`", "from rmos_producer import RunsClient"),
+        ("nothing at all", "pass"),
+    ]
+    table = Table(
+        "`import celery` loads next to nothing; what is used of it loads when first named",
+        ("process", "ms"),
+        [
+            [name, figure(_milliseconds(_starts(sys.executable, "-c", code), size.rounds))]
+            for name, code in whole
+        ],
+    )
+    return Section(rows, [table])
+
+
+def _milliseconds(start: Callable[[], None], rounds: int) -> float:
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        start()
+        times.append(1000 * (time.perf_counter() - began) / _STARTS)
+    return statistics.median(times)
+
+
+def _starts(*command: str) -> Callable[[], None]:
+    def start() -> None:
+        for _ in range(_STARTS):
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+    return start
