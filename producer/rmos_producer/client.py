@@ -209,16 +209,15 @@ class RunsClient:
         return self._accept([job], [Receipt(run_id, job.job_id)])[0]
 
     def _job(self, spec: TaskSpec, payload: Frozen, run_id: str, request_id: str | None) -> Job:
-        data = payload.to_bytes()
-        if len(data) > self._settings.max_payload_bytes:
+        data = payload.to_json()
+        size = len(data.encode())
+        if size > self._settings.max_payload_bytes:
             problem = FieldProblem(
                 "request",
-                f"is {len(data)} bytes; RMOS_MAX_PAYLOAD_BYTES allows {self._settings.max_payload_bytes}",
+                f"is {size} bytes; RMOS_MAX_PAYLOAD_BYTES allows {self._settings.max_payload_bytes}",
             )
             raise InvalidRequest((problem,))
-        return Job(
-            job_id=new_uuid7(), task=spec.name, run_id=run_id, request_id=request_id, payload=data.decode()
-        )
+        return Job(job_id=new_uuid7(), task=spec.name, run_id=run_id, request_id=request_id, payload=data)
 
     def _accept(self, jobs: list[Job], receipts: list[Receipt]) -> list[Receipt]:
         # Fresh ids: a repeat can only be redis-py's own second try.

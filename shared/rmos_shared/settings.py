@@ -80,7 +80,7 @@ class ProducerSettings(BrokerSettings):
         8_388_608,
         ge=1_024,
         le=268_435_456,
-        description="Largest job payload accepted, in bytes of canonical JSON.",
+        description="Largest job payload accepted, in bytes of JSON.",
     )
     accept_batch_jobs: int = Field(
         100, ge=1, le=1_000, description="Jobs written to the ledger in one step when many are streamed."

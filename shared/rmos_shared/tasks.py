@@ -24,7 +24,7 @@ class TaskSpec:
     ids_per_bell: int = 1
 
 
-CREATE = TaskSpec("runs.create", "runs.create", CreateRun, "create")
+CREATE = TaskSpec("runs.create", "runs.create", CreateRun, "create", ids_per_bell=25)
 CREATE_MANY = TaskSpec("runs.create_many", "runs.batch", CreateRun, "create", ids_per_bell=100)
 SUGGEST = TaskSpec("runs.suggest_and_attach", "runs.advise", SuggestAndAttach, "explain")
 ATTACH = TaskSpec("runs.attach_advisory", "runs.advise", AttachAdvisory, "attach")

@@ -64,6 +64,27 @@ def test_on_prefork_every_poison_ends_dead_and_the_others_go_on(
     assert (stats.done, stats.dead, stats.pending, stats.invariant) == (30, len(ENDS), 0, True)
 
 
+@pytest.mark.parametrize("poison", ["os_exit", "reject", "sys_exit"])
+def test_a_job_that_ends_badly_takes_none_of_its_group_with_it(
+    start_worker: Callable[..., Any],
+    runs_client: RunsClient,
+    ledger: JobLedger,
+    sample_requests: list[dict[str, Any]],
+    poison: str,
+) -> None:
+    poisoned, good = enqueue(runs_client, sample_requests[0], [poison], 20)
+    # They wait in line before there is a worker, so it takes them all at once.
+    worker = start_worker("prefork", 1, app="poisoned", max_starts=3)
+
+    for job_id in good:
+        record = runs_client.wait(job_id, 60)
+        assert record.state is JobState.DONE
+        assert record.starts <= 2
+    check_dead(runs_client.wait(poisoned[poison], 60), ENDS[poison])
+    assert worker.alive
+    assert ledger.stats().invariant
+
+
 def test_on_threads_nothing_raised_leaves_its_job_or_costs_a_slot(
     start_worker: Callable[..., Any],
     runs_client: RunsClient,

@@ -203,8 +203,8 @@ def test_retiring_gives_all_back_at_once(
     presence.retire()
     assert not presence._thread.is_alive()
     assert [ledger.get(job_id).state for job_id in job_ids] == ["accepted"] * 2
-    (shared_bell,) = take_bells(ledger, CREATE_MANY.queue)
-    assert set(shared_bell) == set(job_ids)
+    # Each by itself: one of them may have been what hurt the worker.
+    assert sorted(take_bells(ledger, CREATE_MANY.queue)) == sorted((job_id,) for job_id in job_ids)
     assert redis_client.zcard("rmos:workers") == 0
 
 
@@ -287,7 +287,8 @@ def test_a_bell_overtaken_by_a_younger_answered_one_is_rung_again(
     claim(ledger, "w", answered)
     # Both elder ones are overtaken; ringing for the one that is still queued does no harm.
     assert reconciler.round() == 2
-    assert {ids[0] for ids in take_bells(ledger, CREATE.queue)} == {lost, older, younger}
+    rung = {job_id for bell in take_bells(ledger, CREATE.queue) for job_id in bell}
+    assert rung == {lost, older, younger}
 
 
 @pytest.mark.parametrize("why", ["lapsed", "due", "lost", "replayed"])
@@ -340,9 +341,9 @@ def test_a_round_rings_for_a_batch_and_the_next_for_the_rest(
     reconciler = make_reconciler(reconcile_batch_jobs=10, bell_grace_seconds=100)
     for expected in (10, 10, 5, 0):
         assert reconciler.round() == expected
-        rung = take_bells(ledger, CREATE.queue)
+        rung = {job_id for bell in take_bells(ledger, CREATE.queue) for job_id in bell}
         assert len(rung) == expected
-        job_ids = [job_id for job_id in job_ids if (job_id,) not in rung]
+        job_ids = [job_id for job_id in job_ids if job_id not in rung]
     assert job_ids == []
 
 
@@ -421,13 +422,13 @@ def test_many_reconcilers_at_once_ring_once(
     for reconciler in reconcilers:
         reconciler.start()
     deadline = time.monotonic() + 1
-    while time.monotonic() < deadline and redis_client.llen(CREATE.queue) < 50:
+    while time.monotonic() < deadline and redis_client.llen(CREATE.queue) == 0:
         time.sleep(0.01)
     time.sleep(0.1)
     for reconciler in reconcilers:
         reconciler.stop()
-    rung = take_bells(ledger, CREATE.queue)
-    assert sorted(rung) == sorted((job_id,) for job_id in job_ids)
+    rung = [job_id for bell in take_bells(ledger, CREATE.queue) for job_id in bell]
+    assert sorted(rung) == sorted(job_ids)
 
 
 def test_the_reconciler_survives_errors(

@@ -15,7 +15,7 @@ from kombu import Connection
 
 from rmos_producer.embedded import EmbeddedServer
 from rmos_shared.ids import explain_job_id, new_uuid7
-from rmos_shared.ledger.job_ledger import JobLedger
+from rmos_shared.ledger.job_ledger import JobLedger, Lease, Taken
 from rmos_shared.models.job import Job
 from rmos_shared.settings import BrokerSettings
 from rmos_shared.tasks import CREATE, CREATE_MANY, QUEUES, SUGGEST, TASKS, TaskSpec
@@ -147,6 +147,84 @@ def test_a_job_of_another_task_on_the_same_queue_is_refused(ledger: JobLedger) -
     taken = ledger.take(SUGGEST.queue)
     assert taken
     assert (taken.bell, taken.reason) == (None, "unknown_job")
+
+
+# -- joining --------------------------------------------------------------------------------------
+
+
+def take_joined(ledger: JobLedger, queue: str, most: int) -> list[list[str]]:
+    """Take as a worker's channel does; return what each message rings for."""
+    taken = Taken.read(ledger.client.execute_command(*ledger.take_command(queue, most=most)))
+    return [as_celery_reads_it(message.bell or b"")[2] for message in taken]
+
+
+@pytest.fixture
+def loaded(ledger: JobLedger) -> JobLedger:
+    ledger.script.load()
+    for queue in QUEUES:
+        ledger.client.delete(queue)
+    return ledger
+
+
+@pytest.mark.parametrize(
+    ("waiting", "most", "sizes"),
+    [(1, 2, [1]), (2, 2, [1, 1]), (5, 2, [3, 2]), (30, 1, [25]), (200, 4, [25] * 4)],
+)
+def test_what_waits_is_joined_and_spread_over_the_hands_that_are_free(
+    loaded: JobLedger, waiting: int, most: int, sizes: list[int]
+) -> None:
+    job_ids = [new_uuid7() for _ in range(waiting)]
+    for job_id in job_ids:
+        accept(loaded, CREATE, job_id)
+    taken = take_joined(loaded, CREATE.queue, most)
+    assert [len(ids) for ids in taken] == sizes
+    assert [job_id for ids in taken for job_id in ids] == job_ids[: sum(sizes)]
+    left = 0
+    while message := loaded.take(CREATE.queue):
+        assert message.bell
+        left += 1
+    assert left == waiting - sum(sizes)
+
+
+def test_jobs_that_may_not_share_are_never_joined(loaded: JobLedger) -> None:
+    for _ in range(4):
+        accept(loaded, SUGGEST, new_uuid7())
+    assert [len(ids) for ids in take_joined(loaded, SUGGEST.queue, 1)] == [1]
+
+
+def test_a_job_that_was_started_in_vain_is_done_alone(loaded: JobLedger) -> None:
+    job_ids = [new_uuid7() for _ in range(3)]
+    accept(loaded, CREATE, *job_ids)
+    assert take_joined(loaded, CREATE.queue, 1) == [job_ids]
+    lease = Lease("w", "t")
+    loaded.claim(job_ids, lease, lease_seconds=60)
+    loaded.retire("w", max_starts=3)
+    fresh = [new_uuid7(), new_uuid7()]
+    for job_id in fresh:
+        accept(loaded, CREATE, job_id)
+    alone = [take_joined(loaded, CREATE.queue, 1) for _ in job_ids]
+    assert sorted(alone) == sorted([[job_id]] for job_id in job_ids)
+    assert take_joined(loaded, CREATE.queue, 1) == [fresh]
+
+
+def test_a_stray_among_the_bells_ends_the_joining_and_is_kept(loaded: JobLedger) -> None:
+    first, second = new_uuid7(), new_uuid7()
+    accept(loaded, CREATE, first)
+    loaded.client.lpush(CREATE.queue, b"stray")
+    accept(loaded, CREATE, second)
+    assert take_joined(loaded, CREATE.queue, 1) == [[first]]
+    stray = loaded.take(CREATE.queue)
+    assert stray
+    assert loaded.raw_item(stray.raw_id) == b"stray"
+    assert take_joined(loaded, CREATE.queue, 1) == [[second]]
+
+
+def test_a_job_rung_for_twice_is_handed_out_once(loaded: JobLedger) -> None:
+    job_ids = [new_uuid7(), new_uuid7()]
+    for job_id in job_ids:
+        accept(loaded, CREATE, job_id)
+    loaded.ring_again(job_ids)
+    assert take_joined(loaded, CREATE.queue, 1) == [job_ids]
 
 
 # -- whatever else may lie on a queue -------------------------------------------------------------

@@ -53,7 +53,11 @@ class ServicesOfProcess:
 def create_app(settings: WorkerSettings) -> Celery:
     """Return the worker's app, with the gate in its transport and a reconciler in every worker."""
     app = Celery("rmos")
-    app.conf.update(celery_config(settings), broker_transport="rmos_worker.gate:GatedTransport")
+    app.conf.update(
+        celery_config(settings),
+        broker_transport="rmos_worker.gate:GatedTransport",
+        worker_consumer="rmos_worker.consumer:GroupingConsumer",
+    )
     services = ServicesOfProcess(settings)
     for spec in TASKS.values():
         _add_task(app, spec, services)

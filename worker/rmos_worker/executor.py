@@ -84,11 +84,7 @@ class Executor:
     def _work(self, task: str, claims: list[Claim], lease: Lease, report: Report) -> None:
         handler = self._handlers[task]
         started = time.monotonic()
-        ends: Sequence[Finish | BaseException]
-        try:
-            ends = handler.handle(claims)
-        except BaseException as error:  # noqa: BLE001 - sys.exit in a task must not cost a job either
-            ends = [error] * len(claims)
+        ends = _ends(handler, claims)
         finished = [end for end in ends if isinstance(end, Finish)]
         if finished:
             self._finish(finished, lease, report)
@@ -174,6 +170,19 @@ class Executor:
             limits=self._limits,
             jitter=random.uniform,
         )
+
+
+def _ends(handler: Handler, claims: Sequence[Claim]) -> Sequence[Finish | BaseException]:
+    """Do the jobs, and return what each came to or what was raised."""
+    try:
+        return handler.handle(claims)
+    except (SystemExit, KeyboardInterrupt) as error:
+        return [error] * len(claims)  # we are asked to end
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it must not cost a job
+        if len(claims) == 1:
+            return [error]
+    # One of them is to blame, and nobody knows which; what was done already is done again without effect.
+    return [end for claim in claims for end in _ends(handler, [claim])]
 
 
 def _settled(step: Callable[[], _AnswerT]) -> _AnswerT | None:

@@ -74,7 +74,7 @@ def batch_job(now: datetime) -> Job:
         task=EXPLAIN_MISSING.name,
         run_id=job_id,
         request_id=payload.request_id,
-        payload=payload.to_bytes().decode(),
+        payload=payload.to_json(),
     )
 
 

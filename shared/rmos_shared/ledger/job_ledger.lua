@@ -55,6 +55,10 @@ local function field(id, name)
   return redis.call('HGET', job_key(id), name) or ''
 end
 
+local function starts(id)
+  return tonumber(redis.call('HGET', job_key(id), 'starts') or 0)
+end
+
 -- Nil for an id without a record, or with a task of another version. Such jobs stay where they are, where
 -- doctor finds them, and must not keep the others from their turn.
 local function spec_of(id)
@@ -71,34 +75,38 @@ local function bell(task, ids, message_id)
 end
 local BELL = '^{"body":"%[%[%[\\"([^%]]+)\\"%]%],.-"headers":{"task":"([^"]+)","id":"([^"]+)"'
 
--- What keeps an item off the workers, as reason and detail; nil when it is a bell for jobs that we know.
-local function refusal(item, queue)
+-- What a raw item rings for, as {task, ids, id, fresh}: fresh when none of the jobs was started in vain. Or nil,
+-- with the reason and detail that keep it off the workers: it is no bell of ours for jobs that we know.
+local function read_bell(item, queue)
   if #item > MAX_BELL_BYTES then
-    return 'malformed_message', 'larger than any doorbell'
+    return nil, 'malformed_message', 'larger than any doorbell'
   end
   local joined, task, message_id = string.match(item, BELL)
   local spec = task and TASKS[task]
   if not spec then
-    return 'malformed_message', 'not a doorbell as the ledger rings them'
+    return nil, 'malformed_message', 'not a doorbell as the ledger rings them'
   elseif spec.queue ~= queue then
-    return 'malformed_message', 'a doorbell of another queue'
+    return nil, 'malformed_message', 'a doorbell of another queue'
   end
-  local ids, seen, known = {}, {}, true
+  local ids, seen, known, fresh = {}, {}, true, true
   for id in string.gmatch(joined, '[^\\",]+') do
+    local told = redis.call('HMGET', job_key(id), 'task', 'starts')
     table.insert(ids, id)
-    known = known and not seen[id] and redis.call('HGET', job_key(id), 'task') == task
+    known = known and not seen[id] and told[1] == task
+    fresh = fresh and tonumber(told[2] or 0) == 0
     seen[id] = true
   end
   if #ids < 1 or #ids > spec.ids_per_bell or bell(task, ids, message_id) ~= item then
-    return 'malformed_message', 'not a doorbell as the ledger rings them'
+    return nil, 'malformed_message', 'not a doorbell as the ledger rings them'
   elseif message_id ~= ids[1] and not string.match(string.sub(message_id, #ids[1] + 1), '^~%d+$') then
-    return 'malformed_message', 'not a doorbell as the ledger rings them'
+    return nil, 'malformed_message', 'not a doorbell as the ledger rings them'
   elseif not known then
-    return 'unknown_job', 'the ledger has no such job on this queue'
+    return nil, 'unknown_job', 'the ledger has no such job on this queue'
   end
+  return {task = task, ids = ids, message_id = message_id, fresh = fresh}
 end
 
--- Jobs to ring for when the operation ends: {id, task, whether again}.
+-- Jobs to ring for when the operation ends: {id, task, whether again, whether alone}.
 local ready = {}
 
 local function ring(id, task, again)
@@ -108,7 +116,7 @@ local function ring(id, task, again)
     redis.call('HDEL', job_key(id), 'lease')
   end
   redis.call('ZADD', prefix .. 'rung:' .. TASKS[task].queue, now, id)
-  table.insert(ready, {id, task, again})
+  table.insert(ready, {id, task, again, again and starts(id) > 0})
 end
 
 local function ring_again(id)
@@ -122,7 +130,8 @@ local function wake(queue, most)
   end
 end
 
--- One bell for as many jobs in a row as their task allows. The first bell of a job bears its id, so that
+-- One bell for as many jobs in a row as their task allows, but one of its own for a job that was started in
+-- vain: it may be what killed its worker. The first bell of a job bears its id, so that
 -- Flower finds it by that; later ones have ids of their own, or revoking the first would silence them.
 local function ring_out()
   local rung, position = {}, 1
@@ -133,7 +142,8 @@ local function ring_out()
       table.insert(ids, ready[position][1])
       position = position + 1
       local following = ready[position]
-    until #ids == spec.ids_per_bell or not following or following[2] ~= first[2] or following[3] ~= first[3]
+    until #ids == spec.ids_per_bell or first[4] or not following or following[4] or following[2] ~= first[2]
+      or following[3] ~= first[3]
     local message_id = first[3] and ids[1] .. '~' .. redis.call('INCR', prefix .. 'bells') or ids[1]
     redis.call('LPUSH', spec.queue, bell(first[2], ids, message_id))
     rung[spec.queue] = (rung[spec.queue] or 0) + 1
@@ -208,9 +218,6 @@ local function lapse(id, worker, exhausted, code_version)
   end
 end
 
-local function starts(id)
-  return tonumber(redis.call('HGET', job_key(id), 'starts') or 0)
-end
 
 local function holds(id, worker, token)
   return field(id, 'lease') == worker .. '|' .. token
@@ -409,21 +416,55 @@ local function keep_raw(item, queue, reason, detail)
   return id
 end
 
--- take: most messages, queues. Pops from each queue in turn. A bell that we rang is answered as {queue, item};
--- anything else is kept among the dead letters in this very step and answered as {queue, '', reason, id}. With
--- all queues empty the answer is {}. A bell whose answer is lost counts as lost, and is rung again.
+-- Adds the bells that lie next in the queue to one that was popped, as long as their task and ``most`` ids
+-- allow: work that waits is done in groups, work that does not is done at once. A job that was started in vain
+-- is done alone, so that one which kills its worker takes no other with it.
+local function join(first, queue, most)
+  local ids, seen = first.ids, {}
+  for _, id in ipairs(ids) do
+    seen[id] = true
+  end
+  while first.fresh and #ids < most do
+    local item = redis.call('LINDEX', queue, -1)
+    local following = item and read_bell(item, queue)
+    if not following or following.task ~= first.task or not following.fresh or #ids + #following.ids > most then
+      break
+    end
+    redis.call('RPOP', queue)
+    for _, id in ipairs(following.ids) do
+      if not seen[id] then
+        table.insert(ids, id)
+        seen[id] = true
+      end
+    end
+  end
+  return bell(first.task, ids, first.message_id)
+end
+
+-- take: most messages, whether to join bells (1 or 0), queues. Pops from each queue in turn. A bell that we rang
+-- is answered as {queue, item}; anything else is kept among the dead letters in this very step and answered as
+-- {queue, '', reason, id}. With all queues empty the answer is {}. A bell whose answer is lost counts as lost,
+-- and is rung again.
 function operations.take()
-  local most, queues, found = number_arg(), {}, {}
+  local most, joining, queues, share, found = number_arg(), arg() == '1', {}, {}, {}
   while cursor < #ARGV do
-    table.insert(queues, arg())
+    local queue = arg()
+    table.insert(queues, queue)
+    -- What waits is spread over all the messages that may be taken.
+    share[queue] = joining and math.ceil(redis.call('LLEN', queue) / most) or 1
   end
   while #found < most and #queues > 0 do
     local left = {}
     for _, queue in ipairs(queues) do
       local item = #found < most and redis.call('RPOP', queue)
       if item then
-        local reason, detail = refusal(item, queue)
-        table.insert(found, reason and {queue, '', reason, keep_raw(item, queue, reason, detail)} or {queue, item})
+        local first, reason, detail = read_bell(item, queue)
+        if first then
+          local together = math.min(share[queue], TASKS[first.task].ids_per_bell)
+          table.insert(found, {queue, together > #first.ids and join(first, queue, together) or item})
+        else
+          table.insert(found, {queue, '', reason, keep_raw(item, queue, reason, detail)})
+        end
         table.insert(left, queue)
       elseif #found < most then
         redis.call('DEL', prefix .. 'wake:' .. queue)

@@ -271,14 +271,15 @@ class JobLedger:
 
         What is no doorbell for jobs that the ledger knows goes to the dead letters in the same step.
         """
-        return next(iter(Taken.read(self._script.run("take", 1, *queues))), None)
+        return next(iter(Taken.read(self._script.run("take", 1, 0, *queues))), None)
 
     def take_command(self, *queues: str, most: int) -> tuple[Any, ...]:
         """Return ``take``, of up to ``most`` messages, as the words of a Redis command.
 
-        Its answer is for ``Taken.read``.
+        Bells of one task that wait in line are joined, up to its ``ids_per_bell``, so that a backlog is
+        worked off in groups. The answer is for ``Taken.read``.
         """
-        return self._script.command("take", most, *queues)
+        return self._script.command("take", most, 1, *queues)
 
     def wait_command(self, *queues: str, seconds: float) -> tuple[Any, ...]:
         """Return, as the words of a Redis command, the wait for one of these queues to be worth a look.

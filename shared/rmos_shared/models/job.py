@@ -86,7 +86,7 @@ class Job(Frozen):
     task: Line
     run_id: SafeId
     request_id: Line | None
-    #: Canonical JSON of the task's payload model.
+    #: JSON of the task's payload model.
     payload: Text
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from rmos_shared.errors import FieldProblem, InvalidRequest
 from rmos_shared.ledger.job_ledger import Claim, Finish
 from rmos_shared.models.base import Frozen
 from rmos_shared.models.job import Failure
@@ -40,12 +38,7 @@ def read_payload(claim: Claim, kind: type[PayloadT]) -> PayloadT:
     Raises:
         InvalidRequest: it is not what its task takes; the record keeps the original bytes.
     """
-    try:
-        decoded = json.loads(claim.payload)
-    except (ValueError, RecursionError):
-        problem = FieldProblem("payload", "is not JSON")
-        raise InvalidRequest((problem,), what=f"payload of {claim.task}") from None
-    return kind.read(decoded, what=f"payload of {claim.task}")
+    return kind.read_json(claim.payload, what=f"payload of {claim.task}")
 
 
 def each(claims: Sequence[Claim], work: Callable[[Claim], Finish]) -> list[Finish | Exception]:

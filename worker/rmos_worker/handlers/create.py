@@ -92,6 +92,6 @@ def _following(claim: Claim, payload: CreateRun) -> tuple[Job, ...]:
             task=SUGGEST.name,
             run_id=claim.run_id,
             request_id=claim.request_id,
-            payload=suggest.to_bytes().decode(),
+            payload=suggest.to_json(),
         ),
     )

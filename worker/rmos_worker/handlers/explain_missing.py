@@ -83,5 +83,5 @@ def _job(task: str, run_id: str, payload: SuggestAndAttach | ExplainMissing) -> 
         task=task,
         run_id=run_id,
         request_id=payload.request_id,
-        payload=payload.to_bytes().decode(),
+        payload=payload.to_json(),
     )
