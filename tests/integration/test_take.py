@@ -32,6 +32,12 @@ def ledger(server: EmbeddedServer) -> Iterator[JobLedger]:
     connected.close()
 
 
+@pytest.fixture(autouse=True)
+def _clean_queues(ledger: JobLedger) -> None:
+    for queue in QUEUES:
+        ledger.client.delete(queue)
+
+
 @pytest.fixture(scope="module")
 def good(ledger: JobLedger) -> bytes:
     return cast_bell(ledger)
@@ -161,8 +167,6 @@ def take_joined(ledger: JobLedger, queue: str, most: int) -> list[list[str]]:
 @pytest.fixture
 def loaded(ledger: JobLedger) -> JobLedger:
     ledger.script.load()
-    for queue in QUEUES:
-        ledger.client.delete(queue)
     return ledger
 
 
