@@ -110,16 +110,13 @@ end
 local ready = {}
 
 local function ring(id, task, again)
-  redis.call('HSET', job_key(id), 'state', 'accepted', 'changed_at', now)
-  if again then
-    redis.call('HSET', job_key(id), 'again', 1)
-    redis.call('HDEL', job_key(id), 'lease')
-  end
   redis.call('ZADD', prefix .. 'rung:' .. TASKS[task].queue, now, id)
   table.insert(ready, {id, task, again, again and starts(id) > 0})
 end
 
 local function ring_again(id)
+  redis.call('HSET', job_key(id), 'state', 'accepted', 'changed_at', now, 'again', 1)
+  redis.call('HDEL', job_key(id), 'lease')
   ring(id, field(id, 'task'), true)
 end
 
@@ -187,6 +184,7 @@ end
 
 -- Six arguments: id, task, payload, sha256, run id, request id. Answers new, repeat or conflict.
 local ACCEPT_ARGUMENTS = 6
+local accepted = 0
 local function accept_one()
   local id, task, payload, sha256, run_id, request_id = arg(), arg(), arg(), arg(), arg(), arg()
   local known = redis.call('HGET', job_key(id), 'sha256')
@@ -194,10 +192,10 @@ local function accept_one()
     return known == sha256 and 'repeat' or 'conflict'
   end
   redis.call('HSET', job_key(id), 'task', task, 'sha256', sha256, 'run_id', run_id, 'request_id', request_id,
-    'accepted_at', now)
+    'accepted_at', now, 'changed_at', now, 'state', 'accepted')
   redis.call('SET', prefix .. 'payload:' .. id, payload)
   ring(id, task, false)
-  redis.call('HINCRBY', prefix .. 'counts', 'accepted', 1)
+  accepted = accepted + 1
   redis.call('HSET', prefix .. 'subjects', TASKS[task].topic .. ':' .. run_id, id)
   return 'new'
 end
@@ -685,4 +683,7 @@ end
 
 local answer = operations[ARGV[1]]()
 ring_out()
+if accepted > 0 then
+  redis.call('HINCRBY', prefix .. 'counts', 'accepted', accepted)
+end
 return answer
