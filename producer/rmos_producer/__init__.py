@@ -3,7 +3,21 @@
 ``from rmos_producer import RunsClient`` is all that an upstream service needs.
 """
 
-from rmos_producer.async_client import AsyncRunsClient
-from rmos_producer.client import Receipt, RunsClient
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rmos_producer.async_client import AsyncRunsClient
+    from rmos_producer.client import Receipt, RunsClient
 
 __all__ = ["AsyncRunsClient", "Receipt", "RunsClient"]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first asked for: the ``rmos`` command and whoever only may enqueue start without them.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from rmos_producer import async_client  # noqa: PLC0415 - see above
+
+    return getattr(async_client, name)

@@ -116,10 +116,17 @@ def test_the_distribution_owns_its_three_packages_and_no_other() -> None:
 
 
 def test_a_client_pulls_in_none_of_the_extras(tmp_path: Path) -> None:
-    loaded = in_a_fresh_process("import rmos_producer\nprint(json.dumps(sorted(sys.modules)))", tmp_path)
+    code = "from rmos_producer import RunsClient\nprint(json.dumps(sorted(sys.modules)))"
+    loaded = in_a_fresh_process(code, tmp_path)
     tops = {name.partition(".")[0] for name in loaded}
     assert {"rmos_producer", "rmos_shared", "redis", "pydantic"} <= tops
     assert not tops & NOT_FOR_CLIENTS
+
+
+def test_importing_the_package_alone_loads_neither_redis_nor_pydantic(tmp_path: Path) -> None:
+    code = "import rmos_producer\nprint(json.dumps(sorted(sys.modules)))"
+    loaded = in_a_fresh_process(code, tmp_path)
+    assert not {"redis", "pydantic", "rmos_shared"} & {name.partition(".")[0] for name in loaded}
 
 
 def test_what_a_client_pulls_in_is_among_its_requirements(tmp_path: Path) -> None:
