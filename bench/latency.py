@@ -25,8 +25,11 @@ _PERCENT = 100
 
 
 def section(scratch: Path, size: Size) -> Section:
-    """Find what the workers can do, then keep half that pace for both in turn."""
-    full = drain(single(), scratch, jobs=size.single_jobs, seconds=size.drain_seconds).rate
+    """Find what either can do, then keep half the pace of the slower one for both in turn."""
+    full = min(
+        drain(contender, scratch, jobs=size.single_jobs, seconds=size.drain_seconds).rate
+        for contender in (single(), EMPTY)
+    )
     ours = replace(single(), worker=_TIMED)
     taken: dict[str, list[list[float]]] = {"ours": [], "empty": []}
     for _ in range(size.drains):
