@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from typing import Any
@@ -65,9 +66,16 @@ def create_app(settings: WorkerSettings) -> Celery:
     app.steps["worker"].update({_store_step(settings), _reconciler_step(settings)})
     # Weak references would let these closures be collected.
     signals.setup_logging.connect(_configure_logs, weak=False)
+    signals.worker_before_create_process.connect(_keep_memory_shared, weak=False)
     signals.worker_process_shutdown.connect(services.stop, weak=False)
     signals.worker_shutdown.connect(services.stop, weak=False)
     return app
+
+
+def _keep_memory_shared(**_: Any) -> None:
+    # A full garbage collection writes to every object it looks at, and what a child writes to it no longer
+    # shares with its parent. What is there before the fork stays, so nobody needs to look at it.
+    gc.freeze()
 
 
 def _configure_logs(loglevel: int | str | None = None, **_: Any) -> None:
