@@ -171,7 +171,7 @@ class Faults:
         return "all"
 
     def _kill_after_malformed(self) -> str | None:
-        # Popped, and perhaps not kept yet: between the two lies the one gap that is known.
+        # Just when they are taken off their queues and judged.
         for kind in self._rng.sample(KINDS, 3):
             self._malformed(kind)
         return self._kill_all_workers()

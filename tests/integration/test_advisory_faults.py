@@ -30,6 +30,7 @@ from rmos_worker.advisory.client import MAX_ANSWER_BYTES, AdvisoryClient
 from rmos_worker.retry import Bury, RetryLimits, Wait, decide
 from support.http_server import Act, HttpServer, answer, breaks_off, drips, floods, hangs, stores
 from support.proxy import Proxy, proxied
+from support.worker import Worker
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 HEAD = b"HTTP/1.1 201 Created\r\nContent-Length: 100\r\n\r\n"
@@ -206,13 +207,6 @@ class Store(Protocol):
     advisory_dir: Path
 
     def faults(self, **switches: float) -> None: ...
-
-
-class Worker(Protocol):
-    """The worker fixture, as far as these tests use it."""
-
-    alive: bool
-    log: Path
 
 
 @dataclass(frozen=True)

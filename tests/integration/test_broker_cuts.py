@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 import redis
@@ -21,23 +21,11 @@ from rmos_shared.run_log import RunLog
 from rmos_shared.store.local import LocalStore
 from support.http_server import HttpServer, stores
 from support.proxy import Proxy, proxied
+from support.worker import StartWorker
 
 POOLS = ["prefork", "threads"]
 RUNS = 40
 Eventually = Callable[..., None]
-
-
-class Worker(Protocol):
-    """The worker fixture, as far as these tests use it."""
-
-    pid: int
-    alive: bool
-    log: Path
-
-    def children(self) -> list[int]: ...
-
-
-StartWorker = Callable[..., Worker]
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
@@ -13,19 +12,11 @@ from rmos_producer.client import Receipt, RunsClient
 from rmos_shared.ids import new_uuid7
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.run_log import RunLog
+from support.worker import Worker
 
 DAY = timedelta(days=1)
 LEASE_SECONDS = 1.0
 Eventually = Callable[..., None]
-
-
-class Worker(Protocol):
-    """The worker fixture, as far as these tests use it."""
-
-    alive: bool
-    log: Path
-
-    def kill(self) -> None: ...
 
 
 class Store(Protocol):

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import pytest
 
@@ -20,23 +20,13 @@ from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.models.run import ExplanationStatus
 from rmos_shared.run_log import RunLog
 from rmos_shared.store.local import LocalStore
+from support.worker import StartWorker, Worker
 
 POOLS = ["prefork", "threads"]
 #: Twenty of them do not fit on the small disk.
 LARGE = {"note": "x" * 60_000}
 SMALL_DISK_BYTES = 1_048_576
 Eventually = Callable[..., None]
-
-
-class Worker(Protocol):
-    """The worker fixture, as far as these tests use it."""
-
-    pid: int
-    alive: bool
-    log: Path
-
-
-StartWorker = Callable[..., Worker]
 
 
 def unavailable_here(what: str) -> NoReturn:

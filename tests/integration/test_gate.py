@@ -6,8 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 import redis
@@ -19,6 +18,7 @@ from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.models.job import JobState
 from rmos_shared.tasks import CREATE, DEAD_LETTER_QUEUE
 from support.malformed import KINDS, make
+from support.worker import StartWorker
 
 POOLS = ["prefork", "threads"]
 REQUEST: dict[str, Any] = {
@@ -30,19 +30,6 @@ REQUEST: dict[str, Any] = {
 }
 Eventually = Callable[..., None]
 Edit = Callable[[dict[str, Any]], object]
-
-
-class Worker(Protocol):
-    """The process fixture, as far as these tests use it."""
-
-    pid: int
-    alive: bool
-    log: Path
-
-    def children(self) -> list[int]: ...
-
-
-StartWorker = Callable[..., Worker]
 
 
 #: Beside the table: the sizes that the gate must not even look into.

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 import redis
-from kombu import Connection
+from kombu import Connection, Message, Queue
+
+from rmos_producer.client import RunsClient
+from rmos_shared.ledger.job_ledger import JobLedger
+from rmos_shared.tasks import CREATE
 
 
 def test_a_channel_that_lost_its_connection_says_so_in_an_error_that_celery_mends(broker_url: str) -> None:
@@ -18,3 +22,24 @@ def test_a_channel_that_lost_its_connection_says_so_in_an_error_that_celery_mend
         channel.pool  # noqa: B018 - a property that connects
 
     assert isinstance(caught.value, connection.connection_errors)
+
+
+def test_a_channel_that_closes_rings_again_for_what_it_took_and_did_not_answer(
+    broker_url: str, ledger: JobLedger, runs_client: RunsClient
+) -> None:
+    receipt = runs_client.create_run({"mode": "saw", "tool_id": "saw:test"})
+    taken: list[Message] = []
+    options = {"ack_emulation": False}
+    with Connection(
+        broker_url, transport="rmos_worker.gate:GatedTransport", transport_options=options
+    ) as connection:
+        queue = Queue(CREATE.queue, routing_key=CREATE.queue)
+        with connection.Consumer(queue, on_message=taken.append, accept=["json"]):
+            connection.drain_events(timeout=10)
+        assert len(taken) == 1
+        assert ledger.take(CREATE.queue) is None
+
+    back = ledger.take(CREATE.queue)
+    assert back
+    assert receipt.job_id.encode() in (back.bell or b"")
+    assert ledger.stats().invariant

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
@@ -20,6 +20,7 @@ from rmos_shared.ids import new_uuid7
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.run_log import RunLog
 from support.http_server import Call, HttpServer, stores
+from support.worker import StartWorker
 
 POOLS = ["prefork", "threads"]
 RUNS = 60
@@ -28,20 +29,6 @@ MENDED_SECONDS = 20
 #: As delivered; the fixture's own are quicker.
 DEFAULTS = {"lease_seconds": 10, "heartbeat_seconds": 2, "reconcile_seconds": 1, "bell_grace_seconds": 5}
 Eventually = Callable[..., None]
-
-
-class Worker(Protocol):
-    """The worker fixture, as far as these tests use it."""
-
-    pid: int
-    alive: bool
-    log: Path
-
-    def children(self) -> list[int]: ...
-    def kill(self) -> None: ...
-
-
-StartWorker = Callable[..., Worker]
 
 
 @pytest.fixture

@@ -21,23 +21,11 @@ from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.models.job import JobState
 from rmos_shared.models.run import ExplanationStatus
 from rmos_shared.run_log import RunLog
+from support.worker import StartWorker
 
 POOLS = ["prefork", "threads"]
 RUNS = 100
 Eventually = Callable[..., None]
-
-
-class Worker(Protocol):
-    """The worker fixture, as far as these tests use it."""
-
-    pid: int
-    alive: bool
-    log: Path
-
-    def children(self) -> list[int]: ...
-    def wait_until_ready(self) -> None: ...
-    def kill(self) -> None: ...
-    def stop(self, timeout: float = 60) -> int: ...
 
 
 class Store(Protocol):
@@ -48,9 +36,6 @@ class Store(Protocol):
 
     def start(self) -> None: ...
     def stop(self) -> None: ...
-
-
-StartWorker = Callable[..., Worker]
 
 
 @pytest.fixture

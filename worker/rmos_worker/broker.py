@@ -28,7 +28,7 @@ def celery_config(settings: BrokerSettings) -> dict[str, Any]:
             # Longest that one stale connection holds the worker up; it has several, one after the other.
             "socket_timeout": 5,
             "socket_connect_timeout": 5,
-            # A half-open connection is found after this and one BRPOP, not after the 25 s of kombu.
+            # A half-open connection is found after this and one wait, not after the 25 s of kombu.
             "health_check_interval": 5,
         },
         "broker_connection_max_retries": None,
