@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from rmos_shared.errors import FieldProblem, InvalidRequest
@@ -52,55 +53,82 @@ def canonical_sha256(obj: object) -> str:
     return sha256_hex(canonical_json(obj))
 
 
-def check_json(obj: object) -> None:  # noqa: C901 - one branch per JSON type reads best
+def check_json(obj: object) -> None:
     """Refuse what JSON cannot carry exactly, naming the path of the first such value.
 
     Raises:
         InvalidRequest: NaN, infinity, lone surrogate, non-string key, tuple, bytes, a subclass of a
             JSON type, an oversized integer, or nesting deeper than ``MAX_DEPTH``.
     """
-    # An explicit stack, because the input may be nested far deeper than Python's own.
-    stack: list[tuple[Any, tuple[str | int, ...]]] = [(obj, ())]
-    while stack:
-        value, path = stack.pop()
-        kind = type(value)
-        if kind is str:
-            _check_text(value, path)
-        elif kind is dict:
-            _check_depth(path)
-            for key, item in value.items():
-                if type(key) is not str:
-                    _refuse(path, f"key of type {type(key).__name__} is not a string")
-                _check_text(key, path)
-                stack.append((item, (*path, key)))
-        elif kind is list:
-            _check_depth(path)
-            stack.extend((item, (*path, index)) for index, item in enumerate(value))
-        elif kind is float:
-            if not math.isfinite(value):
-                _refuse(path, "NaN and infinity are not JSON")
-        elif kind is int:
-            if value.bit_length() > MAX_INTEGER_BITS:
-                _refuse(path, f"integer of more than {MAX_INTEGER_BITS} bits")
-        elif kind is not bool and value is not None:
-            _refuse(path, f"type {kind.__name__} is not JSON")
+    try:
+        _check_items([("", obj)], MAX_DEPTH)
+    except _Fault as fault:
+        # The outermost item is ``obj`` itself. Keys come from the caller, so a surrogate in one must not
+        # break the error text; of what is nested too deep the first steps tell enough.
+        path = [str(part).encode("utf-8", "backslashreplace").decode() for part in fault.path[-2::-1]]
+        where = ".".join(path[:3] if fault.deep else path)
+        raise InvalidRequest((FieldProblem(where or "value", fault.reason),), what="JSON value") from None
 
 
-def _check_text(text: str, path: tuple[str | int, ...]) -> None:
-    if text.isascii():
-        return
+class _Fault(Exception):
+    """A value that is not JSON. Its path, innermost step first, is told by its callers on the way out."""
+
+    def __init__(self, reason: str, *, deep: bool = False) -> None:
+        self.reason = reason
+        self.deep = deep
+        self.path: list[str | int] = []
+
+
+def _check_items(items: Iterable[tuple[str | int, Any]], depth_left: int) -> None:
+    # Nearly all requests are faultless, so no path is kept on the way in.
+    step: str | int = ""
+    try:
+        for step, value in items:  # noqa: B007 - told when something raises
+            kind = type(value)
+            if kind is dict:
+                _check_depth(depth_left)
+                for key in value:
+                    if not (type(key) is str and key.isascii()):
+                        _check_key(key)
+                _check_items(value.items(), depth_left - 1)
+            elif kind is list:
+                _check_depth(depth_left)
+                _check_items(enumerate(value), depth_left - 1)
+            elif not (kind is str and value.isascii()):
+                _check_scalar(value)
+    except _Fault as fault:
+        fault.path.append(step)
+        raise
+
+
+def _check_scalar(value: Any) -> None:
+    # By type, not isinstance: a subclass may be written as something else than what it is.
+    kind = type(value)
+    if kind is str:
+        _check_text(value)
+    elif kind is float:
+        if not math.isfinite(value):
+            raise _Fault("NaN and infinity are not JSON")
+    elif kind is int:
+        if value.bit_length() > MAX_INTEGER_BITS:
+            raise _Fault(f"integer of more than {MAX_INTEGER_BITS} bits")
+    elif kind is not bool and value is not None:
+        raise _Fault(f"type {kind.__name__} is not JSON")
+
+
+def _check_key(key: object) -> None:
+    if type(key) is not str:
+        raise _Fault(f"key of type {type(key).__name__} is not a string")
+    _check_text(key)
+
+
+def _check_text(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        _refuse(path, "lone surrogate is not Unicode text")
+        raise _Fault("lone surrogate is not Unicode text") from None
 
 
-def _check_depth(path: tuple[str | int, ...]) -> None:
-    if len(path) >= MAX_DEPTH:
-        _refuse(path[:3], f"nested deeper than {MAX_DEPTH} levels")
-
-
-def _refuse(path: tuple[str | int, ...], reason: str) -> None:
-    # Keys come from the caller, so a surrogate in one must not break the error text itself.
-    where = ".".join(str(part).encode("utf-8", "backslashreplace").decode() for part in path)
-    raise InvalidRequest((FieldProblem(where or "value", reason),), what="JSON value")
+def _check_depth(depth_left: int) -> None:
+    if not depth_left:
+        raise _Fault(f"nested deeper than {MAX_DEPTH} levels", deep=True)
