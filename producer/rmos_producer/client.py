@@ -40,6 +40,10 @@ class Receipt:
     missing: tuple[str, ...] = ()
 
 
+#: Jobs that are accepted in one step, and their receipts.
+_Batch = tuple[list[Job], list[Receipt]]
+
+
 class RunsClient:
     """Enqueues jobs for the workers. Thread safe; close it, or use it as a context manager.
 
@@ -98,16 +102,28 @@ class RunsClient:
     def create_runs(self, requests: Iterable[AnyRequest], *, explain: Explain = False) -> Iterator[Receipt]:
         """Have many runs stored: yields a receipt each, in order, as their batches are accepted.
 
-        ``requests`` may be of any length; only one batch is held at a time. Each run is a job of its own;
-        only the doorbell is shared. Consume the iterator: what is not asked for is not enqueued.
+        ``requests`` may be of any length; it is read one batch ahead of the receipts, so that the next batch
+        is checked while the server writes the last. Each run is a job of its own; only the doorbell is
+        shared. Consume the iterator: what is not asked for is not enqueued.
 
         Raises:
             InvalidRequest: naming the index of the wrong request. Its batch is not enqueued; the receipts
                 yielded before tell what is.
         """
-        source = enumerate(requests)
-        while batch := list(islice(source, self.batch_jobs)):
-            yield from self.create_batch(batch, explain=explain)
+        batches = self._batches(enumerate(requests), explain)
+        batch = next(batches, None)
+        while batch is not None:
+            jobs, receipts = batch
+            fault = None
+            with self._ledger.accepting(jobs, disk_seconds=self._disk_seconds) as accepted:
+                try:
+                    batch = next(batches, None)
+                except Exception as error:  # noqa: BLE001 - raised below: what was sent has its receipts first
+                    fault = error
+                accepted()
+            yield from receipts
+            if fault is not None:
+                raise fault
 
     @property
     def batch_jobs(self) -> int:
@@ -121,15 +137,7 @@ class RunsClient:
 
         Each request comes with the index by which an ``InvalidRequest`` names it.
         """
-        jobs, receipts = [], []
-        for index, request in batch:
-            try:
-                job, receipt = self._create_job(request, explain, CREATE_MANY)
-            except InvalidRequest as error:
-                raise InvalidRequest(error.problems, what=f"request {index}") from None
-            jobs.append(job)
-            receipts.append(receipt)
-        return self._accept(jobs, receipts)
+        return self._accept(*self._read_batch(batch, explain))
 
     def suggest_and_attach(
         self, run_id: str, *, detail: Detail = "summary", request_id: str | None = None
@@ -195,10 +203,28 @@ class RunsClient:
 
     # -- inside -----------------------------------------------------------------------------------
 
+    def _batches(self, source: Iterator[tuple[int, AnyRequest]], explain: Explain) -> Iterator[_Batch]:
+        while batch := list(islice(source, self.batch_jobs)):
+            yield self._read_batch(batch, explain)
+
+    def _read_batch(self, batch: Iterable[tuple[int, AnyRequest]], explain: Explain) -> _Batch:
+        jobs, receipts = [], []
+        for index, request in batch:
+            try:
+                job, receipt = self._create_job(request, explain, CREATE_MANY)
+            except InvalidRequest as error:
+                raise InvalidRequest(error.problems, what=f"request {index}") from None
+            jobs.append(job)
+            receipts.append(receipt)
+        return jobs, receipts
+
     def _create_job(self, request: AnyRequest, explain: Explain, spec: TaskSpec) -> tuple[Job, Receipt]:
-        # Mappings of any kind are taken; what else there is, the model refuses by itself.
-        data = dict(request) if isinstance(request, Mapping) else request
-        run = data if isinstance(data, RunRequest) else RunRequest.read(data, what="request")
+        if isinstance(request, RunRequest):
+            run = request
+        else:
+            # Mappings of any kind are taken; what else there is, the model refuses by itself.
+            plain = isinstance(request, dict) or not isinstance(request, Mapping)
+            run = RunRequest.read(request if plain else dict(request), what="request")
         payload = CreateRun.read({"run": run, "explain": _detail(explain)}, what="request")
         job = self._job(spec, payload, run.run_id, run.request_id)
         explain_id = explain_job_id(job.job_id) if payload.explain is not None else None
@@ -221,13 +247,13 @@ class RunsClient:
 
     def _accept(self, jobs: list[Job], receipts: list[Receipt]) -> list[Receipt]:
         # Fresh ids: a repeat can only be redis-py's own second try.
-        self._ledger.accept(
-            jobs,
-            disk_seconds=self._settings.broker_timeout_seconds / 2
-            if self._settings.accept_waits_for_aof
-            else None,
-        )
+        self._ledger.accept(jobs, disk_seconds=self._disk_seconds)
         return receipts
+
+    @property
+    def _disk_seconds(self) -> float | None:
+        """How long to wait for the server's disk; None when it is not to be asked."""
+        return self._settings.broker_timeout_seconds / 2 if self._settings.accept_waits_for_aof else None
 
 
 def _detail(explain: Explain) -> Detail | None:

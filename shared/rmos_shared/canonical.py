@@ -94,7 +94,7 @@ def _check_items(items: Iterable[tuple[str | int, Any]], depth_left: int) -> Non
             elif kind is list:
                 _check_depth(depth_left)
                 _check_items(enumerate(value), depth_left - 1)
-            elif not (kind is str and value.isascii()):
+            elif not ((kind is str and value.isascii()) or (kind is float and math.isfinite(value))):
                 _check_scalar(value)
     except _Fault as fault:
         fault.path.append(step)

@@ -67,6 +67,11 @@ def raw_id(ledger: JobLedger) -> str:
     return str(key.decode().removeprefix("rmos:raw:"))
 
 
+def accept_in_two_halves(ledger: JobLedger) -> list[Acceptance]:
+    with ledger.accepting([JOB]) as outcomes:
+        return outcomes()
+
+
 def claim(ledger: JobLedger) -> list[tuple[str, int, int]]:
     claims = ledger.claim([JOB.job_id], LEASE, lease_seconds=60)
     assert claims.refused == {}
@@ -122,6 +127,14 @@ STEPS = {
         "accept",
         lambda _: None,
         lambda ledger: set(ledger.accept([JOB], disk_seconds=5)) <= {Acceptance.NEW, Acceptance.REPEAT},
+        {"accepted": 1, "ringing": 1},
+        answer=True,
+        record={"state": "accepted", "starts": 0},
+    ),
+    "accept_in_two_halves": Step(
+        "accept",
+        lambda _: None,
+        lambda ledger: set(accept_in_two_halves(ledger)) <= {Acceptance.NEW, Acceptance.REPEAT},
         {"accepted": 1, "ringing": 1},
         answer=True,
         record={"state": "accepted", "starts": 0},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,41 @@ def test_a_server_clock_set_back_strands_no_job(ledger: JobLedger, client: redis
     assert ledger.claim(rung_for, LEASE, lease_seconds=60).refused == {}
 
 
+def test_a_server_that_forgot_the_script_accepts_in_two_halves_too(
+    ledger: JobLedger, client: redis.Redis
+) -> None:
+    client.script_flush()
+    with ledger.accepting([job := a_job()]) as outcomes:
+        assert outcomes() == [Acceptance.NEW]
+    assert ledger.get(job.job_id).state is JobState.ACCEPTED
+
+
+def test_an_answer_nobody_waited_for_is_not_taken_for_another(ledger: JobLedger, client: redis.Redis) -> None:
+    ledger.accept([])
+    left, job = [a_job(), a_job(), a_job()], a_job()
+    with pytest.raises(ValueError, match=r"^mine$"), ledger.accepting(left):
+        raise ValueError("mine")
+    assert ledger.accept([job]) == [Acceptance.NEW]
+    assert client.ping()
+    # It was sent, so it may have been done; to accept it again is safe.
+    assert set(ledger.accept(left)) <= {Acceptance.NEW, Acceptance.REPEAT}
+    assert ledger.stats().accepted == 4
+
+
+def test_a_full_server_refuses_in_two_halves_too(ledger: JobLedger, client: redis.Redis) -> None:
+    ledger.accept([])
+    client.config_set("maxmemory", 1)
+    try:
+        with (
+            ledger.accepting([a_job()]) as outcomes,
+            pytest.raises(BrokerUnavailable, match=r"refuses to serve \(OOM\)"),
+        ):
+            outcomes()
+    finally:
+        client.config_set("maxmemory", 0)
+    assert ledger.stats().accepted == 0
+
+
 def test_a_done_job_drops_its_payload_and_expires_and_stays_counted(
     ledger: JobLedger, client: redis.Redis
 ) -> None:
@@ -125,7 +161,7 @@ def test_the_same_id_with_another_payload_is_a_conflict_and_changes_nothing(ledg
     job = a_job()
     assert ledger.accept([job, job]) == [Acceptance.NEW, Acceptance.REPEAT]
 
-    assert ledger.accept([job.model_copy(update={"payload": '{"x":1}'})]) == [Acceptance.CONFLICT]
+    assert ledger.accept([replace(job, payload='{"x":1}')]) == [Acceptance.CONFLICT]
 
     assert ledger.payload(job.job_id) == b"{}"
     assert ledger.stats().accepted == 1
@@ -133,7 +169,7 @@ def test_the_same_id_with_another_payload_is_a_conflict_and_changes_nothing(ledg
 
 def test_the_latest_explanation_job_is_found_until_it_is_done(ledger: JobLedger) -> None:
     first, second = a_job(SUGGEST.name), a_job(SUGGEST.name)
-    second = second.model_copy(update={"run_id": first.run_id})
+    second = replace(second, run_id=first.run_id)
     ledger.accept([first])
     ledger.accept([second])
 

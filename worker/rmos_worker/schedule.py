@@ -6,6 +6,7 @@ A message without a job would be refused at the gate, and could be lost; a job c
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -86,7 +87,7 @@ def nightly_job(now: datetime) -> Job:
     """
     night = (now - timedelta(hours=_HOUR)).replace(hour=0, minute=0, second=0, microsecond=0)
     job_id = new_uuid7(night, noise=sha256(b"explain-missing-nightly").digest()[:10])
-    return batch_job(night).model_copy(update={"job_id": job_id, "run_id": job_id})
+    return replace(batch_job(night), job_id=job_id, run_id=job_id)
 
 
 def add_schedule(app: Celery) -> None:

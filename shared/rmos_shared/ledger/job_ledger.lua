@@ -110,7 +110,6 @@ end
 local ready = {}
 
 local function ring(id, task, again)
-  redis.call('ZADD', prefix .. 'rung:' .. TASKS[task].queue, now, id)
   table.insert(ready, {id, task, again, again and starts(id) > 0})
 end
 
@@ -133,15 +132,18 @@ end
 local function ring_out()
   local rung, position = {}, 1
   while position <= #ready do
-    local first, ids = ready[position], {}
+    local first, ids, times = ready[position], {}, {}
     local spec = TASKS[first[2]]
     repeat
       table.insert(ids, ready[position][1])
+      table.insert(times, now)
+      table.insert(times, ready[position][1])
       position = position + 1
       local following = ready[position]
     until #ids == spec.ids_per_bell or first[4] or not following or following[4] or following[2] ~= first[2]
       or following[3] ~= first[3]
     local message_id = first[3] and ids[1] .. '~' .. redis.call('INCR', prefix .. 'bells') or ids[1]
+    redis.call('ZADD', prefix .. 'rung:' .. spec.queue, unpack(times))
     redis.call('LPUSH', spec.queue, bell(first[2], ids, message_id))
     rung[spec.queue] = (rung[spec.queue] or 0) + 1
   end
@@ -185,6 +187,8 @@ end
 -- Six arguments: id, task, payload, sha256, run id, request id. Answers new, repeat or conflict.
 local ACCEPT_ARGUMENTS = 6
 local accepted = 0
+-- Fields and values that new jobs bring to subjects.
+local subjects = {}
 local function accept_one()
   local id, task, payload, sha256, run_id, request_id = arg(), arg(), arg(), arg(), arg(), arg()
   local known = redis.call('HGET', job_key(id), 'sha256')
@@ -196,8 +200,17 @@ local function accept_one()
   redis.call('SET', prefix .. 'payload:' .. id, payload)
   ring(id, task, false)
   accepted = accepted + 1
-  redis.call('HSET', prefix .. 'subjects', TASKS[task].topic .. ':' .. run_id, id)
+  table.insert(subjects, TASKS[task].topic .. ':' .. run_id)
+  table.insert(subjects, id)
   return 'new'
+end
+
+-- One command for many jobs costs the server a fraction of one for each.
+local function write_subjects()
+  if #subjects > 0 then
+    redis.call('HSET', prefix .. 'subjects', unpack(subjects))
+    subjects = {}
+  end
 end
 
 -- A job that lost its worker: rung for again, or dead when that has happened too often.
@@ -239,6 +252,7 @@ function operations.accept()
   for index = 1, number_arg() do
     outcomes[index] = accept_one()
   end
+  write_subjects()
   return outcomes
 end
 
@@ -302,6 +316,7 @@ function operations.finish()
         cursor = cursor + ACCEPT_ARGUMENTS
       end
     end
+    write_subjects()
     if state == 'running' and mine then
       redis.call('ZREM', prefix .. 'leases:' .. worker, id)
       forget_subject(id)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import metadata
@@ -161,14 +162,26 @@ class JobLedger:
         Raises:
             BrokerUnavailable: also when that does not happen within ``disk_seconds``.
         """
-        args: list[Any] = [len(jobs)]
-        for job in jobs:
-            args += _job_args(job)
         if disk_seconds is None:
-            answer = self._script.run("accept", *args)
+            answer = self._script.run("accept", *_accept_args(jobs))
         else:
-            answer = self._script.run_to_disk("accept", *args, timeout_seconds=disk_seconds)
-        return [Acceptance(outcome.decode()) for outcome in answer]
+            answer = self._script.run_to_disk("accept", *_accept_args(jobs), timeout_seconds=disk_seconds)
+        return _acceptances(answer)
+
+    @contextmanager
+    def accepting(
+        self, jobs: Sequence[Job], *, disk_seconds: float | None = None
+    ) -> Iterator[Callable[[], list[Acceptance]]]:
+        """As ``accept``, in two halves: sends the jobs, and lets the block do other things until it calls.
+
+        The call returns and raises what ``accept`` does; a block that does not make it does not know whether
+        the jobs are accepted. With ``disk_seconds`` both halves are in the call.
+        """
+        if disk_seconds is not None:
+            yield lambda: self.accept(jobs, disk_seconds=disk_seconds)
+            return
+        with self._script.begun("accept", *_accept_args(jobs)) as answer:
+            yield lambda: _acceptances(answer())
 
     # -- working ----------------------------------------------------------------------------------
 
@@ -442,15 +455,20 @@ class JobLedger:
         )
 
 
-def _job_args(job: Job) -> list[str]:
-    return [
-        job.job_id,
-        job.task,
-        job.payload,
-        sha256_hex(job.payload.encode()),
-        job.run_id,
-        job.request_id or "",
-    ]
+def _accept_args(jobs: Sequence[Job]) -> list[Any]:
+    args: list[Any] = [len(jobs)]
+    for job in jobs:
+        args += _job_args(job)
+    return args
+
+
+def _job_args(job: Job) -> tuple[str | bytes, ...]:
+    payload = job.payload.encode()
+    return job.job_id, job.task, payload, sha256_hex(payload), job.run_id, job.request_id or ""
+
+
+def _acceptances(answer: Sequence[bytes]) -> list[Acceptance]:
+    return [Acceptance(outcome.decode()) for outcome in answer]
 
 
 def _ms(seconds: float) -> int:

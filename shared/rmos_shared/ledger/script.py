@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib import resources
 from typing import Any, cast
 
 import redis
+from redis.commands.core import Script
+from redis.exceptions import NoScriptError
 
 from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.ledger.redis_errors import broker_errors
@@ -40,12 +44,44 @@ class LedgerScript:
         self.prefix = prefix
         self._accepting = client.register_script(_SOURCE)
         self._settling = client.register_script(header + _SOURCE)
+        self._keys = (prefix, DEAD_LETTER_QUEUE)
 
     def run(self, operation: str, *args: Any) -> Any:
         """Run one operation, atomically, and return its raw answer."""
-        script = self._accepting if operation in _BRINGING_IN else self._settling
         with broker_errors():
-            return script(keys=[self.prefix, DEAD_LETTER_QUEUE], args=[operation, *args])
+            return self._script_of(operation)(keys=self._keys, args=[operation, *args])
+
+    @contextmanager
+    def begun(self, operation: str, *args: Any) -> Iterator[Callable[[], Any]]:
+        """Send one operation, and let the block work while the server does; it calls for the raw answer.
+
+        Whatever goes wrong on the way, the operation is simply run again as ``run`` does.
+        """
+        script = self._script_of(operation)
+        with broker_errors():
+            connection = self.client.connection_pool.get_connection()
+        asked = False
+        try:
+            with broker_errors(), suppress(redis.ConnectionError):
+                connection.send_command(  # type: ignore[no-untyped-call]
+                    "EVALSHA", script.sha, len(self._keys), *self._keys, operation, *args
+                )
+                asked = True
+
+            def answer() -> Any:
+                nonlocal asked
+                told, asked = asked, False
+                if told:
+                    with broker_errors(), suppress(redis.ConnectionError, NoScriptError):
+                        return connection.read_response()
+                return self.run(operation, *args)
+
+            yield answer
+        finally:
+            if asked:
+                # Its answer must not be taken for that of another.
+                connection.disconnect()  # type: ignore[no-untyped-call]
+            self.client.connection_pool.release(connection)
 
     def run_to_disk(self, operation: str, *args: Any, timeout_seconds: float) -> Any:
         """As ``run``, and return only once the append-only file holds what the operation wrote.
@@ -56,9 +92,8 @@ class LedgerScript:
             BrokerUnavailable: also when it does not within the time, or the server keeps no such file. The
                 operation is done then.
         """
-        script = self._accepting if operation in _BRINGING_IN else self._settling
         with broker_errors(), self.client.pipeline(transaction=False) as pipe:
-            script(keys=[self.prefix, DEAD_LETTER_QUEUE], args=[operation, *args], client=pipe)
+            self._script_of(operation)(keys=self._keys, args=[operation, *args], client=pipe)
             pipe.waitaof(1, 0, int(timeout_seconds * 1000))
             answer, synced = pipe.execute(raise_on_error=False)
             if isinstance(answer, Exception):
@@ -78,7 +113,7 @@ class LedgerScript:
 
         The server must have been told of the script by ``load``, or it answers NOSCRIPT.
         """
-        return ("EVALSHA", self._settling.sha, 2, self.prefix, DEAD_LETTER_QUEUE, operation, *args)
+        return ("EVALSHA", self._settling.sha, len(self._keys), *self._keys, operation, *args)
 
     def load(self) -> None:
         """Tell the server of the script behind ``command``."""
@@ -103,3 +138,6 @@ class LedgerScript:
                 cast("bytes", key).decode() for key in self.client.scan_iter(match=f"{prefix}*", count=1_000)
             ]
         return [key.removeprefix(prefix) for key in keys]
+
+    def _script_of(self, operation: str) -> Script:
+        return self._accepting if operation in _BRINGING_IN else self._settling

@@ -60,9 +60,10 @@ class Frozen(BaseModel):
     def to_json(self) -> str:
         """Return the model as compact JSON in no fixed order of keys, for what is read back by ``read_json``.
 
-        Several times as fast as the canonical form, which only what is stored or hashed for ever needs.
+        Fields that were never set are left out, for reading gives them the same default again. Several times
+        as fast as the canonical form, which only what is stored or hashed for ever needs.
         """
-        return self.model_dump_json()
+        return self.model_dump_json(exclude_unset=True)
 
     def to_bytes(self) -> bytes:
         """Return the canonical JSON of the model: the bytes that are stored."""
@@ -111,6 +112,8 @@ def _check_object(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_text(value: str) -> str:
+    if value.isascii():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -120,7 +123,8 @@ def _check_text(value: str) -> str:
 
 
 def _check_line(value: str) -> str:
-    if not value.strip():
+    # Blanks first: other spaces than the plain one are not printable either. Nor are lone surrogates.
+    if not value or value.isspace():
         msg = "must not be blank"
         raise ValueError(msg)
     if not value.isprintable():
@@ -164,9 +168,7 @@ JsonObject = Annotated[dict[str, Any], AfterValidator(_check_object)]
 #: Any Unicode text.
 Text = Annotated[str, AfterValidator(_check_text)]
 #: A short, printable, non-blank line: a mode, a tool, a request id.
-Line = Annotated[
-    str, StringConstraints(max_length=256), AfterValidator(_check_text), AfterValidator(_check_line)
-]
+Line = Annotated[str, StringConstraints(max_length=256), AfterValidator(_check_line)]
 #: A run or advisory id that may become part of a path.
 SafeId = Annotated[str, AfterValidator(_check_id)]
 #: A UTC date, ``YYYY-MM-DD``.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from rmos_shared.models.advisory import Detail, Kind
-from rmos_shared.models.base import Day, Frozen, JobId, Line, SafeId, Text, UtcTime
+from rmos_shared.models.base import Day, Frozen, Line, SafeId, Text, UtcTime
 from rmos_shared.models.run import RunRequest
 
 
@@ -79,15 +80,19 @@ class ExplainMissing(Frozen):
     after_run_id: SafeId | None = None
 
 
-class Job(Frozen):
-    """A job to accept. Its id is minted before the first try, so accepting again is a repeat."""
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job to accept. Its id is minted before the first try, so accepting again is a repeat.
 
-    job_id: JobId
-    task: Line
-    run_id: SafeId
-    request_id: Line | None
+    Made by us of what a model has checked, so it is not checked again.
+    """
+
+    job_id: str
+    task: str
+    run_id: str
+    request_id: str | None
     #: JSON of the task's payload model.
-    payload: Text
+    payload: str
 
 
 class Failure(Frozen):

@@ -55,12 +55,12 @@ class ExplanationStatus(StrEnum):
 
 
 def _enum_of(kind: type[StrEnum]) -> BeforeValidator:
+    members = {str(member): member for member in kind}
+
     def parse(value: object) -> object:
         # Strict models take no plain strings for enums; these come from JSON, so they must.
-        if isinstance(value, str) and value in kind.__members__:
-            return kind[value]
-        if isinstance(value, kind):
-            return value
+        if isinstance(value, str) and value in members:
+            return members[value]
         msg = "must be one of " + ", ".join(kind)
         raise ValueError(msg)
 
@@ -155,8 +155,9 @@ class RunRequest(Frozen):
     request_summary: JsonObject = Field(default_factory=dict)
     feasibility: JsonObject | None = None
     decision: ClaimedDecision = Field(default_factory=ClaimedDecision)
-    hashes: ClaimedHashes = Field(default_factory=ClaimedHashes)
-    outputs: Outputs = Field(default_factory=Outputs)
+    # Shared by all requests that leave them out, for they can hold nothing that changes.
+    hashes: ClaimedHashes = ClaimedHashes()
+    outputs: Outputs = Outputs()
     meta: JsonObject = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -164,16 +165,13 @@ class RunRequest(Frozen):
     def _settle_time(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        data = {key: value for key, value in data.items() if not (value is None and key in _NULL_IS_ABSENT)}
+        data = {key: value for key, value in data.items() if value is not None or key not in _NULL_IS_ABSENT}
         run_id, created = data.get("run_id"), data.get("created_at_utc")
         if created is None:
             run_id = new_uuid7() if run_id is None else run_id
             moment = uuid7_time(run_id) if isinstance(run_id, str) else None
             # An id without a readable time is reported by its own validator; any time will do here.
-            data |= {
-                "run_id": run_id,
-                "created_at_utc": moment or _EPOCH,
-            }
+            data["run_id"], data["created_at_utc"] = run_id, moment or _EPOCH
         elif run_id is None:
             data["run_id"] = _mint(created)
         return data
@@ -213,9 +211,9 @@ class RunRequest(Frozen):
 
     @model_validator(mode="after")
     def _hashes_agree(self) -> Self:
-        claims = {name: claimed for name, claimed in self.hashes if claimed is not None}
-        if not claims:
+        if not self.hashes.model_fields_set:
             return self  # as in most requests, which leave the hashes to us
+        claims = {name: claimed for name, claimed in self.hashes if claimed is not None}
         computed = {
             "feasibility_sha256": None if self.feasibility is None else _sha256_of(self.feasibility),
             **output_hashes(self.outputs),
