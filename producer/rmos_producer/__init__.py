@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+# Type checkers know it by its name; importing it from typing takes a sixth of the time of ``rmos --help``.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rmos_producer.async_client import AsyncRunsClient
     from rmos_producer.client import Receipt, RunsClient
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncRunsClient", "Receipt", "RunsClient"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     # Loaded when first asked for: the ``rmos`` command and whoever only may enqueue start without them.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

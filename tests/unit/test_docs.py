@@ -22,8 +22,9 @@ from pydantic.fields import FieldInfo
 import rmos_producer
 import rmos_shared
 import rmos_worker
+from rmos_producer.cli.help import EXIT_CODES
 from rmos_producer.cli.jobs import ENDED_DEAD
-from rmos_producer.cli.main import app
+from rmos_producer.cli.main import root
 from rmos_producer.home import Home
 from rmos_producer.processes import PROCESSES, Pipeline
 from rmos_shared import settings
@@ -66,7 +67,7 @@ def argument(parameter: Any) -> str:
 
 def command_table() -> str:
     rows = ["| command | options | does |", "|---|---|---|"]
-    for name, command in commands(typer.main.get_command(app)):
+    for name, command in commands(typer.main.get_command(root())):
         kinds: dict[str, list[Any]] = {"argument": [], "option": []}
         for parameter in command.params:
             kinds[parameter.param_type_name].append(parameter)
@@ -125,18 +126,13 @@ def settings_tables() -> str:
 
 
 def exit_code_table() -> str:
-    _, _, told = str(app.info.epilog).partition(": ")
     rows = ["| code | meaning | errors |", "|---|---|---|"]
     errors: dict[int, list[str]] = {}
     for kind in error_classes():
         errors.setdefault(kind.exit_code, []).append(f"`{kind.code}`")
-    for entry in told.removesuffix(".").split(", "):
-        code, _, meaning = entry.partition(" ")
-        rows.append(
-            f"| {code} | {meaning} | {', '.join(sorted(set(errors.pop(int(code), []))))} |".replace(
-                "|  |", "| |"
-            )
-        )
+    for code, meaning in EXIT_CODES.items():
+        names = ", ".join(sorted(set(errors.pop(code, []))))
+        rows.append(f"| {code} | {meaning} | {names} |".replace("|  |", "| |"))
     assert not errors, f"exit codes that `rmos --help` does not tell: {errors}"
     return "\n".join(rows)
 
@@ -232,7 +228,7 @@ def rmos_calls(document: Path) -> list[list[str]]:
 
 
 def test_every_rmos_call_that_is_shown_exists() -> None:
-    known = dict(commands(typer.main.get_command(app)))
+    known = dict(commands(typer.main.get_command(root())))
     shown = [(document, call) for document in DOCUMENTS for call in rmos_calls(document)]
     assert shown
     for document, call in shown:

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +41,7 @@ LimitOption = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="M
 ByOption = Annotated[
     str | None, typer.Option("--by", help="Who decides; the name of the system account if left out.")
 ]
+DayOption = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="UTC date, inclusive.")]
 DEFAULT_HOME = Path(".rmos")
 
 
@@ -80,6 +82,11 @@ def runs_of(home: Path) -> Iterator[RunLog]:
 def person(by: str | None) -> str:
     """Return the identity that is kept with a person's decision."""
     return f"person:{by or getpass.getuser()}"
+
+
+def utc_day(moment: datetime | None) -> date | None:
+    """Return the date that a ``--date-from`` or ``--date-to`` names."""
+    return None if moment is None else moment.date()
 
 
 def print_json(value: Any) -> None:

@@ -15,7 +15,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from rmos_producer.cli.context import JsonOption, err, out, print_json, print_rows
-from rmos_producer.cli.enqueue import read_requests
+from rmos_producer.cli.requests import read_requests
 from rmos_producer.client import RunsClient
 from rmos_producer.home import Home
 from rmos_shared.errors import InvariantBroken, WaitTimeout
@@ -24,11 +24,6 @@ from rmos_shared.run_log import RunLog
 from rmos_shared.store.local import LocalStore
 
 _POLL_SECONDS = 0.1
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the root."""
-    app.command("demo")(demo)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +60,9 @@ def demo(
         Path | None, typer.Option("--home", help="Directory to use; a temporary one if left out.")
     ] = None,
 ) -> None:
-    """Record, explain and judge a file of requests, and show what came of it.
+    """Starts the embedded server, the reference advisory store and the workers in a temporary directory.
 
-    Starts the embedded server, the reference advisory store and the workers in a temporary directory. Exits
-    with 8 if accepted = done + dead + discarded + pending does not hold, with 6 if jobs are unfinished.
+    Exits with 8 if accepted = done + dead + discarded + pending does not hold, with 6 if jobs are unfinished.
     """
     place = Home(home or Path(tempfile.mkdtemp(prefix="rmos-demo-")))
     try:

@@ -27,7 +27,7 @@ from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.models.base import format_utc
 from rmos_shared.models.job import DeadReason, JobRecord, RawLetter
 
-app = typer.Typer(help="The dead letters: jobs and messages that could not be done.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 IdsArgument = Annotated[list[str] | None, typer.Argument(help="Letters; leave out to choose by the options.")]
 ReasonOption = Annotated[DeadReason | None, typer.Option(help="Only letters of this reason.")]

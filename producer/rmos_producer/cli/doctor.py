@@ -11,8 +11,6 @@ from typing import Literal
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-import typer
-
 from rmos_producer.cli.context import DEFAULT_HOME, HomeOption, JsonOption, ledger_of, print_json, print_rows
 from rmos_producer.home import Home
 from rmos_shared.errors import BrokerUnavailable, DamageFound, InvariantBroken, RmosError
@@ -26,11 +24,6 @@ _CLOCK_SKEW_SECONDS = 2.0
 _MOST_NAMED = 100
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the root."""
-    app.command("doctor")(doctor)
-
-
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One check: what was looked at, how it is, and what to do if it is not well."""
@@ -42,7 +35,7 @@ class Finding:
 
 
 def doctor(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
-    """Check broker persistence and eviction, the store, the clock, the advisory store and the invariant.
+    """Looks at broker persistence and eviction, the store, the clock, the advisory store and the invariant.
 
     Exits with 8 when the invariant is broken, with 7 when anything else is.
     """

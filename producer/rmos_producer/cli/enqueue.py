@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -20,18 +19,12 @@ from rmos_producer.cli.context import (
     print_json,
     print_rows,
 )
+from rmos_producer.cli.requests import read_requests
 from rmos_producer.client import Receipt, RunsClient
-from rmos_shared.errors import FieldProblem, InvalidRequest
+from rmos_shared.errors import InvalidRequest
 from rmos_shared.models.run import RunRequest
 
 _BULK = 100
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to the root."""
-    app.command("enqueue")(enqueue)
-    app.command("suggest")(suggest)
-    app.command("attach")(attach)
 
 
 def enqueue(
@@ -48,7 +41,7 @@ def enqueue(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Create a run for each line of FILE. Wrong lines are reported with their number; the rest goes in."""
+    """Wrong lines are reported with their number; the rest goes in."""
     if detail not in {"summary", "full"}:
         raise typer.BadParameter("must be summary or full", param_hint="--detail")
     wrong: list[dict[str, Any]] = []
@@ -74,7 +67,7 @@ def suggest(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Explain runs and link the explanations."""
+    """Prints the jobs that will do it."""
     if detail not in {"summary", "full"}:
         raise typer.BadParameter("must be summary or full", param_hint="--detail")
     with client_of(home) as client:
@@ -94,40 +87,10 @@ def attach(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Link an existing advisory to a run."""
+    """Prints the job that will do it."""
     with client_of(home) as client:
         receipt = client.attach_advisory(run_id, advisory_id, kind=kind, request_id=request_id)  # type: ignore[arg-type]
     print_rows([_told(receipt)], as_json=as_json, title="accepted")
-
-
-def read_requests(lines: Iterable[bytes], wrong: list[dict[str, Any]]) -> Iterator[RunRequest]:
-    """Yield the request of each good line; append ``{"line", "error"}`` to ``wrong`` for each other one."""
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            yield RunRequest.read(_decode(line), what="request")
-        except InvalidRequest as error:
-            wrong.append({"line": number, "error": str(error)})
-
-
-def _decode(line: bytes) -> Any:
-    try:
-        return json.loads(line, parse_constant=_refuse_constant, object_pairs_hook=_unique)
-    except (ValueError, RecursionError):
-        # The decoder's own text would quote the line.
-        raise InvalidRequest((FieldProblem("line", "is not strict JSON"),)) from None
-
-
-def _refuse_constant(_: str) -> None:
-    raise ValueError("NaN and infinity are not JSON")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice")
-    return found
 
 
 def _receipts(

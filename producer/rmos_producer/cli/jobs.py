@@ -19,7 +19,7 @@ from rmos_producer.cli.context import (
 from rmos_shared.ledger.audit import LedgerAudit
 from rmos_shared.models.job import JobRecord, JobState
 
-app = typer.Typer(help="The job ledger.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 #: Exit code of ``wait`` for a job that ended dead or discarded.
 ENDED_DEAD = 9
 

@@ -12,6 +12,7 @@ import typer
 from rmos_producer.cli.context import (
     DEFAULT_HOME,
     ByOption,
+    DayOption,
     HomeOption,
     JsonOption,
     LimitOption,
@@ -19,19 +20,19 @@ from rmos_producer.cli.context import (
     print_object,
     print_rows,
     runs_of,
+    utc_day,
 )
-from rmos_producer.cli.runs import Day, utc_day
 from rmos_shared.ids import new_uuid7
 from rmos_shared.models.advisory import ComposedAdvisory, Review
 
-app = typer.Typer(help="The review queue.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("list")
 def list_reviews(
     *,
-    date_from: Day = None,
-    date_to: Day = None,
+    date_from: DayOption = None,
+    date_to: DayOption = None,
     limit: LimitOption = 100,
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,

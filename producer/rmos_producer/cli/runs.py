@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
 from itertools import islice
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from rmos_producer.cli.context import (
     DEFAULT_HOME,
+    DayOption,
     HomeOption,
     JsonOption,
     LimitOption,
@@ -17,19 +17,19 @@ from rmos_producer.cli.context import (
     print_object,
     print_rows,
     runs_of,
+    utc_day,
 )
 from rmos_shared.errors import CorruptArtifact
 from rmos_shared.run_log import RunEntry
 
-app = typer.Typer(help="The stored runs.", no_args_is_help=True)
-Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="UTC date, inclusive.")]
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("list")
 def list_runs(
     *,
-    date_from: Day = None,
-    date_to: Day = None,
+    date_from: DayOption = None,
+    date_to: DayOption = None,
     limit: LimitOption = 50,
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
@@ -56,11 +56,6 @@ def show(
     with runs_of(home) as runs:
         told = runs.read(run_id).dump()
     print_object(told, as_json=as_json)
-
-
-def utc_day(moment: datetime | None) -> date | None:
-    """Return the date that a ``--date-from`` or ``--date-to`` names."""
-    return None if moment is None else moment.date()
 
 
 def _row(entry: RunEntry) -> dict[str, Any]:

@@ -17,18 +17,12 @@ from rmos_producer.home import Home
 _WATCH_SECONDS = 0.5
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the root."""
-    app.command("up")(up)
-    app.command("advisory-store")(advisory_store)
-
-
 def up(
     *,
     flower: Annotated[bool, typer.Option(help="Run Flower too.")] = True,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Run all processes of the Procfile until stopped. The state survives a stop.
+    """The state survives a stop.
 
     RMOS_BROKER_URL and RMOS_ADVISORY_URL outrank the embedded server and the reference advisory store.
     """
@@ -55,7 +49,7 @@ def up(
 
 
 def advisory_store() -> None:
-    """Run the reference advisory store alone; its settings are RMOS_ADVISORY_* and RMOS_INJECT_*."""
+    """Its settings are RMOS_ADVISORY_* and RMOS_INJECT_*."""
     os.execv(sys.executable, [sys.executable, "-m", "rmos_worker.advisory_store"])  # noqa: S606 - becomes it
 
 
