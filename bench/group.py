@@ -72,6 +72,10 @@ class Group:
         """Whether the first process is gone."""
         return self._process is not None and self._process.poll() is not None
 
+    def interrupt(self) -> None:
+        """Ask the first process, and no other, to end as Ctrl-C does."""
+        os.kill(self.pid, signal.SIGINT)
+
     def pids(self) -> list[int]:
         """Return every process of the session."""
         numbers = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())

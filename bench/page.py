@@ -30,11 +30,13 @@ its spread meets it; then the command exits with 1.
 """
 
 
-def write(sections: Mapping[str, Section], facts: Mapping[str, str], notes: Path, page: Path) -> None:
+def write(
+    sections: Mapping[str, Section], facts: Mapping[str, str], notes: Path, page: Path, *, whole: bool
+) -> None:
     """Write the page, and its pictures in a folder of the page's name beside it.
 
     Raises:
-        ValueError: a note is about no section and no row of this page.
+        ValueError: a note is about no section and no row of this page, though it is the ``whole`` one.
     """
     pictures = page.with_suffix("")
     pictures.mkdir(parents=True, exist_ok=True)
@@ -45,8 +47,10 @@ def write(sections: Mapping[str, Section], facts: Mapping[str, str], notes: Path
     for section in sections.values():
         for curve in _drawn(section):
             plot.draw(curve, pictures / f"{curve.name}.svg")
+        for flames in section.flames:
+            plot.draw_flames(flames, pictures / f"{flames.name}.svg")
     said = _notes(notes)
-    if strange := said.keys() - sections.keys() - {row.key for row in rows} - {"summary"}:
+    if whole and (strange := said.keys() - sections.keys() - {row.key for row in rows} - {"summary"}):
         raise ValueError(f"{notes.name} speaks of nothing on the page: {', '.join(sorted(strange))}")
     page.write_text("\n".join(_lines(sections, facts, said, pictures.name)).rstrip() + "\n")
 
@@ -76,8 +80,8 @@ def _lines(
                 yield from (f"**{row.name}, against {row.reference}.** {said[row.key]}", "")
         for table in section.tables:
             yield from _titled(table)
-        for curve in _drawn(section):
-            yield from (f"![{curve.title}]({pictures}/{curve.name}.svg)", "")
+        for picture in (*_drawn(section), *section.flames):
+            yield from (f"![{picture.title}]({pictures}/{picture.name}.svg)", "")
 
 
 def _drawn(section: Section) -> list[Curve]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 from ratio import Row
-from result import Curve
+from result import Curve, Flames
 
 mpl.use("svg")
 mpl.rcParams.update(
@@ -24,6 +24,8 @@ mpl.rcParams.update(
     }
 )
 _GOOD, _BAD = "#2a7f62", "#c0392b"
+_OURS, _OTHERS = "#e59866", "#d5d8dc"
+_FLAME_INCHES, _FRAME_INCHES, _FLAME_LETTERS = 10, 0.13, 240
 _ROW_INCHES = 0.32
 _HEADROOM = 1.1
 
@@ -67,6 +69,35 @@ def draw_rows(rows: Sequence[Row], file: Path) -> None:
     axes.set_yticks(range(len(rows)), [row.key for row in rows])
     axes.invert_yaxis()
     axes.set(title="Each row as a share of its mark; right of the line is met", xlabel="share of the mark")
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    plt.close(figure)
+
+
+def draw_flames(flames: Flames, file: Path) -> None:
+    """Write a profile as a flame graph: a frame's width is its share of the samples, callers below."""
+    from matplotlib import pyplot as plt  # noqa: PLC0415 - as above
+
+    total = sum(flames.stacks.values())
+    spans: dict[tuple[str, ...], tuple[float, float]] = {}
+    left = 0.0
+    # Sorted, stacks with the same beginning lie side by side.
+    for stack, count in sorted(flames.stacks.items()):
+        frames = stack.split(";")
+        for depth in range(1, len(frames) + 1):
+            start, width = spans.get(key := tuple(frames[:depth]), (left, 0.0))
+            spans[key] = start, width + count / total
+        left += count / total
+    deepest = max(map(len, spans))
+    figure, axes = plt.subplots(figsize=(_FLAME_INCHES, 0.5 + _FRAME_INCHES * deepest))
+    for frames, (start, width) in spans.items():
+        ours = "(rmos_" in frames[-1]
+        axes.barh(len(frames), width, 1, start, color=_OURS if ours else _OTHERS, edgecolor="white", lw=0.3)
+        label = frames[-1].partition(" (")[0]
+        room = int(width * _FLAME_LETTERS)
+        if room > 2:  # noqa: PLR2004 - fewer letters tell nothing
+            axes.text(start + 0.002, len(frames), label[:room], fontsize=5, va="center", clip_on=True)
+    axes.set(title=flames.title, xlabel="share of the samples", yticks=[], xlim=(0, 1))
+    axes.grid(visible=False)
     figure.savefig(file, format="svg", metadata={"Date": None})
     plt.close(figure)
 

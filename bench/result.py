@@ -35,12 +35,22 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Flames:
+    """One profile as a picture: samples by stack, its frames joined by ``;``, outermost first."""
+
+    name: str
+    title: str
+    stacks: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
     """All that one part of the suite found."""
 
     rows: Sequence[Row] = ()
     tables: Sequence[Table] = ()
     curves: Sequence[Curve] = ()
+    flames: Sequence[Flames] = ()
     #: Sentences on how it was measured this time, and on what could not be.
     remarks: Sequence[str] = ()
     #: When, UTC.
@@ -66,6 +76,7 @@ def _section(data: dict[str, Any]) -> Section:
         rows=[Row(**row) for row in data["rows"]],
         tables=[Table(**table) for table in data["tables"]],
         curves=[Curve(**curve) for curve in data["curves"]],
+        flames=[Flames(**flames) for flames in data["flames"]],
         remarks=data["remarks"],
         measured=data["measured"],
     )

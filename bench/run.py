@@ -25,6 +25,7 @@ import latency
 import machine
 import memory
 import page
+import profiles
 import result
 import start
 import store
@@ -46,6 +47,7 @@ SECTIONS: Mapping[str, Callable[[Path, Size], Section]] = {
     "memory": memory.section,
     "start": start.section,
     "growth": growth.section,
+    "profiles": profiles.section,
 }
 
 
@@ -71,7 +73,8 @@ def main() -> int:
         result.save(sections, facts, kept)
         rows = [row for section in measured.values() for row in section.rows]
         _print(rows)
-    page.write(sections, facts, _NOTES, folder / "performance.md")
+    whole = sections.keys() == SECTIONS.keys()
+    page.write(sections, facts, _NOTES, folder / "performance.md", whole=whole)
     return int(not all(row.reached for row in rows))
 
 

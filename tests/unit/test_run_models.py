@@ -662,3 +662,17 @@ def test_a_stored_run_reads_back_to_the_same_bytes(  # noqa: PLR0917 - hypothesi
     assert read.to_bytes() == written
     assert read.created_at_utc == at
     assert read.feasibility == feasibility
+
+
+# Zones of before 1973 had offsets with seconds in them, which RFC 3339 cannot say.
+@given(st.datetimes(datetime(1973, 1, 1), timezones=st.timezones()))  # noqa: DTZ001 - zones are drawn
+def test_every_time_is_written_in_utc_to_the_microsecond(moment: datetime) -> None:
+    run = RunRequest.read({"mode": "router", "created_at_utc": moment.isoformat()})
+    written = moment.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
+    assert run.dump()["created_at_utc"] == json.loads(run.to_json())["created_at_utc"] == written
+
+
+def test_what_was_never_set_is_left_to_the_reader() -> None:
+    run = RunRequest.read(REQUEST)
+    assert json.loads(run.to_json()).keys() == {*REQUEST, "created_at_utc"}
+    assert RunRequest.read_json(run.to_json()) == run

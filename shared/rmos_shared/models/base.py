@@ -11,7 +11,6 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    PlainSerializer,
     StringConstraints,
     ValidationError,
 )
@@ -162,7 +161,8 @@ def _check_day(value: str) -> str:
 
 
 #: RFC 3339 in UTC, ending in Z. Naive times are refused, other offsets converted (contract section 2).
-UtcTime = Annotated[datetime, BeforeValidator(_parse_utc), PlainSerializer(format_utc, return_type=str)]
+#: pydantic writes it as ``format_utc`` does.
+UtcTime = Annotated[datetime, BeforeValidator(_parse_utc)]
 #: A JSON object kept verbatim; anything JSON cannot carry exactly is refused with its path.
 JsonObject = Annotated[dict[str, Any], AfterValidator(_check_object)]
 #: Any Unicode text.
