@@ -37,6 +37,8 @@ local LONGEST_MS = 90000000
 local MAX_BELL_BYTES = 65536
 -- Above the number of workers that could wait for one queue.
 local MAX_TOKENS = 64
+-- Of one command: Lua's stack has room for some 8,000. Even, for members that come in pairs.
+local MOST_MEMBERS = 1000
 
 local function arg()
   cursor = cursor + 1
@@ -57,6 +59,13 @@ end
 
 local function starts(id)
   return tonumber(redis.call('HGET', job_key(id), 'starts') or 0)
+end
+
+-- One command for many members costs the server a fraction of one for each.
+local function call_with(command, key, members)
+  for first = 1, #members, MOST_MEMBERS do
+    redis.call(command, key, unpack(members, first, math.min(first + MOST_MEMBERS - 1, #members)))
+  end
 end
 
 -- Nil for an id without a record, or with a task of another version. Such jobs stay where they are, where
@@ -143,7 +152,7 @@ local function ring_out()
     until #ids == spec.ids_per_bell or first[4] or not following or following[4] or following[2] ~= first[2]
       or following[3] ~= first[3]
     local message_id = first[3] and ids[1] .. '~' .. redis.call('INCR', prefix .. 'bells') or ids[1]
-    redis.call('ZADD', prefix .. 'rung:' .. spec.queue, unpack(times))
+    call_with('ZADD', prefix .. 'rung:' .. spec.queue, times)
     redis.call('LPUSH', spec.queue, bell(first[2], ids, message_id))
     rung[spec.queue] = (rung[spec.queue] or 0) + 1
   end
@@ -205,12 +214,9 @@ local function accept_one()
   return 'new'
 end
 
--- One command for many jobs costs the server a fraction of one for each.
 local function write_subjects()
-  if #subjects > 0 then
-    redis.call('HSET', prefix .. 'subjects', unpack(subjects))
-    subjects = {}
-  end
+  call_with('HSET', prefix .. 'subjects', subjects)
+  subjects = {}
 end
 
 -- A job that lost its worker: rung for again, or dead when that has happened too often.
@@ -256,44 +262,69 @@ function operations.accept()
   return outcomes
 end
 
+-- Raises the watermark to the youngest bell of these jobs, each rung for once. Of a job rung for again nobody
+-- knows which bell is answered. Were it an old one at the head of a backlog, the time of the new one would make
+-- the whole backlog look overtaken.
+local function note_answered(queue, ids)
+  if #ids == 0 then
+    return
+  end
+  local youngest = tonumber(redis.call('GET', prefix .. 'answered:' .. queue) or 0)
+  local before = youngest
+  for _, bell in ipairs(redis.call('ZMSCORE', prefix .. 'rung:' .. queue, unpack(ids))) do
+    youngest = math.max(youngest, bell and tonumber(bell) or 0)
+  end
+  if youngest > before then
+    redis.call('SET', prefix .. 'answered:' .. queue, youngest)
+  end
+end
+
 -- claim: worker, token, lease ms, number of ids, ids. The token makes a repeated claim the same claim.
 -- Answers for each id: {'claimed', task, payload, run id, request id, tries, starts, age in
 -- milliseconds of its first wait, or 0} or {state}.
 function operations.claim()
   local worker, token, lease_ms, answers = arg(), arg(), number_arg(), {}
+  local lease, leased, payloads, claimed, rung, once = worker .. '|' .. token, {}, {}, {}, {}, {}
   redis.call('ZADD', prefix .. 'workers', now + lease_ms, worker)
   for index = 1, number_arg() do
     local id = arg()
     local key = job_key(id)
-    local record = redis.call('HMGET', key, 'state', 'task', 'due_at', 'again')
-    local spec = TASKS[record[2] or '']
-    local state = spec and record[1] or 'unknown'
-    local due = state == 'waiting' and tonumber(record[3]) <= now
-    if state == 'accepted' or due then
+    local told = redis.call('HMGET', key, 'state', 'task', 'lease', 'run_id', 'request_id', 'tries', 'starts',
+      'claims', 'due_at', 'waiting_since', 'again')
+    local spec = TASKS[told[2] or '']
+    local state, starts = spec and told[1] or 'unknown', tonumber(told[7] or 0)
+    if state == 'accepted' or (state == 'waiting' and tonumber(told[9]) <= now) then
       local queue = spec.queue
-      local bell = redis.call('ZSCORE', prefix .. 'rung:' .. queue, id)
-      local youngest = tonumber(redis.call('GET', prefix .. 'answered:' .. queue) or 0)
-      -- Of a job rung for again nobody knows which bell this answers. Were it an old one at the head of a
-      -- backlog, the time of the new one would make the whole backlog look overtaken.
-      if bell and record[4] ~= '1' and tonumber(bell) > youngest then
-        redis.call('SET', prefix .. 'answered:' .. queue, bell)
+      rung[queue], once[queue] = rung[queue] or {}, once[queue] or {}
+      if told[11] ~= '1' then
+        table.insert(once[queue], id)
       end
-      redis.call('ZREM', prefix .. 'rung:' .. queue, id)
-      redis.call('ZREM', prefix .. 'waiting', id)
-      redis.call('ZADD', prefix .. 'leases:' .. worker, now, id)
-      redis.call('HSET', key, 'state', 'running', 'changed_at', now, 'lease', worker .. '|' .. token)
-      redis.call('HINCRBY', key, 'starts', 1)
-      redis.call('HINCRBY', key, 'claims', 1)
-      state = 'claimed'
-    elseif state == 'running' and holds(id, worker, token) then
+      starts, state = starts + 1, 'claimed'
+      redis.call('HSET', key, 'state', 'running', 'changed_at', now, 'lease', lease, 'starts', starts,
+        'claims', tonumber(told[8] or 0) + 1)
+      table.insert(rung[queue], id)
+      table.insert(leased, now)
+      table.insert(leased, id)
+    elseif state == 'running' and told[3] == lease then
       state = 'claimed'
     end
     answers[index] = {state}
     if state == 'claimed' then
-      local told = redis.call('HMGET', key, 'task', 'run_id', 'request_id', 'tries', 'starts', 'waiting_since')
-      local payload = redis.call('GET', prefix .. 'payload:' .. id) or ''
-      local waited = told[6] and now - tonumber(told[6]) or 0
-      answers[index] = {state, told[1], payload, told[2], told[3], told[4] or '0', told[5], waited}
+      table.insert(claimed, index)
+      table.insert(payloads, prefix .. 'payload:' .. id)
+      answers[index] = {state, told[2], '', told[4], told[5], told[6] or '0', starts,
+        told[10] and now - tonumber(told[10]) or 0}
+    end
+  end
+  for queue, ids in pairs(rung) do
+    note_answered(queue, once[queue])
+    call_with('ZREM', prefix .. 'rung:' .. queue, ids)
+    call_with('ZREM', prefix .. 'waiting', ids)
+  end
+  call_with('ZADD', prefix .. 'leases:' .. worker, leased)
+  if #payloads > 0 then
+    for position, payload in ipairs(redis.call('MGET', unpack(payloads))) do
+      answers[claimed[position]][3] = payload or ''
     end
   end
   return answers
@@ -304,34 +335,50 @@ end
 -- step, so none is lost or accepted twice. Answers for each: done, or the state that forbids it.
 function operations.finish()
   local worker, token, ttl, answers = arg(), arg(), number_arg(), {}
+  local ended, payloads, about, followers = {}, {}, {}, {}
   for index = 1, number_arg() do
     local id, result, following = arg(), arg(), number_arg()
-    local key, state = job_key(id), nil
-    state = redis.call('HGET', key, 'state') or 'unknown'
-    local mine = holds(id, worker, token)
-    for _ = 1, following do
-      if state == 'running' and mine then
-        accept_one()
-      else
-        cursor = cursor + ACCEPT_ARGUMENTS
-      end
-    end
-    write_subjects()
+    local key = job_key(id)
+    local told = redis.call('HMGET', key, 'state', 'lease', 'task', 'run_id', 'failure', 'due_at')
+    local state, mine = told[1] or 'unknown', told[2] == worker .. '|' .. token
     if state == 'running' and mine then
-      redis.call('ZREM', prefix .. 'leases:' .. worker, id)
-      forget_subject(id)
-      redis.call('HDEL', key, 'failure', 'due_at')
-      redis.call('DEL', prefix .. 'payload:' .. id)
+      state = 'done'
+      if told[5] or told[6] then
+        redis.call('HDEL', key, 'failure', 'due_at')
+      end
       redis.call('HSET', key, 'state', 'done', 'changed_at', now, 'result', result)
       redis.call('EXPIRE', key, ttl)
-      redis.call('HINCRBY', prefix .. 'counts', 'done', 1)
-      answers[index] = 'done'
-    elseif state == 'done' and mine then
-      answers[index] = 'done'
-    else
-      answers[index] = state == 'done' and 'done_elsewhere' or state
+      table.insert(ended, id)
+      table.insert(payloads, prefix .. 'payload:' .. id)
+      table.insert(about, TASKS[told[3]].topic .. ':' .. told[4])
+      table.insert(followers, {cursor, following})
+    elseif state == 'done' and not mine then
+      state = 'done_elsewhere'
+    end
+    answers[index] = state
+    cursor = cursor + following * ACCEPT_ARGUMENTS
+  end
+  if #ended == 0 then
+    return answers
+  end
+  call_with('ZREM', prefix .. 'leases:' .. worker, ended)
+  redis.call('DEL', unpack(payloads))
+  redis.call('HINCRBY', prefix .. 'counts', 'done', #ended)
+  -- Before anything new is written about the same runs.
+  local latest, over = redis.call('HMGET', prefix .. 'subjects', unpack(about)), {}
+  for position, id in ipairs(ended) do
+    if latest[position] == id then
+      table.insert(over, about[position])
     end
   end
+  call_with('HDEL', prefix .. 'subjects', over)
+  for _, place in ipairs(followers) do
+    cursor = place[1]
+    for _ = 1, place[2] do
+      accept_one()
+    end
+  end
+  write_subjects()
   return answers
 end
 
