@@ -94,7 +94,11 @@ class LedgerMachine(RuleBasedStateMachine):
         lease = Lease(worker, str(self.token))
         for _ in range(2):  # a repeat of the call, as after a lost answer, changes nothing
             claims = self.ledger.claim(job_ids, lease, lease_seconds=1000)
-        free = [job_id for job_id in job_ids if self.jobs[job_id].state == "accepted"]
+        free = [
+            job_id
+            for job_id in job_ids
+            if self.jobs[job_id].state == "accepted" and (len(job_ids) == 1 or self.jobs[job_id].starts == 0)
+        ]
         assert [claim.job_id for claim in claims.claimed] == free
         for claim in claims.claimed:
             model = self.jobs[claim.job_id]

@@ -211,6 +211,24 @@ def test_a_job_that_was_started_in_vain_is_done_alone(loaded: JobLedger) -> None
     assert take_joined(loaded, CREATE.queue, 1) == [fresh]
 
 
+def test_an_older_bell_for_several_starts_none_again_that_was_started_in_vain(loaded: JobLedger) -> None:
+    job_ids = [new_uuid7() for _ in range(3)]
+    accept(loaded, CREATE, *job_ids)
+    # A worker has this bell in hand, perhaps more than once, while another loses the jobs.
+    assert take_joined(loaded, CREATE.queue, 1) == [job_ids]
+    loaded.claim(job_ids[:2], Lease("w", "t"), lease_seconds=60)
+    loaded.retire("w", max_starts=3)
+    claims = loaded.claim(job_ids, Lease("v", "t"), lease_seconds=60)
+    assert [claim.job_id for claim in claims.claimed] == job_ids[2:]
+    assert claims.refused == dict.fromkeys(job_ids[:2], "accepted")
+    # They were rung for alone, and so they are started.
+    alone = [take_joined(loaded, CREATE.queue, 1) for _ in range(2)]
+    assert sorted(alone) == sorted([[job_id]] for job_id in job_ids[:2])
+    for job_id in job_ids[:2]:
+        (claim,) = loaded.claim([job_id], Lease("v", "u"), lease_seconds=60).claimed
+        assert claim.starts == 2
+
+
 def test_a_stray_among_the_bells_ends_the_joining_and_is_kept(loaded: JobLedger) -> None:
     first, second = new_uuid7(), new_uuid7()
     accept(loaded, CREATE, first)

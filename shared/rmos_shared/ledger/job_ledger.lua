@@ -281,19 +281,22 @@ end
 
 -- claim: worker, token, lease ms, number of ids, ids. The token makes a repeated claim the same claim.
 -- Answers for each id: {'claimed', task, payload, run id, request id, tries, starts, age in
--- milliseconds of its first wait, or 0} or {state}.
+-- milliseconds of its first wait, or 0} or {state}. A job that was started in vain is claimed alone or not at all.
 function operations.claim()
   local worker, token, lease_ms, answers = arg(), arg(), number_arg(), {}
   local lease, leased, payloads, claimed, rung, once = worker .. '|' .. token, {}, {}, {}, {}, {}
   redis.call('ZADD', prefix .. 'workers', now + lease_ms, worker)
-  for index = 1, number_arg() do
+  local amount = number_arg()
+  for index = 1, amount do
     local id = arg()
     local key = job_key(id)
     local told = redis.call('HMGET', key, 'state', 'task', 'lease', 'run_id', 'request_id', 'tries', 'starts',
       'claims', 'due_at', 'waiting_since', 'again')
     local spec = TASKS[told[2] or '']
     local state, starts = spec and told[1] or 'unknown', tonumber(told[7] or 0)
-    if state == 'accepted' or (state == 'waiting' and tonumber(told[9]) <= now) then
+    -- A bell for several may be older than the start in vain of one of them; that one is rung for alone by now.
+    local in_turn = starts == 0 or amount == 1
+    if in_turn and (state == 'accepted' or (state == 'waiting' and tonumber(told[9]) <= now)) then
       local queue = spec.queue
       rung[queue], once[queue] = rung[queue] or {}, once[queue] or {}
       if told[11] ~= '1' then
