@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -13,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+import anyio.to_thread
 import httpx
 import pytest
 from pydantic import SecretStr
@@ -471,3 +473,26 @@ def test_a_dripping_server_cannot_outlast_the_budget(connect: Connect, head: byt
         with pytest.raises(AdvisoryUnavailable, match=r"ReadTimeout|did not end in time"):
             connect(server.url, timeout_seconds=0.5, total_seconds=1.2).fetch("a1")
         assert 0.4 < time.monotonic() - began < 5
+
+
+def test_only_what_waits_for_the_disk_is_done_in_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[object] = []
+    run_sync = anyio.to_thread.run_sync
+
+    async def counted(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        handed.append(function)
+        return await run_sync(function, *args, **options)
+
+    monkeypatch.setattr(anyio.to_thread, "run_sync", counted)
+    app = create_app(AdvisoryStoreSettings.load(advisory_dir=tmp_path, advisory_token="t"))
+
+    async def save() -> httpx.Response:
+        headers = {"Authorization": "Bearer t"}
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://store", headers=headers) as http:
+            return await http.put(f"{PATH}/a1", content=make_asset().to_bytes())
+
+    assert asyncio.run(save()).status_code == 201
+    assert len(handed) == 1

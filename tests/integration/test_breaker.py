@@ -72,6 +72,22 @@ def test_a_success_starts_the_count_anew(client: redis.Redis) -> None:
     assert not is_open(breaker)
 
 
+def test_only_after_a_failure_is_a_success_news(client: redis.Redis) -> None:
+    breaker, other = make(client), make(client)
+    assert not breaker.allow()
+    other.record_failure()
+    assert breaker.allow()
+    breaker.record_success()
+    assert not breaker.allow()
+
+
+def test_the_probe_is_to_report_its_success(client: redis.Redis) -> None:
+    breaker = make(client)
+    fail(breaker)
+    end_hold(client)
+    assert breaker.allow()
+
+
 def test_state_is_shared_with_another_process(client: redis.Redis, broker_url: str) -> None:
     subprocess.run([sys.executable, "-c", OTHER_PROCESS, broker_url], check=True, timeout=60)
     with pytest.raises(BreakerOpen):

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
+import httpcore
 import httpx
 import pytest
 import tenacity
@@ -59,6 +60,10 @@ class FakeClock:
 class CountingBreaker(NoBreaker):
     def __init__(self) -> None:
         self.events: list[str] = []
+        self.in_doubt = True
+
+    def allow(self) -> bool:
+        return self.in_doubt
 
     def record_success(self) -> None:
         self.events.append("success")
@@ -547,6 +552,59 @@ def test_a_token_that_cannot_be_sent_stops_the_start(token: str) -> None:
             breaker=NoBreaker(),
         )
     assert not token or token not in str(caught.value)
+
+
+def test_a_success_that_is_no_news_costs_no_call_to_the_breaker() -> None:
+    server = Server(receipt(), status(404))
+    server.breaker.in_doubt = False
+    server.client.save(ASSET)
+    with pytest.raises(AdvisoryNotFound):
+        server.client.fetch("a1")
+    assert server.breaker.events == []
+
+
+def test_cookies_are_not_kept() -> None:
+    server = Server(lambda _: httpx.Response(404, headers={"Set-Cookie": "a=b"}))
+    for _ in range(2):
+        with pytest.raises(AdvisoryNotFound):
+            server.client.fetch("a1")
+    assert "Cookie" not in server.requests[1].headers
+
+
+class Wire(httpcore.MockStream):
+    """A connection that keeps what each write sends, or fails to send it."""
+
+    def __init__(self, answer: bytes, error: Exception | None = None) -> None:
+        super().__init__([answer])
+        self.sent: list[bytes] = []
+        self._error = error
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - httpcore's signature
+        if self._error is not None:
+            raise self._error
+        self.sent.append(buffer)
+
+
+def client_over(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> AdvisoryClient:
+    monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", lambda *_, **__: wire)
+    limits = {"timeout_seconds": 5.0, "total_seconds": 5.0}
+    return AdvisoryClient("http://store.test", tries=1, breaker=NoBreaker(), **limits)
+
+
+def test_head_and_body_are_sent_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = json.dumps({"asset_id": "a1", "content_hash": ASSET.content_hash}).encode()
+    wire = Wire(b"HTTP/1.1 201 Created\r\nContent-Length: %d\r\n\r\n%s" % (len(told), told))
+    with client_over(wire, monkeypatch) as client:
+        assert client.save(ASSET) is SaveOutcome.CREATED
+    (sent,) = wire.sent
+    assert sent.startswith(b"PUT /api/advisory/assets/a1 HTTP/1.1\r\n")
+    assert sent.endswith(ASSET.to_bytes())
+
+
+def test_an_answer_that_came_before_all_was_sent_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = Wire(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n", httpcore.WriteError())
+    with client_over(wire, monkeypatch) as client, pytest.raises(AdvisoryRefused, match="larger"):
+        client.save(ASSET)
 
 
 def test_without_a_token_none_is_sent() -> None:

@@ -1,4 +1,4 @@
-"""Celery's consumer, telling Flower of tasks a few times a second instead of at every turn of its loop."""
+"""Celery's consumer, with the next message at hand, and telling Flower of tasks only a few times a second."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from time import monotonic
 from typing import Any
 
+from celery.concurrency.thread import TaskPool
 from celery.worker.consumer import Consumer
 
 logger = logging.getLogger(__name__)
@@ -15,17 +16,35 @@ _EVERY_SECONDS = 0.2
 
 
 class GroupingConsumer(Consumer):
-    """Publishes the events of tasks in groups; set as ``worker_consumer``.
+    """Publishes the events of tasks in groups, and keeps threads busy; set as ``worker_consumer``.
 
     A group is published when it has 24 events, Celery's own limit, or once it is ``_EVERY_SECONDS`` old.
     """
 
     #: Celery's, which its stubs lack.
     hub: Any
+    initial_prefetch_count: int
     connection_errors: Any
     _flush_events: Any
     #: When the timer that was set last is due.
     _due = 0.0
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Make the consumer; Celery knows the arguments."""
+        super().__init__(*args, **options)
+        self.initial_prefetch_count += self._spare
+
+    @property
+    def max_prefetch_count(self) -> int:
+        """Messages that may be in hand: one for each thread or child, and a spare one for threads."""
+        return int(super().max_prefetch_count) + self._spare
+
+    @property
+    def _spare(self) -> int:
+        # A thread that ends its job finds the next at hand, and need not wait for a message to be taken. No
+        # more than one, for while it waits here no other worker may take it; and none for children, which
+        # take what waits in line in groups.
+        return int(isinstance(self.pool, TaskPool))
 
     def on_send_event_buffered(self) -> None:  # type: ignore[override]  # the stubs are wrong
         """See to it that what was just buffered is published soon."""

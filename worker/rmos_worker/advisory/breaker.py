@@ -15,14 +15,16 @@ _log = logging.getLogger(__name__)
 
 # KEYS[1]  string  failed calls in a row, over all workers; gone after a success
 # KEYS[2]  string  "open" or "probe"; while it exists no further call may start. Its expiry is the timer.
-# ``allow``: how many milliseconds to stay away, or 0; the first call after "open" becomes the one probe.
+# ``allow``: how many milliseconds to stay away; or 0, nothing has failed; or -1, something has, so that a
+# success is news. The first call after "open" becomes the one probe.
 _ALLOW = """
 local left = redis.call('PTTL', KEYS[2])
 if left > 0 then return left end
-if tonumber(redis.call('GET', KEYS[1]) or 0) >= tonumber(ARGV[1]) then
+local failures = tonumber(redis.call('GET', KEYS[1]) or 0)
+if failures >= tonumber(ARGV[1]) then
   redis.call('SET', KEYS[2], 'probe', 'PX', ARGV[2])
 end
-return 0
+return failures > 0 and -1 or 0
 """
 # A failure of a call that began before the breaker opened must not keep it open longer.
 _FAILURE = """
@@ -35,8 +37,10 @@ end
 class Breaker(Protocol):
     """Decides whether a call may be made, from how the calls before it ended."""
 
-    def allow(self) -> None:
-        """Return if the call may be made; it must then be followed by one of the two below.
+    def allow(self) -> bool:
+        """Return if the call may be made, and say whether the breaker is in doubt about the store.
+
+        A failure must be recorded then; a success only if it was in doubt, for otherwise it is no news.
 
         Raises:
             BreakerOpen: do not call; ``retry_after_seconds`` is how long the breaker holds calls back.
@@ -55,8 +59,9 @@ class Breaker(Protocol):
 class NoBreaker:
     """Lets every call pass."""
 
-    def allow(self) -> None:
-        """Return at once."""
+    def allow(self) -> bool:
+        """Return at once, never in doubt."""
+        return False
 
     def record_success(self) -> None:
         """Do nothing."""
@@ -71,7 +76,8 @@ class RedisBreaker:
     After ``failures`` failed calls in a row, over all workers, it holds every call back for
     ``open_seconds``; then lets a single one pass. That probe's success closes it, its failure opens it
     again; a probe that never reports (a killed worker) gives way to another after ``probe_seconds``,
-    which should be the longest that a call can take.
+    which should be the longest that a call can take. A success of a call that began before the first of
+    these failures says nothing of the store as it is now, and is not counted.
 
     When Redis does not answer, every call passes: a breaker may save calls, never cost one.
     """
@@ -94,20 +100,21 @@ class RedisBreaker:
         self._open_ms = _milliseconds(open_seconds)
         self._probe_ms = _milliseconds(probe_seconds)
 
-    def allow(self) -> None:
-        """Return if the call may be made.
+    def allow(self) -> bool:
+        """Return if the call may be made, and say whether a call has failed since the last success.
 
         Raises:
             BreakerOpen: it may not; ``retry_after_seconds`` tells how long.
         """
         left_ms = self._run(self._allow, (self._failures, self._probe_ms))
-        if left_ms:
+        if left_ms > 0:
             left_seconds = left_ms / 1000
             raise BreakerOpen(
                 f"the advisory store was not called: it failed {self._failures} calls in a row or more, so "
                 f"calls are held back for another {left_seconds:.1f} s",
                 retry_after_seconds=left_seconds,
             )
+        return left_ms < 0
 
     def record_success(self) -> None:
         """Close the breaker."""

@@ -55,7 +55,7 @@ def create_app(settings: AdvisoryStoreSettings | None = None) -> FastAPI:
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    guarded = [Depends(_bearer_check(settings))]
+    guarded = _guards(settings)
     app.include_router(_assets_router(log, settings.max_asset_bytes), dependencies=guarded)
     if settings.inject_switchable:
         app.include_router(_faults_router(switch), dependencies=guarded)
@@ -119,21 +119,22 @@ def _save(log: AssetLog, asset_id: str, key: str, body: bytes) -> tuple[Advisory
     return asset, log.save(asset)
 
 
-def _bearer_check(settings: AdvisoryStoreSettings) -> Any:
+def _guards(settings: AdvisoryStoreSettings) -> list[Any]:
     if settings.advisory_token is None:
-        return lambda: None
+        return []
     expected = settings.advisory_token.get_secret_value().encode()
     if not expected:
         raise SettingsInvalid("RMOS_ADVISORY_TOKEN is empty; unset it to let everyone in")
 
-    def check(request: Request) -> None:
+    # Not awaiting anything, and async all the same: FastAPI has a thread do what is not.
+    async def check(request: Request) -> None:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         # Headers are latin-1 to Starlette; the token's own bytes are what must agree.
         same = secrets.compare_digest(given.strip().encode("latin-1"), expected)
         if scheme.lower() != "bearer" or not same:
             raise HTTPException(401, "a valid bearer token is required", {"WWW-Authenticate": "Bearer"})
 
-    return check
+    return [Depends(check)]
 
 
 async def _read_body(request: Request, max_bytes: int) -> bytes:

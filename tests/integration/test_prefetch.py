@@ -1,0 +1,45 @@
+"""How many messages a worker has in hand: those it works on, and for threads a spare one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from rmos_producer.client import RunsClient
+from rmos_shared.ledger.job_ledger import JobLedger
+from rmos_shared.models.run import RunRequest
+from rmos_shared.run_log import RunLog
+from rmos_shared.tasks import SUGGEST
+from rmos_worker.artifact import artifact_of
+from support.worker import StartWorker
+
+JOBS, CONCURRENCY = 6, 2
+
+
+@pytest.mark.parametrize(("pool", "left"), [("threads", 3), ("prefork", 4)])
+def test_the_next_message_is_at_hand_for_threads_and_left_to_others_by_children(
+    *,
+    pool: str,
+    left: int,
+    start_worker: StartWorker,
+    advisory_store: Callable[..., Any],
+    runs_client: RunsClient,
+    run_log: RunLog,
+    ledger: JobLedger,
+    redis_client: redis.Redis,
+    sample_requests: list[dict[str, Any]],
+    eventually: Callable[..., None],
+) -> None:
+    runs = [artifact_of(RunRequest.read(request))[0] for request in sample_requests[:JOBS]]
+    run_log.put_runs(runs)
+    for run in runs:
+        runs_client.suggest_and_attach(run.run_id)
+    slow = advisory_store(inject_latency_ms=600_000)
+    start_worker(pool, CONCURRENCY, advisory_url=slow.url, bell_grace_seconds=60)
+    eventually(lambda: ledger.stats().running == CONCURRENCY and redis_client.llen(SUGGEST.queue) <= left)
+    time.sleep(0.5)
+    assert redis_client.llen(SUGGEST.queue) == left
