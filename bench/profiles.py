@@ -1,4 +1,4 @@
-"""Where the processor time of a producer and of a worker goes, sampled while they work."""
+"""Where the time of a producer and of a worker goes, sampled while they work or wait for the disk."""
 
 from __future__ import annotations
 
@@ -36,7 +36,11 @@ def section(scratch: Path, size: Size) -> Section:
     return Section(
         tables=[_functions(name, of) for name, of in found.items()],
         flames=[
-            Flames(f"profile-{name}", f"Processor time of a {name}, create-run in bulk", _kept(of))
+            Flames(
+                f"profile-{name}",
+                f"Time of a {name} that works or waits for the disk, create-run in bulk",
+                _kept(of),
+            )
             for name, of in found.items()
         ],
         remarks=remarks,
@@ -80,7 +84,7 @@ def _functions(name: str, found: Counter[tuple[str, ...]]) -> Table:
         for frame in {frame for frame in stack if frame.partition("(")[2].startswith(_OURS)}:
             within[frame] += count
     return Table(
-        f"Functions of ours that took most of the {name}'s processor time, with what they call",
+        f"Functions of ours that took most of the {name}'s time, with what they call",
         ("function", "share"),
         [[f"`{frame}`", f"{count / found.total():.0%}"] for frame, count in within.most_common(_FUNCTIONS)],
     )

@@ -1,4 +1,7 @@
-"""Where a command and its children spend their processor time: stacks, as a sampling profiler sees them."""
+"""Where a command and its children spend their time: stacks, as a sampling profiler sees them.
+
+Sleeping and waiting for a socket do not count; waiting for the disk does, for the kernel calls it no sleep.
+"""
 
 from __future__ import annotations
 
