@@ -38,7 +38,7 @@ def section(scratch: Path, size: Size) -> Section:
         flames=[
             Flames(
                 f"profile-{name}",
-                f"Time of a {name} that works or waits for the disk, create-run in bulk",
+                f"Where a {name}'s time goes, create-run in bulk",
                 _kept(of),
             )
             for name, of in found.items()
