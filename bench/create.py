@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -43,9 +42,9 @@ def section(scratch: Path, size: Size) -> Section:
                 continue
             readings.setdefault(contender.name, []).append(reading)
         for group, rates in disks.items():
+            # Left there, for the reason that scene.py gives.
             directory = scratch / f"disk{next(serial)}"
             rates.append(disk.rate(directory, group=group, processes=PROCESSES, seconds=size.drain_seconds))
-            shutil.rmtree(directory)
 
     mine, batch = readings[ours.name], readings[ours_bulk.name]
     peers = {peer.name: readings[peer.name] for peer in PEERS if peer.name in readings}

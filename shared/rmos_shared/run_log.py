@@ -23,7 +23,7 @@ from rmos_shared.models.run import ComposedRun, RunArtifact
 from rmos_shared.store.base import ArtifactStore, KeyInvalid, Outcome
 from rmos_shared.stored import Record, parse
 
-__all__ = ["ExplanationJobs", "LinkEntry", "RunEntry", "RunLog", "attachment_key"]
+__all__ = ["ExplanationJobs", "LinkEntry", "RunEntry", "RunLog", "StoredRun", "as_stored", "attachment_key"]
 
 _LOG = logging.getLogger(__name__)
 _ONE_DAY = timedelta(days=1)
@@ -31,6 +31,8 @@ _ONE_DAY = timedelta(days=1)
 _WALK_DAYS = 400
 
 Found = TypeVar("Found")
+#: A run as it lies in the store: its key and its bytes.
+StoredRun = tuple[str, bytes]
 
 
 class ExplanationJobs(Protocol):
@@ -59,6 +61,15 @@ class LinkEntry:
     error: CorruptArtifact | None
 
 
+def as_stored(artifact: RunArtifact) -> StoredRun:
+    """Return the key and the bytes of a run.
+
+    Raises:
+        InvalidRequest: see ``keys.artifact_key``.
+    """
+    return keys.artifact_key(artifact), artifact.to_bytes()
+
+
 class RunLog:
     """Every verb raises ``StoreUnavailable`` when the store is away; repeating any of them is safe.
 
@@ -80,9 +91,11 @@ class RunLog:
 
     def put_runs(self, artifacts: Sequence[RunArtifact]) -> list[Outcome]:
         """As ``put_run`` for each, with shared syncs; one outcome per artifact, in order."""
-        return self._store.create_many(
-            [(keys.artifact_key(artifact), artifact.to_bytes()) for artifact in artifacts]
-        )
+        return self.publish([as_stored(artifact) for artifact in artifacts])
+
+    def publish(self, runs: Sequence[StoredRun]) -> list[Outcome]:
+        """As ``put_runs``, of what ``as_stored`` returned: for who need not hold the artifacts themselves."""
+        return self._store.create_many(runs)
 
     def put_attachment(self, data: bytes, suffix: str) -> str:
         """Publish ``data`` under its own hash and return the key; twice the same is one file.

@@ -7,8 +7,10 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rmos_shared.canonical import canonical_sha256, sha256_hex
+from rmos_shared.canonical import canonical_json, canonical_sha256, sha256_hex
 from rmos_shared.models.run import INLINE_GCODE_BYTES, RiskLevel, RunArtifact, RunRequest, Status
 from rmos_worker.artifact import GCODE_SUFFIX, artifact_of
 
@@ -35,6 +37,52 @@ WHOLE: dict[str, Any] = {
 REQUIRED = ("mode", "tool_id", "status", "feasibility", "decision.risk_level")
 ZEROS = "0" * 64
 
+#: Floats that Python writes in each of its ways; text of every length that UTF-8 has, and what JSON escapes.
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text('aé€\U0001f3b8"\\\n\x7f\u2028', max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abé€\U0001f3b8", max_size=3), inner),
+    max_leaves=8,
+)
+OBJECTS = st.dictionaries(st.text("abc", max_size=2) | st.just("feasibility"), JSON, max_size=3)
+#: Each field there, null or left out; of the claimed hashes those that nobody can compute here.
+REQUESTS = st.fixed_dictionaries(
+    {"request_id": st.just("req-1")},
+    optional={
+        "created_at_utc": st.sampled_from(["2026-08-01T06:00:00.5Z", "1999-12-31T23:59:59+05:30"]),
+        "event_type": st.none() | st.just("toolpaths"),
+        "mode": st.none() | st.just("router"),
+        "tool_id": st.none() | st.just("saw:½"),
+        "status": st.none() | st.sampled_from(["OK", "BLOCKED", "ERROR"]),
+        "request_summary": OBJECTS,
+        "feasibility": st.none() | OBJECTS,
+        "decision": st.fixed_dictionaries(
+            {},
+            optional={
+                "risk_level": st.none() | st.sampled_from(["green", "RED", "UNKNOWN"]),
+                "score": st.none() | st.integers(0, 100) | st.floats(0, 100),
+                "block_reason": st.none() | st.just("too deep"),
+                "warnings": st.lists(st.just("thin floor"), max_size=2),
+                "details": OBJECTS,
+            },
+        ),
+        "hashes": st.fixed_dictionaries({}, optional={"toolpaths_sha256": st.none() | st.just(ZEROS)}),
+        "outputs": st.fixed_dictionaries(
+            {},
+            optional={
+                "gcode_text": st.none() | st.sampled_from(["", "G0 X½", "½" * (INLINE_GCODE_BYTES // 2 + 1)]),
+                "opplan_json": st.none() | OBJECTS,
+                "gcode_path": st.just("out/a.nc"),
+                "preview_svg_path": st.just("p.svg"),
+            },
+        ),
+        "meta": OBJECTS | st.just({"exception": {"type": "ValueError", "message": "no closed paths"}}),
+    },
+)
+
 
 def stored(**changes: Any) -> tuple[RunArtifact, bytes | None]:
     return artifact_of(RunRequest.read(WHOLE | changes))
@@ -60,6 +108,21 @@ def test_a_whole_request_is_stored_as_it_is() -> None:
         "gcode_sha256": None,
         "opplan_sha256": None,
     }
+
+
+@given(REQUESTS)
+def test_what_is_made_is_what_validation_would_have_made(request: dict[str, Any]) -> None:
+    # It is constructed, not validated: so every check of RunArtifact, its proof too, must hold for it.
+    artifact, attachment = artifact_of(RunRequest.read(request))
+    validated = RunArtifact.read(artifact.model_dump())
+    assert validated == artifact
+    assert validated.model_dump() == artifact.model_dump()
+    assert {name: type(value) for name, value in artifact} == {name: type(value) for name, value in validated}
+    data = artifact.to_bytes()
+    assert data == validated.to_bytes() == canonical_json(artifact.dump())
+    assert RunArtifact.read(json.loads(data)) == artifact
+    if attachment is not None:
+        assert artifact.hashes.gcode_sha256 == sha256_hex(attachment)
 
 
 def test_every_retry_writes_the_same_bytes() -> None:

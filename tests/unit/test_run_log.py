@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rmos_shared import keys
-from rmos_shared.canonical import canonical_sha256, sha256_hex
+from rmos_shared.canonical import canonical_json, canonical_sha256, sha256_hex
 from rmos_shared.composition import explanation
 from rmos_shared.errors import (
     AdvisoryNotFound,
@@ -122,6 +122,19 @@ def make_job(state: JobState, failure: Failure | None = None) -> JobRecord:
         tries=0,
         failure=failure,
     )
+
+
+def test_a_record_is_stored_as_the_canonical_json_of_its_dump() -> None:
+    # Models in models and in lists, times, enumerations: all that the encoder meets beside plain JSON.
+    log, run = RunLog(MemoryStore()), make_run(status="BLOCKED")
+    log.put_run(run)
+    link = make_link(run)
+    log.attach(link)
+    review = make_review(link, note="½ turn")
+    log.add_review(review)
+    job = make_job(JobState.DEAD, Failure(reason="conflict", error_type="Conflict", message="no"))
+    for record in (run, link, review, make_attempt(run), log.read(run.run_id), job):
+        assert record.to_bytes() == canonical_json(record.dump())
 
 
 FAILURE = Failure(reason="crash_loop", error_type="X", message="3 starts without a finish")

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rmos_shared.errors import ArtifactConflict, RmosError
 from rmos_shared.ids import explain_job_id
 from rmos_shared.ledger.job_ledger import Claim, Finish
 from rmos_shared.models.job import CreateRun, Failure, Job, SuggestAndAttach
-from rmos_shared.models.run import RunArtifact
-from rmos_shared.run_log import RunLog
+from rmos_shared.models.run import Status
+from rmos_shared.run_log import RunLog, StoredRun, as_stored
 from rmos_shared.store.base import Outcome
 from rmos_shared.tasks import SUGGEST
 from rmos_worker.artifact import GCODE_SUFFIX, artifact_of
 from rmos_worker.handlers.base import read_payload
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A run to store, and what its job's end will tell.
+
+    All that is kept of a request while the rest of its group is made: its hundreds of small objects would be
+    walked by one garbage collection after the other.
+    """
+
+    run: StoredRun
+    run_id: str
+    status: Status
+    missing: tuple[str, ...]
+    following: tuple[Job, ...]
 
 
 class CreateHandler:
@@ -26,57 +42,65 @@ class CreateHandler:
     def handle(self, claims: Sequence[Claim]) -> list[Finish | Exception]:
         """Store each run; a run of this id with other content is a conflict, the same content a repeat."""
         ends: dict[str, Finish | Exception] = {}
-        ready: list[tuple[Claim, CreateRun, RunArtifact]] = []
+        ready: list[tuple[Claim, _Ready]] = []
         for claim in claims:
             try:
-                payload = read_payload(claim, CreateRun)
-                artifact, gcode = artifact_of(payload.run)
-                if gcode is not None:
-                    # Before the artifact that names it, so that no reader finds the name without the file.
-                    self._runs.put_attachment(gcode, GCODE_SUFFIX)
+                ready.append((claim, self._make(claim)))
             except Exception as error:  # noqa: BLE001 - one bad job must not touch the others of its group
                 ends[claim.job_id] = error
-            else:
-                ready.append((claim, payload, artifact))
-        outcomes = self._put([artifact for _, _, artifact in ready])
-        for (claim, payload, artifact), outcome in zip(ready, outcomes, strict=True):
-            if isinstance(outcome, RmosError):
-                ends[claim.job_id] = outcome
-            elif outcome is Outcome.CONFLICT:
-                ends[claim.job_id] = self._conflict(artifact)
-            else:
-                ends[claim.job_id] = Finish(
-                    claim.job_id,
-                    {
-                        "run_id": artifact.run_id,
-                        "outcome": outcome.value,
-                        "status": artifact.status.value,
-                        "missing": list(payload.run.missing()),
-                    },
-                    _following(claim, payload),
-                )
+        outcomes = self._put([made.run for _, made in ready])
+        for (claim, made), outcome in zip(ready, outcomes, strict=True):
+            ends[claim.job_id] = self._end(claim, made, outcome)
         return [ends[claim.job_id] for claim in claims]
 
-    def _put(self, artifacts: list[RunArtifact]) -> list[Outcome | RmosError]:
+    def _make(self, claim: Claim) -> _Ready:
+        payload = read_payload(claim, CreateRun)
+        artifact, gcode = artifact_of(payload.run)
+        if gcode is not None:
+            # Before the artifact that names it, so that no reader finds the name without the file.
+            self._runs.put_attachment(gcode, GCODE_SUFFIX)
+        return _Ready(
+            as_stored(artifact),
+            artifact.run_id,
+            artifact.status,
+            payload.run.missing(),
+            _following(claim, payload),
+        )
+
+    def _put(self, runs: list[StoredRun]) -> list[Outcome | RmosError]:
         try:
-            return list(self._runs.put_runs(artifacts))
+            return list(self._runs.publish(runs))
         except RmosError:
             # Each by itself then, so that what is wrong with one run leaves the others alone.
-            return [self._put_one(artifact) for artifact in artifacts]
+            return [self._put_one(run) for run in runs]
 
-    def _put_one(self, artifact: RunArtifact) -> Outcome | RmosError:
+    def _put_one(self, run: StoredRun) -> Outcome | RmosError:
         try:
-            return self._runs.put_run(artifact)
+            return self._runs.publish([run])[0]
         except RmosError as error:
             return error
 
-    def _conflict(self, artifact: RunArtifact) -> RmosError:
+    def _end(self, claim: Claim, made: _Ready, outcome: Outcome | RmosError) -> Finish | Exception:
+        if isinstance(outcome, RmosError):
+            return outcome
+        if outcome is Outcome.CONFLICT:
+            return self._conflict(made)
+        result = {
+            "run_id": made.run_id,
+            "outcome": outcome.value,
+            "status": made.status.value,
+            "missing": list(made.missing),
+        }
+        return Finish(claim.job_id, result, made.following)
+
+    def _conflict(self, made: _Ready) -> RmosError:
         """Tell a rival from damage: what has the name may be no artifact at all."""
         try:
-            self._runs.get_artifact(artifact.run_id)
+            self._runs.get_artifact(made.run_id)
         except RmosError as error:
             return error
-        return ArtifactConflict(f"{artifact.date}/{artifact.run_id}.json")
+        key, _ = made.run
+        return ArtifactConflict(key)
 
     def mourn(self, claim: Claim, failure: Failure) -> None:
         """Record nothing: the dead letter holds the request itself."""
