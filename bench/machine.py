@@ -12,7 +12,18 @@ import redis
 
 from rmos_producer.embedded import EmbeddedServer
 
-_PACKAGES = ("rmos-runs", "celery", "kombu", "redis", "dramatiq", "rq", "huey", "taskiq", "taskiq-redis")
+_PACKAGES = (
+    "rmos-runs",
+    "celery",
+    "kombu",
+    "redis",
+    "hiredis",
+    "dramatiq",
+    "rq",
+    "huey",
+    "taskiq",
+    "taskiq-redis",
+)
 _GIBIBYTE = 1 << 30
 
 

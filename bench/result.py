@@ -50,9 +50,9 @@ class Section:
     rows: Sequence[Row] = ()
     tables: Sequence[Table] = ()
     curves: Sequence[Curve] = ()
-    flames: Sequence[Flames] = ()
     #: Sentences on how it was measured this time, and on what could not be.
     remarks: Sequence[str] = ()
+    flames: Sequence[Flames] = field(default=(), kw_only=True)
     #: When, UTC.
     measured: str = field(default="", kw_only=True)
 

@@ -17,7 +17,7 @@ _LINE = re.compile(r":\d+\)$")
 def watched(command: tuple[str, ...], samples: Path) -> tuple[str, ...]:
     """Return a command that runs ``command`` and, when either ends, writes samples of it and its children."""
     spy = str(Path(sys.executable).with_name("py-spy"))
-    options = ("--format", "raw", "--function", "--subprocesses", "--rate", str(_RATE))
+    options = ("--format", "raw", "--function", "--subprocesses", "--nonblocking", "--rate", str(_RATE))
     return (spy, "record", "--output", str(samples), *options, "--", *command)
 
 
