@@ -18,7 +18,6 @@ from rmos_producer import RunsClient
 from rmos_shared.settings import BrokerSettings
 from rmos_worker.broker import celery_config
 
-_JOBS = 600
 _GROUP = 100
 _BATCH = 500
 _NAME = "accept, one producer, streamed"
@@ -26,7 +25,7 @@ _NAME = "accept, one producer, streamed"
 
 def section(scratch: Path, size: Size) -> Section:
     """Compare on one server, emptied before each reference is met."""
-    requests = requests_of(_JOBS)
+    requests = requests_of(size.accept_jobs)
     with (
         scene(scratch) as place,
         RunsClient.connect(broker_url=place.url) as client,
@@ -49,12 +48,12 @@ def section(scratch: Path, size: Size) -> Section:
             ),
             (
                 Mark("accept-redis", _NAME, "a bare redis-py pipeline, same bytes", 0.5, "jobs/s"),
-                _pipeline(server),
+                _pipeline(server, size.accept_jobs),
             ),
         ]
         rows = []
         for mark, reference in references:
-            rows.append(compare(mark, ours, reference, amount=_JOBS, rounds=size.rounds))
+            rows.append(compare(mark, ours, reference, amount=size.accept_jobs, rounds=size.rounds))
             server.flushall()
     return Section(rows)
 
@@ -84,10 +83,10 @@ def _producer_batch(url: str, requests: Sequence[dict[str, Any]]) -> Callable[[]
     return send
 
 
-def _pipeline(server: redis.Redis) -> Callable[[], object]:
+def _pipeline(server: redis.Redis, jobs: int) -> Callable[[], object]:
     """Return a loop that writes what ours left on the server: a command per key, a sync per 100 jobs."""
     commands = [_command(server, key) for key in server.scan_iter(count=10_000)]
-    step = -(-len(commands) * _GROUP // _JOBS)
+    step = -(-len(commands) * _GROUP // jobs)
     groups = [commands[start : start + step] for start in range(0, len(commands), step)]
 
     def write() -> None:

@@ -13,7 +13,8 @@ from result import Curve, Section, Table
 _METHOD = """\
 Each row runs its two sides in turn, A B A B, on one machine, and tells the median of the ratios with their
 spread: lowest to highest, or the middle half of them where there are five or more. Absolute figures are for
-orientation: on a shared machine they prove nothing. A row misses its mark when not even the better end of
+orientation: on a shared machine they prove nothing. The spread is that within one run; how far two runs are
+apart, the ratio of the run before shows. A row misses its mark when not even the better end of
 its spread meets it; then the command exits with 1.
 
 - Every measurement has a server of its own, a real valkey-server on loopback that syncs its append-only
@@ -92,7 +93,7 @@ def _drawn(section: Section) -> list[Curve]:
 
 
 def _rows(rows: Sequence[Row]) -> Iterator[str]:
-    head = ("key", "row", "reference", "ratio", "spread", "to reach", "", "ours", "reference's")
+    head = ("key", "row", "reference", "ratio", "spread", "run before", "to reach", "", "ours", "reference's")
     yield from _table(
         head,
         [
@@ -102,6 +103,7 @@ def _rows(rows: Sequence[Row]) -> Iterator[str]:
                 row.reference,
                 f"**{row.ratio:.2f}**",
                 f"{row.low:.2f} to {row.high:.2f}",
+                "" if row.before is None else f"{row.before:.2f}",
                 row.mark,
                 "met" if row.reached else "**missed**",
                 row.ours,

@@ -34,6 +34,8 @@ class Row:
     #: Median figures with their unit, for orientation only.
     ours: str
     theirs: str
+    #: The ratio of the run before, on the same page.
+    before: float | None = None
 
     @property
     def reached(self) -> bool:

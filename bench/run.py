@@ -54,7 +54,7 @@ SECTIONS: Mapping[str, Callable[[Path, Size], Section]] = {
 def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="two minutes: fewer rounds, smaller sizes")
+    parser.add_argument("--quick", action="store_true", help="about two minutes: fewer rounds, smaller sizes")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="SECTION")
     parser.add_argument(
         "--page", action="store_true", help="measure nothing; write the page from what is kept"
@@ -69,6 +69,7 @@ def main() -> int:
     rows: list[Row] = []
     if not options.page:
         facts, measured = _measure(options.only, QUICK if options.quick else FULL)
+        measured = {name: _beside(found, sections.get(name)) for name, found in measured.items()}
         sections = {name: found for name in SECTIONS if (found := measured.get(name) or sections.get(name))}
         result.save(sections, facts, kept)
         rows = [row for section in measured.values() for row in section.rows]
@@ -90,6 +91,12 @@ def _measure(names: list[str], size: Size) -> tuple[dict[str, str], dict[str, Se
             measured[name] = replace(found, measured=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
             print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
     return facts, measured
+
+
+def _beside(found: Section, before: Section | None) -> Section:
+    """Return what was found, with what the run before had found beside it."""
+    ratios = {row.key: row.ratio for row in before.rows} if before else {}
+    return replace(found, rows=[replace(row, before=ratios.get(row.key)) for row in found.rows])
 
 
 def _print(rows: list[Row]) -> None:

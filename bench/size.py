@@ -10,6 +10,8 @@ class Size:
     """The amounts of one run of the suite."""
 
     rounds: int
+    #: Requests in one stream.
+    accept_jobs: int
     #: Rounds of what starts workers.
     drains: int
     single_jobs: int
@@ -29,6 +31,7 @@ class Size:
 
 FULL = Size(
     rounds=9,
+    accept_jobs=3_000,
     drains=5,
     single_jobs=3_000,
     bulk_jobs=20_000,
@@ -46,18 +49,19 @@ FULL = Size(
 )
 QUICK = Size(
     rounds=3,
+    accept_jobs=600,
     drains=2,
     single_jobs=600,
-    bulk_jobs=4_000,
+    bulk_jobs=3_000,
     drain_seconds=1.5,
     advise_seconds=2.0,
     advise_concurrency=(4,),
-    latency_seconds=2.0,
+    latency_seconds=1.0,
     store_runs=(1_000, 10_000),
     memory_single=1_000,
     memory_bulk=4_000,
     processes=(),
-    producers=(1, 10),
+    producers=(1,),
     producer_seconds=1.0,
-    backlog=(10_000,),
+    backlog=(4_000,),
 )
