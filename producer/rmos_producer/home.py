@@ -9,6 +9,8 @@ from pathlib import Path
 
 from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.settings import ProducerSettings, StoreSettings
+from rmos_shared.store.identity import StoreIdentity, init_store
+from rmos_shared.store.local import LocalStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Home:
         self.server_dir = self.root / "valkey"
         self.logs_dir = self.root / "logs"
         self._up = self.root / "up.json"
+        #: Which store this home belongs to.
+        self._pin = self.root / "store.json"
 
     def announce(self, addresses: Addresses) -> None:
         """Tell other commands on this home how to reach the processes."""
@@ -75,5 +79,50 @@ class Home:
         return ProducerSettings.load(**values)
 
     def store_settings(self) -> StoreSettings:
-        """Return the settings; ``RMOS_RUNS_DIR`` outranks this home's own directory."""
+        """Return the settings; ``RMOS_RUNS_DIR`` outranks this home's own directory.
+
+        The store is held to the identity that it had at this home's first start, unless ``RMOS_STORE_ID``
+        says another.
+        """
+        settings = self._store_settings()
+        if settings.store_id is None:
+            return settings.model_copy(update={"store_id": self._pinned(settings.runs_dir)})
+        return settings
+
+    def open_store(self) -> StoreIdentity:
+        """Return the identity of this home's store, which is made at the first start and never again.
+
+        Were it made again, a disk that is not mounted would be taken for a new home.
+
+        Raises:
+            StoreUnavailable: the store is away, or another one is in its place.
+        """
+        settings = self.store_settings()
+        if settings.store_id is None:
+            return self.init_store()
+        return LocalStore(settings.runs_dir, store_id=settings.store_id).identity()
+
+    def init_store(self, *, adopt: bool = False) -> StoreIdentity:
+        """Make the store, or take the one that is there, and hold this home to it from now on.
+
+        Raises:
+            StoreUnavailable: see ``identity.init_store``.
+        """
+        runs_dir = self._store_settings().runs_dir
+        identity = init_store(runs_dir, adopt=adopt)
+        self.root.mkdir(parents=True, exist_ok=True)
+        # Whole or not at all: half a file would read as a home that never started.
+        draft = self._pin.with_suffix(".new")
+        draft.write_text(json.dumps({"runs_dir": str(runs_dir.resolve()), "store_id": identity.store_id}))
+        draft.replace(self._pin)
+        return identity
+
+    def _store_settings(self) -> StoreSettings:
         return StoreSettings.load(**({} if "RMOS_RUNS_DIR" in os.environ else {"runs_dir": self.runs_dir}))
+
+    def _pinned(self, runs_dir: Path) -> str | None:
+        try:
+            told = json.loads(self._pin.read_text())
+            return str(told["store_id"]) if told["runs_dir"] == str(runs_dir.resolve()) else None
+        except (OSError, ValueError, TypeError, KeyError):
+            return None

@@ -174,6 +174,7 @@ class Pipeline:
         Raises:
             TryLater: something did not come up; the text names its log.
         """
+        store = self._home.open_store()
         broker_url = os.environ.get("RMOS_BROKER_URL")
         if broker_url is None:
             self._server = EmbeddedServer(self._home.server_dir)
@@ -196,6 +197,7 @@ class Pipeline:
         environment = {
             "RMOS_BROKER_URL": addresses.broker_url,
             "RMOS_RUNS_DIR": str(self._home.store_settings().runs_dir),
+            "RMOS_STORE_ID": store.store_id,
             "RMOS_ADVISORY_URL": addresses.advisory_url,
             "RMOS_ADVISORY_DIR": str(self._home.advisory_dir),
             "RMOS_ADVISORY_PORT": str(advisory_port),

@@ -402,7 +402,7 @@ def _parse(model: type[Record], key: str, data: bytes, belongs: Callable[[Record
 
 
 def _logged(error: CorruptArtifact) -> CorruptArtifact:
-    _LOG.error("corrupt file", extra={"key": error.key, "reason": error.reason})
+    _LOG.error("corrupt file %s", error.key, extra={"key": error.key, "reason": error.reason})
     return error
 
 

@@ -127,7 +127,7 @@ def test_a_worker_killed_in_the_middle_changes_no_figure(
     kill_process(demo.pid, name)
 
     assert summary_of(demo) == {**WHOLE, "runs_dir": str(home.runs_dir)}
-    assets = {path.name for path in home.advisory_dir.rglob("*") if path.is_file()}
+    assets = {path.name for path in home.advisory_dir.rglob("assets/*") if path.is_file()}
     assert len(assets) == 600
 
 

@@ -66,7 +66,9 @@ def ledger_of(home: Path) -> Iterator[JobLedger]:
 def runs_of(home: Path) -> Iterator[RunLog]:
     """Yield the run log; without a broker it still reads all that the files tell."""
     place = Home(home)
-    store = LocalStore(place.store_settings().runs_dir)
+    settings = place.store_settings()
+    store = LocalStore(settings.runs_dir, store_id=settings.store_id)
+    store.identity()  # a store that is away is an error, not an empty one
     with ExitStack() as stack:
         try:
             ledger = JobLedger.connect(place.producer_settings(broker_timeout_seconds=2.0))
