@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Literal
 from urllib.error import HTTPError, URLError
@@ -19,9 +20,12 @@ from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.ledger.redis_errors import broker_errors
 from rmos_shared.settings import WorkerSettings, variables
 from rmos_shared.store.local import LocalStore
+from rmos_shared.verification import StoreVerification
 
 _CLOCK_SKEW_SECONDS = 2.0
 _MOST_NAMED = 100
+#: Longest time that the files of the last two days may take.
+_FILES_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +135,40 @@ def _ledger(ledger: JobLedger) -> Iterator[Finding]:
 
 def _store(place: Home) -> Iterator[Finding]:
     try:
-        runs_dir = place.store_settings().runs_dir
-        LocalStore(runs_dir).probe()
+        settings = place.store_settings()
+        store = LocalStore(settings.runs_dir, store_id=settings.store_id)
+        store.probe()
+        identity = store.identity()
+        yield Finding(
+            "store", "ok", f"writes, syncs and publishes in {settings.runs_dir} ({identity.store_id})"
+        )
+        yield from _files(store)
     except RmosError as error:
-        yield Finding("store", "broken", str(error), "mend the directory, or RMOS_RUNS_DIR")
-    else:
-        yield Finding("store", "ok", f"writes, syncs and publishes in {runs_dir}")
+        yield Finding("store", "broken", str(error), "mount it or mend RMOS_RUNS_DIR; jobs wait meanwhile")
+
+
+def _files(store: LocalStore) -> Iterator[Finding]:
+    """Check what was stored today and yesterday, as far as it takes little time."""
+    today = datetime.now(UTC).date()
+    yesterday = today - timedelta(days=1)
+    verification, files, damaged = StoreVerification(store), 0, 0
+    until, cut = time.monotonic() + _FILES_SECONDS, ""
+    for day in verification.days(yesterday, today):
+        for checked in verification.day(day):
+            files += 1
+            if checked.damage is not None:
+                damaged += 1
+                if damaged <= _MOST_NAMED:
+                    yield Finding(f"file {checked.key}", "broken", checked.damage, "restore it from a backup")
+            if time.monotonic() > until:
+                cut = f" (the first {_FILES_SECONDS:g} seconds' worth)"
+                break
+    yield Finding(
+        "files",
+        "broken" if damaged else "ok",
+        f"{files} of today and yesterday{cut}, {damaged} damaged",
+        f"rmos runs verify --date-from {yesterday} checks all of them" if damaged or cut else "",
+    )
 
 
 def _advisory_store(place: Home) -> Iterator[Finding]:

@@ -19,10 +19,12 @@ from rmos_producer.cli.context import (
     runs_of,
     utc_day,
 )
+from rmos_producer.cli.verify import verify
 from rmos_shared.errors import CorruptArtifact
 from rmos_shared.run_log import RunEntry
 
 app = typer.Typer(no_args_is_help=True)
+app.command()(verify)
 
 
 @app.command("list")
