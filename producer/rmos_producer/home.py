@@ -99,6 +99,7 @@ class Home:
         """
         settings = self.store_settings()
         if settings.store_id is None:
+            self.root.mkdir(parents=True, exist_ok=True)
             return self.init_store()
         return LocalStore(settings.runs_dir, store_id=settings.store_id).identity()
 
@@ -110,11 +111,12 @@ class Home:
         """
         runs_dir = self._store_settings().runs_dir
         identity = init_store(runs_dir, adopt=adopt)
-        self.root.mkdir(parents=True, exist_ok=True)
-        # Whole or not at all: half a file would read as a home that never started.
-        draft = self._pin.with_suffix(".new")
-        draft.write_text(json.dumps({"runs_dir": str(runs_dir.resolve()), "store_id": identity.store_id}))
-        draft.replace(self._pin)
+        # A store elsewhere, as on a server, needs no home.
+        if self.root.is_dir():
+            # Whole or not at all: half a file would read as a home that never started.
+            draft = self._pin.with_suffix(".new")
+            draft.write_text(json.dumps({"runs_dir": str(runs_dir.resolve()), "store_id": identity.store_id}))
+            draft.replace(self._pin)
         return identity
 
     def _store_settings(self) -> StoreSettings:

@@ -24,7 +24,6 @@ from rmos_shared.errors import CorruptArtifact
 from rmos_shared.run_log import RunEntry
 
 app = typer.Typer(no_args_is_help=True)
-app.command()(verify)
 
 
 @app.command("list")
@@ -58,6 +57,9 @@ def show(
     with runs_of(home) as runs:
         told = runs.read(run_id).dump()
     print_object(told, as_json=as_json)
+
+
+app.command()(verify)
 
 
 def _row(entry: RunEntry) -> dict[str, Any]:
