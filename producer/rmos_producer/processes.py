@@ -29,7 +29,8 @@ _RESTARTS_PER_MINUTE = 10
 _PR_SET_PDEATHSIG = 1
 
 _CELERY = ("-m", "celery", "-A", "rmos_worker.main")
-_WORKER = (*_CELERY, "worker", "-l", "INFO")
+# Workers that tell each other of their state would listen to more that anybody may publish; nothing needs it.
+_WORKER = (*_CELERY, "worker", "-l", "INFO", "--without-gossip", "--without-mingle")
 #: The Procfile in Python; a test holds the two together. Each runs under this interpreter.
 PROCESSES: Mapping[str, tuple[str, ...]] = {
     "advisory-store": ("-m", "rmos_worker.advisory_store"),
