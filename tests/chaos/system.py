@@ -19,7 +19,7 @@ from redis.retry import Retry
 from chaos.options import Options
 from chaos.process import Process
 from rmos_producer.embedded import EmbeddedServer
-from rmos_producer.processes import free_port
+from rmos_producer.ports import free_port
 from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.models.job import LedgerStats

@@ -16,7 +16,8 @@ import pytest
 
 from rmos_producer.embedded import EmbeddedServer
 from rmos_producer.home import Home
-from rmos_producer.processes import Pipeline, free_port
+from rmos_producer.ports import free_port
+from rmos_producer.processes import Pipeline
 from rmos_shared.ids import new_uuid7
 from rmos_shared.ledger.job_ledger import JobLedger, Lease
 from rmos_shared.models.job import Failure
@@ -276,6 +277,7 @@ def test_corrupt_files_are_listed_and_make_the_exit_code_seven(
     running: Command, sample_requests: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     home = Home(tmp_path / "other")
+    home.init_store()
     request = {**sample_requests[0], "run_id": new_uuid7()}
     (receipt,) = running.enqueue(request)
     running.json("jobs", "wait", receipt["job_id"])
@@ -315,7 +317,7 @@ def test_doctor_finds_what_would_lose_jobs(tmp_path: Path) -> None:
 
     assert done.returncode == 7
     broken = {finding["check"] for finding in json.loads(done.stdout) if finding["state"] == "broken"}
-    assert broken == {"persistence", "eviction", "advisory store"}
+    assert broken == {"persistence", "eviction", "store", "advisory store"}
 
 
 def test_doctor_finds_a_broken_invariant(idle: Command, ledger: JobLedger) -> None:

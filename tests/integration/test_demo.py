@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from rmos_producer.home import Home
-from rmos_producer.processes import Pipeline, free_port
+from rmos_producer.ports import free_port
+from rmos_producer.processes import Pipeline
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.models.run import ExplanationStatus
 from rmos_shared.run_log import RunLog

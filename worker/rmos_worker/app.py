@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
+import signal
 import threading
 from typing import Any
 
@@ -22,6 +24,8 @@ from rmos_worker.logs import configure_logs
 from rmos_worker.reconciler import Reconciler
 from rmos_worker.schedule import add_schedule
 from rmos_worker.services import Services
+
+_PR_SET_PDEATHSIG = 1
 
 
 class JobDead(Exception):
@@ -71,6 +75,7 @@ def create_app(settings: WorkerSettings) -> Celery:
     # Weak references would let these closures be collected.
     signals.setup_logging.connect(_configure_logs, weak=False)
     signals.worker_before_create_process.connect(_keep_memory_shared, weak=False)
+    signals.worker_process_init.connect(_end_with_worker, weak=False)
     signals.worker_process_shutdown.connect(services.stop, weak=False)
     signals.worker_shutdown.connect(services.stop, weak=False)
     return app
@@ -80,6 +85,11 @@ def _keep_memory_shared(**_: Any) -> None:
     # A full garbage collection writes to every object it looks at, and what a child writes to it no longer
     # shares with its parent. What is there before the fork stays, so nobody needs to look at it.
     gc.freeze()
+
+
+def _end_with_worker(**_: Any) -> None:
+    # A child whose worker was killed would go on with its task, and nobody would end it.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _configure_logs(loglevel: int | str | None = None, **_: Any) -> None:

@@ -33,4 +33,5 @@ def _help(*, asked: bool) -> None:
 
 def _lacks(missing: ModuleNotFoundError) -> str:
     # Upstream services install the client alone; commands and embedded processes come with the extras.
-    return f"error: this needs {missing.name}, which is not installed; install rmos-runs[all]"
+    name = (missing.name or "a part").partition(".")[0]
+    return f"error: this needs {name}, which is not installed; install rmos-runs[all]"

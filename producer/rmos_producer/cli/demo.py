@@ -117,7 +117,7 @@ def _run(place: Home, file: Path | None, *, timeout: float) -> tuple[Summary, li
         total = 2 * len(receipts)
         deadline = time.monotonic() + timeout
         while True:
-            pipeline.supervisor.watch()
+            pipeline.watch()
             stats = client.ledger.stats()
             progress.update(bar, completed=stats.done, total=max(total, stats.accepted))
             if stats.pending == 0 or time.monotonic() > deadline:

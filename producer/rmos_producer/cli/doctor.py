@@ -44,7 +44,7 @@ def doctor(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> N
     Exits with 8 when the invariant is broken, with 7 when anything else is.
     """
     place = Home(home)
-    findings = [*_settings(), *_store(place), *_advisory_store(place)]
+    findings = [*_settings(), *_processes(place), *_store(place), *_advisory_store(place)]
     try:
         with ledger_of(home) as ledger:
             findings += [*_broker(ledger), *_ledger(ledger)]
@@ -70,6 +70,21 @@ def _settings() -> Iterator[Finding]:
         yield Finding("settings", "warning", f"unknown: {', '.join(unknown)}", "mend the names or unset them")
     else:
         yield Finding("settings", "ok", "every RMOS_ variable is known")
+
+
+def _processes(place: Home) -> Iterator[Finding]:
+    told = place.addresses()
+    if told is None:
+        return  # they run elsewhere, or not at all, as the broker's row tells
+    if told.held_back:
+        yield Finding(
+            "processes",
+            "broken",
+            f"end again and again: {', '.join(told.held_back)}",
+            f"see their logs in {place.logs_dir}; they are started again by themselves",
+        )
+    else:
+        yield Finding("processes", "ok", "all of rmos up run")
 
 
 def _broker(ledger: JobLedger) -> Iterator[Finding]:
