@@ -246,14 +246,14 @@ def test_dead_letters_are_chosen_replayed_and_discarded(
     assert ledger.stats().dead == 3
 
     assert idle.json("dlq", "replay", dead[0], "--why", "fixed")["count"] == 1
-    assert idle.json("jobs", "show", dead[0])["history"][0]["why"] == "fixed"
+    assert idle.json("jobs", "show", dead[0])["history"][-1]["why"] == "fixed"
     assert idle("dlq", "replay", dead[0]).returncode == 5
     assert idle.json("dlq", "discard", "--task", "runs.create_many", "--why", "known")["count"] == 2
     assert idle.json("dlq", "discard", raw, "--why", "noise")["count"] == 1
 
     shown = idle.json("dlq", "show", dead[1])
     assert shown["state"] == "discarded"
-    assert shown["history"][0]["by"].startswith("person:")
+    assert shown["history"][-1]["by"].startswith("person:")
     assert "payload" not in shown
     assert json.loads(idle.json("dlq", "show", dead[1], "--payload")["payload"])["run"]["request_id"]
     stats = ledger.stats()

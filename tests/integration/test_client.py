@@ -267,7 +267,7 @@ def test_a_doorbell_that_is_lost_costs_no_job(
     redis_client.delete(CREATE.queue)
     assert ledger.get(receipt.job_id).state is JobState.ACCEPTED
     time.sleep(0.01)
-    assert ledger.reconcile(batch=10, grace_seconds=0, max_starts=3) == 1
+    assert ledger.reconcile(batch=10, grace_seconds=0, max_starts=3).rung == 1
     assert ledger.stats().invariant
 
 

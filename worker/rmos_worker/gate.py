@@ -48,6 +48,8 @@ class GatedChannel(BroadcastGate):
     _asked: Literal["kombu", "look", "wait"] = "kombu"
     #: Whether the last look found every queue empty.
     _empty = False
+    #: What the server said when it refused last.
+    _last_refusal = ""
     #: The queue whose token ended the last wait.
     _woken: str | None = None
 
@@ -88,6 +90,9 @@ class GatedChannel(BroadcastGate):
                 # A new server, or one whose scripts were flushed.
                 self._load_script()
                 raise Empty from None
+            except redis.ResponseError as error:
+                self._refused(error)
+                raise Empty from None
             except self.connection_errors:
                 connection.disconnect()
                 raise
@@ -121,6 +126,14 @@ class GatedChannel(BroadcastGate):
         for message in bells:
             # As kombu's own reader does.
             self.connection._deliver(json.loads(message.bell or b""), message.queue)  # noqa: SLF001
+
+    def _refused(self, error: redis.ResponseError) -> None:
+        """Outlive what is damaged in the ledger: say so once, and wait before the next look."""
+        if str(error) != self._last_refusal:
+            self._last_refusal = str(error)
+            logger.error("no message taken: %s; see rmos doctor", error)
+        # A look also takes away tokens that cannot be waited for.
+        self._empty = self._asked == "look"
 
     def _load_script(self) -> None:
         try:

@@ -14,8 +14,8 @@ from urllib.request import urlopen
 
 from rmos_producer.cli.context import DEFAULT_HOME, HomeOption, JsonOption, ledger_of, print_json, print_rows
 from rmos_producer.home import Home
-from rmos_shared.errors import BrokerUnavailable, DamageFound, InvariantBroken, RmosError
-from rmos_shared.ledger.audit import LedgerAudit
+from rmos_shared.errors import BrokerDamaged, BrokerUnavailable, DamageFound, InvariantBroken, RmosError
+from rmos_shared.ledger.audit import OTHER_VERSION, LedgerAudit
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.ledger.redis_errors import broker_errors
 from rmos_shared.settings import WorkerSettings, variables
@@ -50,6 +50,8 @@ def doctor(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> N
             findings += [*_broker(ledger), *_ledger(ledger)]
     except BrokerUnavailable as error:
         findings.append(Finding("broker", "broken", str(error), "start it, or mend RMOS_BROKER_URL"))
+    except BrokerDamaged as error:
+        findings.append(Finding("ledger", "broken", str(error), "move that key away; nothing was changed"))
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
@@ -134,9 +136,21 @@ def _ledger(ledger: JobLedger) -> Iterator[Finding]:
         yield Finding(
             "invariant", "broken", figures, "mend the jobs named below; if there are none, records are gone"
         )
-    faults = LedgerAudit(ledger.script).faults()
+    audit = LedgerAudit(ledger.script)
+    faults = audit.faults()
     for job_id, fault in islice(faults.items(), _MOST_NAMED):
-        yield Finding(f"job {job_id}", "broken", fault, f"rmos jobs mend {job_id}")
+        if fault.endswith(OTHER_VERSION):
+            yield Finding(f"job {job_id}", "warning", fault, "it waits for a worker of that version")
+        else:
+            yield Finding(f"job {job_id}", "broken", fault, f"rmos jobs mend {job_id}")
+    least = audit.records
+    if stats.accepted < least.total or stats.done < least.done:
+        yield Finding(
+            "counters",
+            "broken",
+            f"{least.total} records, {least.done} of them done, are more than were counted",
+            "the counters were deleted or set back: the records are whole, the invariant says nothing",
+        )
     if len(faults) > _MOST_NAMED:
         yield Finding(
             "jobs", "broken", f"{len(faults)} faulty jobs in all", "mend those above, then look again"

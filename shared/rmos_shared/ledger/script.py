@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import resources
 from typing import Any, cast
@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError
 
 from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.ledger.redis_errors import broker_errors
-from rmos_shared.tasks import DEAD_LETTER_QUEUE, QUEUES, TASKS
+from rmos_shared.tasks import DEAD_LETTER_QUEUE, TASKS, TaskSpec
 
 #: A full server must still let jobs be claimed and settled, for that is what makes room, and messages be
 #: kept that were just taken off a queue. Only what brings new data in is refused there.
@@ -21,29 +21,33 @@ MAY_EXCEED_MEMORY = "#!lua flags=allow-oom\n"
 _BRINGING_IN = frozenset({"accept"})
 
 
-def _tables() -> str:
+_LUA = resources.files(__package__).joinpath("job_ledger.lua").read_text()
+
+
+def _tables(tasks: Iterable[TaskSpec]) -> str:
     """Return the tasks and queues as the script reads them."""
-    tasks = (
+    specs = list(tasks)
+    rows = (
         f'["{spec.name}"] = {{queue = "{spec.queue}", topic = "{spec.topic}", '
         f"ids_per_bell = {spec.ids_per_bell}}}"
-        for spec in TASKS.values()
+        for spec in specs
     )
-    queues = (f'"{queue}"' for queue in QUEUES)
-    return f"local TASKS = {{{', '.join(tasks)}}}\nlocal QUEUES = {{{', '.join(queues)}}}\n"
-
-
-_SOURCE = _tables() + resources.files(__package__).joinpath("job_ledger.lua").read_text()
+    queues = (f'"{queue}"' for queue in dict.fromkeys(spec.queue for spec in specs))
+    return f"local TASKS = {{{', '.join(rows)}}}\nlocal QUEUES = {{{', '.join(queues)}}}\n"
 
 
 class LedgerScript:
     """Runs the operations of ``job_ledger.lua``; each raises ``BrokerUnavailable`` when Redis is away."""
 
-    def __init__(self, client: redis.Redis, *, prefix: str, header: str) -> None:
-        """Use ``client``, which must not decode responses."""
+    def __init__(
+        self, client: redis.Redis, *, prefix: str, header: str, tasks: Iterable[TaskSpec] = TASKS.values()
+    ) -> None:
+        """Use ``client``, which must not decode responses; ``tasks`` are all that this version knows."""
         self.client = client
         self.prefix = prefix
-        self._accepting = client.register_script(_SOURCE)
-        self._settling = client.register_script(header + _SOURCE)
+        source = _tables(tasks) + _LUA
+        self._accepting = client.register_script(source)
+        self._settling = client.register_script(header + source)
         self._keys = (prefix, DEAD_LETTER_QUEUE)
 
     def run(self, operation: str, *args: Any) -> Any:
@@ -119,6 +123,10 @@ class LedgerScript:
         """Tell the server of the script behind ``command``."""
         with broker_errors():
             self.client.script_load(self._settling.script)
+
+    def queues(self) -> list[str]:
+        """Return every queue that jobs may lie on, those of other versions among them."""
+        return self.texts("queues")
 
     def texts(self, operation: str, *args: Any) -> list[str]:
         """Run an operation that answers a list of texts."""
