@@ -222,7 +222,6 @@ end
 local function need_queue(queue)
   need('zset', prefix .. 'rung:' .. queue)
   need('list', queue)
-  need('set', prefix .. 'queues')
 end
 
 -- One bell for as many jobs in a row as their task allows, but one of its own for a job that was started in
@@ -248,7 +247,10 @@ local function ring_out()
   end
   for _, queue in ipairs(QUEUES) do
     if rung[queue] then
-      redis.call('SADD', prefix .. 'queues', queue)
+      if type(redis.pcall('SADD', prefix .. 'queues', queue)) ~= 'number' then
+        redis.call('DEL', prefix .. 'queues') -- each version adds its own again
+        redis.call('SADD', prefix .. 'queues', queue)
+      end
       wake(queue, rung[queue])
     end
   end
@@ -324,9 +326,11 @@ local ACCEPT_ARGUMENTS = 6
 local accepted = 0
 -- Fields and values that new jobs bring to subjects.
 local subjects = {}
+-- By id, what the records of jobs to accept tell already; need_to_accept asks.
+local known_sha256 = {}
 local function accept_one()
   local id, task, payload, sha256, run_id, request_id = arg(), arg(), arg(), arg(), arg(), arg()
-  local known = redis.call('HGET', job_key(id), 'sha256')
+  local known = known_sha256[id]
   if known then
     return known == sha256 and 'repeat' or 'conflict'
   end
@@ -334,6 +338,7 @@ local function accept_one()
     'accepted_at', now, 'changed_at', now, 'state', 'accepted')
   redis.call('SET', prefix .. 'payload:' .. id, payload)
   ring(id, task, false, false, run_id, request_id)
+  known_sha256[id] = sha256
   accepted = accepted + 1
   table.insert(subjects, TASKS[task].topic .. ':' .. run_id)
   table.insert(subjects, id)
@@ -345,9 +350,11 @@ local function need_to_accept(amount)
   local queues = {}
   for index = 0, amount - 1 do
     local id, task = ARGV[cursor + 1 + index * ACCEPT_ARGUMENTS], ARGV[cursor + 2 + index * ACCEPT_ARGUMENTS]
-    if not is_well('hash', job_key(id)) then
+    local sha256 = redis.pcall('HGET', job_key(id), 'sha256')
+    if type(sha256) == 'table' then
       need_record(id)
     end
+    known_sha256[id] = sha256
     queues[TASKS[task].queue] = true
   end
   for queue in pairs(queues) do
@@ -460,13 +467,9 @@ end
 function operations.claim()
   local worker, token, lease_ms, answers = arg(), arg(), number_arg(), {}
   local lease, leased, payloads, claimed, rung, once = worker .. '|' .. token, {}, {}, {}, {}, {}
+  local put_off = {}
   need('zset', prefix .. 'workers')
-  need('zset', prefix .. 'waiting')
   need('zset', prefix .. 'leases:' .. worker)
-  for _, queue in ipairs(QUEUES) do
-    need('zset', prefix .. 'rung:' .. queue)
-  end
-  redis.call('ZADD', prefix .. 'workers', now + lease_ms, worker)
   local amount = number_arg()
   for index = 1, amount do
     local id = arg()
@@ -479,7 +482,15 @@ function operations.claim()
     local in_turn = starts == 0 or amount == 1
     if in_turn and (state == 'accepted' or (state == 'waiting' and number(told[9]) <= now)) then
       local queue = spec.queue
-      rung[queue], once[queue] = rung[queue] or {}, once[queue] or {}
+      if not rung[queue] then
+        -- Before the first write: they are the jobs of one bell, and so of one queue.
+        need('zset', prefix .. 'rung:' .. queue)
+        need('zset', prefix .. 'waiting')
+        rung[queue], once[queue] = {}, {}
+      end
+      if state == 'waiting' then
+        table.insert(put_off, id)
+      end
       if told[11] ~= '1' then
         table.insert(once[queue], id)
       end
@@ -503,8 +514,9 @@ function operations.claim()
   for queue, ids in pairs(rung) do
     note_answered(queue, once[queue])
     call_with('ZREM', prefix .. 'rung:' .. queue, ids)
-    call_with('ZREM', prefix .. 'waiting', ids)
   end
+  call_with('ZREM', prefix .. 'waiting', put_off)
+  redis.call('ZADD', prefix .. 'workers', now + lease_ms, worker)
   call_with('ZADD', prefix .. 'leases:' .. worker, leased)
   if #payloads > 0 then
     for position, payload in ipairs(redis.call('MGET', unpack(payloads))) do
@@ -725,14 +737,14 @@ end
 -- and is rung again; so does one for a task that only another version knows, by the reconciler of that version.
 function operations.take()
   local most, joining, queues, share, found = number_arg(), arg() == '1', {}, {}, {}
-  need('zset', prefix .. 'raw')
   while cursor < #ARGV do
     local queue = arg()
-    -- A queue that is none must not keep the worker from the others; doctor names it.
-    if is_well('list', queue) then
+    -- A queue that is none must not keep the worker from the others.
+    local length = redis.pcall('LLEN', queue)
+    if type(length) == 'number' then
       table.insert(queues, queue)
       -- What waits is spread over all the messages that may be taken.
-      share[queue] = joining and math.ceil(redis.call('LLEN', queue) / most) or 1
+      share[queue] = joining and math.ceil(length / most) or 1
     end
   end
   while #found < most and #queues > 0 do
@@ -745,6 +757,14 @@ function operations.take()
           local together = math.min(share[queue], TASKS[first.task].ids_per_bell)
           table.insert(found, {queue, together > #first.ids and join(first, queue, together) or item})
         elseif reason ~= 'other_version' then
+          if not is_well('zset', prefix .. 'raw') then
+            -- It cannot be kept elsewhere, so it goes back, and what lies behind it waits.
+            redis.call('RPUSH', queue, item)
+            if #found > 0 then
+              return found
+            end
+            need('zset', prefix .. 'raw')
+          end
           table.insert(found, {queue, '', reason, keep_raw(item, queue, reason, detail)})
         end
         table.insert(left, queue)
@@ -774,7 +794,7 @@ function operations.reconcile()
     end
     return well[key]
   end
-  local common = usable('zset', prefix .. 'dead') and usable('set', prefix .. 'queues')
+  local common = usable('zset', prefix .. 'dead')
   -- Whether a job can be rung for now.
   local function ringable(id)
     local spec = spec_of(id)
