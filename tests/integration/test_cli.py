@@ -194,6 +194,7 @@ def test_bad_lines_are_numbered_and_the_rest_goes_in(idle: Command, ledger: JobL
     assert [line.split(":")[0] for line in done.stderr.splitlines()] == [
         *(f"line {number}" for number in (2, 3, 4, 5, 6, 7, 8)),
         "1 jobs accepted, 7 lines refused",
+        "1 runs got ids of their own",
     ]
     assert "hunter2" not in done.stdout + done.stderr
     assert ledger.stats().accepted == 1

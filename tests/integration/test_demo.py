@@ -24,7 +24,8 @@ from rmos_shared.store.local import LocalStore
 
 RMOS = (sys.executable, "-c", "from rmos_producer.cli import main; main()")
 WHOLE = {"accepted": 1200, "done": 1200, "dead": 0, "discarded": 0, "pending": 0, "artifacts": 600}
-WHOLE |= {"links": 600, "approved": 240, "needs_review": 360, "corrupt": 0, "invariant": True}
+WHOLE |= {"links": 600, "explanations_approved": 240, "explanations_to_review": 360}
+WHOLE |= {"corrupt": 0, "invariant": True}
 #: Faults in these tests last seconds, not minutes, and so do the waits that answer them.
 QUICK = {
     "RMOS_RETRY_BASE_SECONDS": "0.3",

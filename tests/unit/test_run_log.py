@@ -546,10 +546,34 @@ def test_what_waits_for_a_person(log: RunLog, root: Path) -> None:
     (root / f"_reviews/2026-08-04/{unreadable.run_id}/foreign.json").write_bytes(b"{}")
     # Nor does a corrupt link stop the others.
     (root / f"2026-08-05/{runs[4].run_id}_advisory_x.json").write_bytes(b"")
-    found = list(log.waiting_reviews())
+    entries = list(log.waiting_reviews())
+    # Damage that may hide one is among them, by its name.
+    assert [(entry.key, entry.advisory) for entry in entries if entry.advisory is None] == [
+        (f"2026-08-05/{runs[4].run_id}_advisory_x.json", None)
+    ]
+    assert [entry.error.key for entry in entries if entry.error] == [
+        f"2026-08-05/{runs[4].run_id}_advisory_x.json",
+        f"_reviews/2026-08-04/{unreadable.run_id}/foreign.json",
+    ]
+    found = [entry.advisory for entry in entries if entry.advisory]
     assert [advisory.link for advisory in found] == [unreadable, waiting]
     assert all(advisory.needs_review for advisory in found)
-    assert [advisory.link for advisory in log.waiting_reviews(date_to=date(2026, 8, 1))] == [waiting]
+    (only,) = log.waiting_reviews(date_to=date(2026, 8, 1))
+    assert only.advisory
+    assert only.advisory.link == waiting
+
+
+def test_a_list_goes_on_after_any_of_its_entries(log: RunLog, root: Path) -> None:
+    runs = [make_run(NOON + timedelta(days=day)) for day in (0, 0, 0, 2, 400)]
+    log.put_runs(runs)
+    (root / "2026-08-02").mkdir(exist_ok=True)
+    (root / f"2026-08-02/{make_run(NOON + timedelta(days=1)).run_id}.json").write_bytes(b"{}")
+    whole = [entry.key for entry in log.list_runs()]
+    assert len(whole) == 6
+    for number, key in enumerate(whole):
+        assert [entry.key for entry in log.list_runs(after=key)] == whole[number + 1 :]
+    # A partition that could not be listed is an entry too.
+    assert [entry.key for entry in log.list_runs(after="2026-08-03")] == whole[2:]
 
 
 # Damage

@@ -35,6 +35,17 @@ CODE_VERSION = metadata.version("rmos-runs")
 MAX_CLAIMS = 50
 
 
+#: Only a cut or refused connection is tried again: that is known at once, and costs no time.
+CUTS_TRIED_AGAIN = (ConstantBackoff(0.05), 1)
+
+
+def connection_options(settings: BrokerSettings) -> dict[str, Any]:
+    """Return the options of a connection to the broker, blocking or not."""
+    # Connecting and one answer share the time-out, so that a caller has its own within it.
+    seconds = settings.broker_timeout_seconds / 2
+    return {"socket_timeout": seconds, "socket_connect_timeout": seconds, "health_check_interval": 25}
+
+
 class Acceptance(StrEnum):
     """How the acceptance of one job ended."""
 
@@ -148,12 +159,8 @@ class JobLedger:
         """Return a ledger on the broker; connects when first used."""
         client = redis.Redis.from_url(
             settings.broker_url.get_secret_value(),
-            # Connecting and one answer share the time-out, so that a caller has its own within it. Only a
-            # cut or refused connection is tried again: that is known at once, and costs no time.
-            socket_timeout=settings.broker_timeout_seconds / 2,
-            socket_connect_timeout=settings.broker_timeout_seconds / 2,
-            retry=Retry(ConstantBackoff(0.05), 1, supported_errors=(redis.ConnectionError,)),
-            health_check_interval=25,
+            retry=Retry(*CUTS_TRIED_AGAIN, supported_errors=(redis.ConnectionError,)),
+            **connection_options(settings),
         )
         return cls(client)
 
@@ -183,10 +190,10 @@ class JobLedger:
             BrokerUnavailable: also when that does not happen within ``disk_seconds``.
         """
         if disk_seconds is None:
-            answer = self._script.run("accept", *_accept_args(jobs))
+            answer = self._script.run("accept", *accept_args(jobs))
         else:
-            answer = self._script.run_to_disk("accept", *_accept_args(jobs), timeout_seconds=disk_seconds)
-        return _acceptances(answer)
+            answer = self._script.run_to_disk("accept", *accept_args(jobs), timeout_seconds=disk_seconds)
+        return acceptances(answer)
 
     @contextmanager
     def accepting(
@@ -200,8 +207,8 @@ class JobLedger:
         if disk_seconds is not None:
             yield lambda: self.accept(jobs, disk_seconds=disk_seconds)
             return
-        with self._script.begun("accept", *_accept_args(jobs)) as answer:
-            yield lambda: _acceptances(answer())
+        with self._script.begun("accept", *accept_args(jobs)) as answer:
+            yield lambda: acceptances(answer())
 
     # -- working ----------------------------------------------------------------------------------
 
@@ -488,7 +495,8 @@ class JobLedger:
         )
 
 
-def _accept_args(jobs: Sequence[Job]) -> list[Any]:
+def accept_args(jobs: Sequence[Job]) -> list[Any]:
+    """Return the arguments of the operation ``accept``."""
     args: list[Any] = [len(jobs)]
     for job in jobs:
         args += _job_args(job)
@@ -500,7 +508,8 @@ def _job_args(job: Job) -> tuple[str | bytes, ...]:
     return job.job_id, job.task, payload, sha256_hex(payload), job.run_id, job.request_id or ""
 
 
-def _acceptances(answer: Sequence[bytes]) -> list[Acceptance]:
+def acceptances(answer: Sequence[bytes]) -> list[Acceptance]:
+    """Return what the operation ``accept`` answered, one for each job."""
     return [Acceptance(outcome.decode()) for outcome in answer]
 
 

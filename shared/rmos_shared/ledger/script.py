@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import resources
 from typing import Any, cast
@@ -36,6 +36,34 @@ def _tables(tasks: Iterable[TaskSpec]) -> str:
     return f"local TASKS = {{{', '.join(rows)}}}\nlocal QUEUES = {{{', '.join(queues)}}}\n"
 
 
+def script_source(tasks: Iterable[TaskSpec] = TASKS.values()) -> str:
+    """Return the script as a server takes it; ``MAY_EXCEED_MEMORY`` goes before it for what settles."""
+    return _tables(tasks) + _LUA
+
+
+def script_keys(prefix: str) -> tuple[str, str]:
+    """Return the keys that the script is given."""
+    return prefix, DEAD_LETTER_QUEUE
+
+
+def on_disk(answers: Sequence[Any]) -> Any:
+    """Return what an operation answered, of its answer and that to the WAITAOF after it on its connection.
+
+    Raises:
+        BrokerUnavailable: the append-only file does not hold it, or not in time. The operation is done then.
+    """
+    answer, synced = answers
+    if isinstance(answer, Exception):
+        raise answer
+    if isinstance(synced, redis.ResponseError):
+        msg = "the broker keeps no append-only file; turn it on (appendonly yes)"
+        raise BrokerUnavailable(msg) from synced
+    if isinstance(synced, Exception) or synced[0] < 1:
+        msg = "the broker's append-only file did not reach its disk in time; repeat the call: that is safe"
+        raise BrokerUnavailable(msg)
+    return answer
+
+
 class LedgerScript:
     """Runs the operations of ``job_ledger.lua``; each raises ``BrokerUnavailable`` when Redis is away."""
 
@@ -45,10 +73,10 @@ class LedgerScript:
         """Use ``client``, which must not decode responses; ``tasks`` are all that this version knows."""
         self.client = client
         self.prefix = prefix
-        source = _tables(tasks) + _LUA
+        source = script_source(tasks)
         self._accepting = client.register_script(source)
         self._settling = client.register_script(header + source)
-        self._keys = (prefix, DEAD_LETTER_QUEUE)
+        self._keys = script_keys(prefix)
 
     def run(self, operation: str, *args: Any) -> Any:
         """Run one operation, atomically, and return its raw answer."""
@@ -99,18 +127,7 @@ class LedgerScript:
         with broker_errors(), self.client.pipeline(transaction=False) as pipe:
             self._script_of(operation)(keys=self._keys, args=[operation, *args], client=pipe)
             pipe.waitaof(1, 0, int(timeout_seconds * 1000))
-            answer, synced = pipe.execute(raise_on_error=False)
-            if isinstance(answer, Exception):
-                raise answer
-        if isinstance(synced, redis.ResponseError):
-            msg = "the broker keeps no append-only file; turn it on (appendonly yes)"
-            raise BrokerUnavailable(msg) from synced
-        if isinstance(synced, Exception) or synced[0] < 1:
-            msg = (
-                "the broker's append-only file did not reach its disk in time; repeat the call: that is safe"
-            )
-            raise BrokerUnavailable(msg)
-        return answer
+            return on_disk(pipe.execute(raise_on_error=False))
 
     def command(self, operation: str, *args: Any) -> tuple[Any, ...]:
         """Return an operation as the words of a Redis command, for a connection of somebody else's.
