@@ -168,8 +168,13 @@ class Edges:
         return told
 
     def _mount(self, change: Callable[[], None], told: str) -> str | None:
-        if self._system.mount.refused or self._system.mount.away:
+        if self._system.mount.refused:
             return None
+        # The fault before is to be over.
+        while self._mount_back_at is not None:
+            self.tick()
+            self._system.tend()
+            time.sleep(0.05)
         change()
         self._mount_back_at = time.monotonic() + self._rng.uniform(2.0, 5.0)
         return told
