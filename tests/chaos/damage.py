@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import redis
@@ -30,12 +29,10 @@ KEYS = {
 _TEXTS = frozenset({"bells", "letters", "answered", "payload"})
 #: Puts the key aside, whatever it is, and something of a wrong type in its place. KEYS: it, where to keep it.
 _PLANT = """
-if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
 if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('RENAME', KEYS[1], KEYS[2]) end
 if ARGV[1] == 'list' then redis.call('RPUSH', KEYS[1], 'damage') else redis.call('SET', KEYS[1], 'damage') end
-return 1
 """
-#: Puts it back. Answers 1 if what was planted was still there, or 0 if somebody had put something else there.
+#: Puts it back. Answers 0 if somebody had put something else there meanwhile.
 _RESTORE = """
 local untouched = redis.call('TYPE', KEYS[1]).ok == ARGV[1] and 1 or 0
 local had = redis.call('EXISTS', KEYS[2])
@@ -47,7 +44,7 @@ elseif had == 1 then
 elseif untouched == 1 then
   redis.call('DEL', KEYS[1])
 end
-return untouched
+return (untouched == 1 or had == 0) and 1 or 0
 """
 
 
@@ -67,15 +64,12 @@ class Damage:
         return "list" if self.name in _TEXTS else "string"
 
 
-def plant(client: redis.Redis, name: str, key: str, *, seconds: float, job_id: str = "") -> Damage | None:
-    """Damage a key. Returns None if it is damaged already."""
-    damage = Damage(name, key, time.monotonic() + seconds, job_id)
-    planted = client.eval(_PLANT, 2, key, _KEPT + key, damage.kind)  # type: ignore[no-untyped-call]
-    return damage if planted else None
+def plant(client: redis.Redis, damage: Damage) -> None:
+    client.eval(_PLANT, 2, damage.key, _KEPT + damage.key, damage.kind)  # type: ignore[no-untyped-call]
 
 
 def restore(client: redis.Redis, damage: Damage) -> bool:
-    """Put the key back as it was. Returns whether nobody had touched what was planted."""
+    """Put the key back as it was. Returns whether nobody had put another in its place."""
     untouched = client.eval(_RESTORE, 2, damage.key, _KEPT + damage.key, damage.kind)  # type: ignore[no-untyped-call]
     return bool(untouched)
 

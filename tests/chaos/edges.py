@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import redis
+
 from chaos import damage
 from chaos.census import kill
 from chaos.garbage import CONTROL, EVENTS, shapes
@@ -17,7 +19,6 @@ from chaos.later import STATES
 from chaos.load import hash_of, samples
 from chaos.system import System
 from rmos_producer.client import RunsClient
-from rmos_shared.errors import RmosError
 from rmos_shared.ids import new_uuid7
 from rmos_shared.settings import ProducerSettings
 
@@ -32,6 +33,9 @@ EDGES = ("homes", "mounts", "channels", "damage", "later")
 _SECOND_SECONDS = 20.0
 #: How long a fault of homes waits for the one before to be over.
 _UP_SECONDS = 20.0
+#: Both workers and Flower listen, and garbage waits for them so long.
+_LISTENERS = 3
+_LISTENING_SECONDS = 8.0
 #: How long a fault that needs the ledger whole waits for it.
 _WHOLE_SECONDS = 15.0
 
@@ -188,8 +192,11 @@ class Edges:
         return self._publish(EVENTS)
 
     def _publish(self, channels: tuple[str, ...] | list[str]) -> str | None:
-        heard = 0
+        heard, deadline = 0, time.monotonic() + _LISTENING_SECONDS
         with self._system.direct() as client:
+            while client.pubsub_numpat() < _LISTENERS and time.monotonic() < deadline:
+                self._system.tend()
+                time.sleep(0.05)
             for shape in self._rng.sample(shapes(self._rng), 6):
                 channel = self._rng.choice(channels)
                 heard += bool(client.publish(channel, shape))
@@ -200,9 +207,10 @@ class Edges:
 
     def _damage_key(self, name: str) -> str | None:
         queue = damage.queue_for(name, self._rng.getrandbits(8))
+        until = time.monotonic() + self._rng.uniform(1.0, 4.0)
+        harm = damage.Damage(name, damage.key_of(name, queue), until)
         with self._system.direct() as client:
-            harm = damage.plant(client, name, damage.key_of(name, queue), seconds=self._rng.uniform(1.0, 4.0))
-        return self._harmed(harm)
+            return self._harm(client, harm)
 
     def damage_payload(self) -> str | None:
         return self._damage_job("payload", "rmos:payload:{}")
@@ -219,26 +227,19 @@ class Edges:
         settings = ProducerSettings.load(broker_url=self._system.addresses.broker_url)
         sacrifice = Sacrifice(sent)
         self.tally.sacrifices.append(sacrifice)
-        try:
-            with RunsClient.connect(settings) as client, self._system.direct() as direct:
-                sacrifice.job_id = client.create_run({**request, "run_id": sent.run_id}, explain=True).job_id
-                # At once; a worker that was quicker has done it, and it is harmed for nothing.
-                harm = damage.plant(
-                    direct,
-                    name,
-                    key.format(sacrifice.job_id),
-                    seconds=self._rng.uniform(2.0, 5.0),
-                    job_id=sacrifice.job_id,
-                )
-        except RmosError as error:
-            self._system.findings.append(f"no job to damage: {error.code}")
-            return None
-        return self._harmed(harm)
+        with RunsClient.connect(settings) as client, self._system.direct() as direct:
+            receipt = client.create_run({**request, "run_id": sent.run_id}, explain=True)
+            sacrifice.job_id = receipt.job_id
+            # At once; a worker that was quicker has done it, and it is harmed for nothing.
+            until = time.monotonic() + self._rng.uniform(2.0, 5.0)
+            return self._harm(direct, damage.Damage(name, key.format(receipt.job_id), until, receipt.job_id))
 
-    def _harmed(self, harm: damage.Damage | None) -> str | None:
-        if harm is None:
+    def _harm(self, client: redis.Redis, harm: damage.Damage) -> str | None:
+        if any(harm.key == other.key for other in self._damaged):
             return None
+        # Known before it is done, so that it is undone even if its answer is lost.
         self._damaged.append(harm)
+        damage.plant(client, harm)
         # Whoever looks at a damaged ledger is told so, and shown no traceback.
         self._system.rmos("doctor")
         return harm.key
@@ -250,7 +251,7 @@ class Edges:
                     self._system.findings.append(f"{harm.key} was of a wrong type, and somebody replaced it")
                 if harm.job_id:
                     damage.drop_payload(client, harm.job_id)
-        except (OSError, damage.redis.RedisError):
+        except (OSError, redis.RedisError):
             return  # the broker is away; at the next tick
         self._damaged.remove(harm)
         self._ended("damage_restored", time.monotonic())

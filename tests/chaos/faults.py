@@ -69,6 +69,9 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
 }
 FAMILY_OF = {kind: family for family, kinds in FAMILIES.items() for kind in kinds}
 _CALM_SECONDS = 2.0
+#: Families that need the broker themselves, and how long they wait for it.
+_ASKING = frozenset({"channels", "damage", "later", "malformed"})
+_BROKER_SECONDS = 5.0
 #: How the harness itself finds the broker when it is away, or damaged.
 _AWAY = (redis.RedisError, RmosError, OSError)
 #: These last or need long to mend, so they come no later than this before the end.
@@ -145,6 +148,8 @@ class Faults:
         """Make the fault happen; one that finds nothing to hit is counted as skipped."""
         self._rng.seed(planned.seed)
         kind, _, variety = planned.kind.partition(":")
+        if FAMILY_OF[planned.kind] in _ASKING:
+            self._system.await_broker(_BROKER_SECONDS)
         if kind == "malformed":
             self._malformed(variety)
             return

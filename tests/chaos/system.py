@@ -278,6 +278,8 @@ class System:
         if pid in self._doomed:
             self._doomed.discard(pid)
             return
+        if self.mount.away and role in WORKERS:
+            return  # it refuses to start without its store, as it should
         self.ended_by_themselves[role] += 1
         now = time.monotonic()
         recent = [kind for at, kind in self._recent if now - at < _GARBAGE_SECONDS]
@@ -292,6 +294,14 @@ class System:
                 return bool(client.ping())
         except (redis.RedisError, OSError):
             return False
+
+    def await_broker(self, seconds: float) -> bool:
+        """Wait until it answers. Returns whether it does."""
+        deadline = time.monotonic() + seconds
+        while not (answers := self.broker_answers()) and time.monotonic() < deadline:
+            self.tend()
+            time.sleep(0.05)
+        return answers
 
     def _watch_broker(self, now: float) -> None:
         if not self.broker_answers():

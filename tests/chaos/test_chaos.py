@@ -35,6 +35,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     )
     assert ended.returncode in {0, 1}, ended.stderr
     account: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    sys.stdout.write(json.dumps(account, indent=1))  # shown when a test fails
     return account
 
 
