@@ -56,5 +56,5 @@ $(BENCH_STAMP): $(STAMP) requirements-bench.lock
 bench: $(BENCH_STAMP) ## Ratios against references, in one run; BENCH_ARGS=--quick
 	$(BIN)/python bench/run.py $(BENCH_ARGS)
 
-chaos: $(STAMP) ## Break a real pipeline for five minutes, then count; CHAOS_ARGS="--seconds 60 --seed 1 --json"
+chaos: $(STAMP) ## Break a real rmos up for five minutes, then count; CHAOS_ARGS="--seconds 60 --seed 1 --json"
 	PYTHONPATH=tests $(BIN)/python -m chaos $(CHAOS_ARGS)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
-import plot
+import notes
 from ratio import Row
-from result import Curve, Section, Table
+from result import Section, Table
 
 _METHOD = """\
 Each row runs its two sides in turn, A B A B, on one machine, and tells the median of the ratios with their
@@ -16,6 +14,9 @@ spread: lowest to highest, or the middle half of them where there are five or mo
 orientation: on a shared machine they prove nothing. The spread is that within one run; how far two runs are
 apart, the ratio of the run before shows. A row misses its mark when not even the better end of
 its spread meets it; then the command exits with 1.
+
+A mark with an aim beside it is a guard: what is reached, less the noise between runs, so that it is not lost
+again. The aim is the design's, and the row's section says what stands in its way.
 
 - Every measurement has a server of its own, a real valkey-server on loopback that syncs its append-only
   file at every write, for ours and for the references alike, and an empty run store on the same disk.
@@ -33,29 +34,26 @@ its spread meets it; then the command exits with 1.
 """
 
 
-def write(
-    sections: Mapping[str, Section], facts: Mapping[str, str], notes: Path, page: Path, *, whole: bool
-) -> None:
-    """Write the page, and its pictures in a folder of the page's name beside it.
+def text(
+    sections: Mapping[str, Section],
+    facts: Mapping[str, str],
+    said: Mapping[str, str],
+    pictures: str,
+    *,
+    whole: bool,
+) -> str:
+    """Return the page, with its pictures in the folder ``pictures`` beside it.
 
     Raises:
-        ValueError: a note is about no section and no row of this page, though it is the ``whole`` one.
+        NotesUnreadable: the page is a ``whole`` one, and ``said`` has a note on nothing there, or lacks the
+            summary or the note on a row that falls short of what was meant.
     """
-    pictures = page.with_suffix("")
-    pictures.mkdir(parents=True, exist_ok=True)
-    for old in pictures.glob("*.svg"):
-        old.unlink()
     rows = [row for section in sections.values() for row in section.rows]
-    plot.draw_rows(rows, pictures / "rows.svg")
-    for section in sections.values():
-        for curve in _drawn(section):
-            plot.draw(curve, pictures / f"{curve.name}.svg")
-        for flames in section.flames:
-            plot.draw_flames(flames, pictures / f"{flames.name}.svg")
-    said = _notes(notes)
-    if whole and (strange := said.keys() - sections.keys() - {row.key for row in rows} - {"summary"}):
-        raise ValueError(f"{notes.name} speaks of nothing on the page: {', '.join(sorted(strange))}")
-    page.write_text("\n".join(_lines(sections, facts, said, pictures.name)).rstrip() + "\n")
+    if whole:
+        known = {notes.SUMMARY, *sections, *(row.key for row in rows)}
+        short = {row.key for row in rows if row.aim is not None or not row.reached}
+        notes.check(said, known=known, needed={notes.SUMMARY, *short})
+    return "\n".join(_lines(sections, facts, said, pictures)).rstrip() + "\n"
 
 
 def _lines(
@@ -65,8 +63,8 @@ def _lines(
     yield ""
     yield "Written by `make bench`; what people say in it stands in `bench/notes.md`."
     yield ""
-    if "summary" in said:
-        yield from (said["summary"], "")
+    if notes.SUMMARY in said:
+        yield from (said[notes.SUMMARY], "")
     yield from _table(("", ""), list(facts.items()))
     yield from ("## Method", "", _METHOD)
     yield from ("## All rows", "", f"![Each row as a share of its mark]({pictures}/rows.svg)", "")
@@ -83,13 +81,8 @@ def _lines(
                 yield from (f"**{row.name}, against {row.reference}.** {said[row.key]}", "")
         for table in section.tables:
             yield from _titled(table)
-        for picture in (*_drawn(section), *section.flames):
+        for picture in (*section.drawn, *section.flames):
             yield from (f"![{picture.title}]({pictures}/{picture.name}.svg)", "")
-
-
-def _drawn(section: Section) -> list[Curve]:
-    """Return the curves that are any: a quick run has some of a single point."""
-    return [curve for curve in section.curves if max(map(len, curve.lines.values())) > 1]
 
 
 def _rows(rows: Sequence[Row]) -> Iterator[str]:
@@ -125,10 +118,3 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> Iterator[str]
     for line in lines:
         yield f"| {' | '.join(line)} |"
     yield ""
-
-
-def _notes(file: Path) -> dict[str, str]:
-    """Return the text below each ``## key`` heading; what stands before the first is for its writers."""
-    parts = re.split(r"^## (\S+)$", file.read_text(), flags=re.MULTILINE)
-    pairs = zip(parts[1::2], parts[2::2], strict=True)
-    return {key: text.strip() for key, text in pairs if text.strip()}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 from ratio import Row
-from result import Curve, Flames
+from result import Curve, Flames, Section
 
 mpl.use("svg")
 mpl.rcParams.update(
@@ -28,6 +28,19 @@ _OURS, _OTHERS = "#e59866", "#d5d8dc"
 _FLAME_INCHES, _FRAME_INCHES, _FLAME_LETTERS = 10, 0.13, 240
 _ROW_INCHES = 0.32
 _HEADROOM = 1.1
+
+
+def draw_all(sections: Mapping[str, Section], pictures: Path) -> None:
+    """Write every picture of the page into the folder ``pictures``, in place of those that are there."""
+    pictures.mkdir(parents=True, exist_ok=True)
+    for old in pictures.glob("*.svg"):
+        old.unlink()
+    draw_rows([row for section in sections.values() for row in section.rows], pictures / "rows.svg")
+    for section in sections.values():
+        for curve in section.drawn:
+            draw(curve, pictures / f"{curve.name}.svg")
+        for flames in section.flames:
+            draw_flames(flames, pictures / f"{flames.name}.svg")
 
 
 def draw(curve: Curve, file: Path) -> None:

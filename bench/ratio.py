@@ -36,6 +36,8 @@ class Row:
     theirs: str
     #: The ratio of the run before, on the same page.
     before: float | None = None
+    #: What the design aims at, where ``reach`` only guards what is reached.
+    aim: float | None = None
 
     @property
     def reached(self) -> bool:
@@ -45,12 +47,16 @@ class Row:
     @property
     def mark(self) -> str:
         """The mark in words."""
-        return f"at {'most' if self.at_most else 'least'} {self.reach:g}"
+        mark = f"at {'most' if self.at_most else 'least'} {self.reach:g}"
+        return mark if self.aim is None else f"{mark}, a guard; the aim is {self.aim:g}"
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a row is called and what it must reach."""
+    """What a row is called and what it must reach.
+
+    Where the design's ``aim`` is out of reach, ``reach`` guards what is reached, less the noise between runs.
+    """
 
     key: str
     name: str
@@ -58,6 +64,7 @@ class Mark:
     reach: float
     unit: str
     at_most: bool = False
+    aim: float | None = None
 
     def row(self, ours: Sequence[float], theirs: Sequence[float]) -> Row:
         """Return the row of figures taken in turn: the n-th of each belong together."""
@@ -74,6 +81,7 @@ class Mark:
             at_most=self.at_most,
             ours=f"{figure(statistics.median(ours))} {self.unit}",
             theirs=f"{figure(statistics.median(theirs))} {self.unit}",
+            aim=self.aim,
         )
 
 

@@ -56,6 +56,11 @@ class Section:
     #: When, UTC.
     measured: str = field(default="", kw_only=True)
 
+    @property
+    def drawn(self) -> list[Curve]:
+        """The curves that are any: a quick run has some of a single point."""
+        return [curve for curve in self.curves if max(map(len, curve.lines.values())) > 1]
+
 
 def save(sections: Mapping[str, Section], facts: Mapping[str, str], file: Path) -> None:
     """Keep results."""

@@ -24,7 +24,9 @@ import growth
 import latency
 import machine
 import memory
+import notes
 import page
+import plot
 import profiles
 import result
 import start
@@ -60,6 +62,11 @@ def main() -> int:
         "--page", action="store_true", help="measure nothing; write the page from what is kept"
     )
     options = parser.parse_args()
+    try:
+        # Before anything is measured, and written down only if all of it has its place.
+        said = notes.read(_NOTES.read_text())
+    except notes.NotesUnreadable as error:
+        sys.exit(f"{_NOTES.name}: {error}")
     # Every process and directory of ours is taken down by the blocks that made them.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = _ROOT / (".rmos/bench" if options.quick else "docs")
@@ -75,7 +82,12 @@ def main() -> int:
         rows = [row for section in measured.values() for row in section.rows]
         _print(rows)
     whole = sections.keys() == SECTIONS.keys()
-    page.write(sections, facts, _NOTES, folder / "performance.md", whole=whole)
+    try:
+        text = page.text(sections, facts, said, "performance", whole=whole)
+    except notes.NotesUnreadable as error:
+        sys.exit(f"{_NOTES.name}: {error}")
+    (folder / "performance.md").write_text(text)
+    plot.draw_all(sections, folder / "performance")
     return int(not all(row.reached for row in rows))
 
 

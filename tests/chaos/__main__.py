@@ -12,10 +12,9 @@ from pathlib import Path
 from types import FrameType
 
 from chaos.campaign import run
-from chaos.faults import CUTS, KILLS, TROUBLES
-from chaos.options import Options, default_cuts, default_kills
+from chaos.faults import FAMILIES, FAMILY_OF
+from chaos.options import EVERY_SECONDS, Options
 from chaos.system import SystemFailed
-from support.malformed import KINDS
 
 
 class Stopped(Exception):
@@ -28,11 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seconds=told.seconds,
         seed=told.seed,
         jobs=told.jobs,
-        kills=default_kills(told.seconds) if told.kills is None else told.kills,
-        cuts=default_cuts(told.seconds) if told.cuts is None else told.cuts,
-        malformed=max(len(KINDS), round(told.seconds / 3)) if told.malformed is None else told.malformed,
         drain_seconds=told.drain_seconds,
+        counts={**_families(told), **dict(told.count)},
         only=tuple(told.only),
+        without=tuple(told.without),
     )
     for how in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
         signal.signal(how, _stop)
@@ -44,7 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Stopped, SystemFailed) as error:
         _say(f"{type(error).__name__}: {error}; its files are in {directory}")
         return 2
-    sys.stdout.write((report.as_json() if told.json else report.as_text()) + "\n")
+    if told.markdown:
+        sys.stdout.write(report.as_markdown() + "\n")
+        _say("\n".join(report.details()))
+    else:
+        sys.stdout.write((report.as_json() if told.json else report.as_text()) + "\n")
     if told.directory is None:
         if report.sound and not told.keep:
             shutil.rmtree(directory, ignore_errors=True)
@@ -58,16 +60,43 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=300.0, help="how long things go wrong")
     parser.add_argument("--seed", type=int, default=1, help="fixes which faults come when")
     parser.add_argument("--jobs", type=int, default=20_000, help="jobs to have done, spread over the time")
-    parser.add_argument("--kills", type=int, help="processes to kill or deploy; one in 8 seconds if left out")
-    parser.add_argument("--cuts", type=int, help="faults of connections; one in 6 seconds if left out")
-    parser.add_argument("--malformed", type=int, help="malformed messages to push; one in 3 seconds")
+    for family, seconds in EVERY_SECONDS.items():
+        kinds = "" if family == "malformed" else f": {', '.join(FAMILIES[family])}"
+        parser.add_argument(
+            f"--{family}", type=int, help=f"number; one in {seconds:g} seconds if left out{kinds}"
+        )
     parser.add_argument("--drain-seconds", type=float, default=120.0, help="longest wait afterwards")
-    every = (*KILLS, *CUTS, *TROUBLES)
-    parser.add_argument("--only", nargs="+", default=(), choices=every, metavar="KIND", help=", ".join(every))
+    parser.add_argument(
+        "--count",
+        nargs="+",
+        default=(),
+        type=_count,
+        metavar="KIND=N",
+        help="the number of one kind, apart from its family's",
+    )
+    parser.add_argument(
+        "--only", nargs="+", default=(), choices=FAMILY_OF, metavar="KIND", help="these alone"
+    )
+    parser.add_argument(
+        "--without", nargs="+", default=(), choices=FAMILY_OF, metavar="KIND", help="not these"
+    )
     parser.add_argument("--directory", type=Path, help="work here and keep it, instead of in a temporary one")
     parser.add_argument("--keep", action="store_true", help="keep the temporary directory")
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of a table")
+    parser.add_argument("--markdown", action="store_true", help="print the table for docs/guarantees.md")
     return parser
+
+
+def _families(told: argparse.Namespace) -> dict[str, int]:
+    counts = {family: getattr(told, family) for family in EVERY_SECONDS}
+    return {family: count for family, count in counts.items() if count is not None}
+
+
+def _count(word: str) -> tuple[str, int]:
+    kind, _, number = word.partition("=")
+    if kind not in FAMILY_OF or not number.isdigit():
+        raise argparse.ArgumentTypeError(f"{word!r} is not KIND=N with a kind that there is")
+    return kind, int(number)
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import cycle
 
 import redis
 
+from chaos.census import SERVER, WORKERS, kill
+from chaos.edges import CHANNELS, DAMAGE, EDGES, HOMES, LATER_JOBS, MOUNTS, Edges
 from chaos.journal import read_journal
 from chaos.options import Options
 from chaos.system import System
+from rmos_shared.errors import RmosError
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.tasks import QUEUES
 from support.malformed import KINDS, cast_bell, make
@@ -30,6 +31,8 @@ KILLS = (
     "kill_producer",
     "kill_advisory_store",
     "kill_server",
+    "kill_flower",
+    "kill_beat",
     "deploy_sigterm",
     "deploy_sigquit",
 )
@@ -51,7 +54,28 @@ CUTS = (
     "store_refuse",
 )
 TROUBLES = ("lost_bells", "store_errors", "store_429", "store_latency", "store_drops")
+MALFORMED = tuple(f"malformed:{kind}" for kind in KINDS)
+#: Every kind of fault there is, by family.
+FAMILIES: Mapping[str, tuple[str, ...]] = {
+    "kills": KILLS,
+    "cuts": CUTS,
+    "troubles": TROUBLES,
+    "homes": HOMES,
+    "mounts": MOUNTS,
+    "channels": CHANNELS,
+    "damage": DAMAGE,
+    "later": LATER_JOBS,
+    "malformed": MALFORMED,
+}
+FAMILY_OF = {kind: family for family, kinds in FAMILIES.items() for kind in kinds}
 _CALM_SECONDS = 2.0
+#: Families that need the broker themselves, and how long they wait for it.
+_ASKING = frozenset({"channels", "damage", "later", "malformed"})
+_BROKER_SECONDS = 5.0
+#: How the harness itself finds the broker when it is away, or damaged.
+_AWAY = (redis.RedisError, RmosError, OSError)
+#: These last or need long to mend, so they come no later than this before the end.
+_SETTLING_SECONDS = {"homes": 8.0, "mounts": 6.0, "damage": 4.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,36 +91,40 @@ class Planned:
 class Happened:
     """One fault as it came, by the monotonic clock."""
 
-    #: When it had fallen: what is finished while it falls is no recovery from it.
+    #: When it had fallen, or ended if it lasts: what is finished while it falls is no recovery from it.
     at: float
-    began: float
     kind: str
-    detail: str
 
 
 def plan(options: Options) -> list[Planned]:
     """Return the schedule: every kind in turn, in an order and at times drawn from the seed."""
     rng = random.Random(options.seed)  # noqa: S311 - chosen to be repeatable
     planned = []
-    malformed = tuple(f"malformed:{kind}" for kind in KINDS)
-    for family, count in (
-        (KILLS, options.kills),
-        (CUTS, options.cuts),
-        (TROUBLES, max(len(TROUBLES), options.cuts // 2)),
-        (malformed, options.malformed),
-    ):
-        kinds = tuple(
-            kind for kind in family if not options.only or family is malformed or kind in options.only
-        )
-        if not kinds:
-            continue
+    for family, kinds, count in _asked_for(options):
         order = cycle(rng.sample(kinds, len(kinds)))
-        span = max(options.seconds - 2 * _CALM_SECONDS, 1.0)
+        span = max(options.seconds - 2 * _CALM_SECONDS - _SETTLING_SECONDS.get(family, 0.0), 1.0)
         for slot in range(count):
             # One at a random moment of each of ``count`` equal slots: spread, and yet nowhere regular.
             at = _CALM_SECONDS + span * (slot + rng.random()) / count
             planned.append(Planned(at, next(order), rng.getrandbits(32)))
     return sorted(planned, key=lambda fault: fault.at)
+
+
+def _asked_for(options: Options) -> Iterator[tuple[str, tuple[str, ...], int]]:
+    """Yield families, their wanted kinds, and how many faults; then kinds with a number of their own."""
+    for family, every in FAMILIES.items():
+        kinds = tuple(
+            kind
+            for kind in every
+            if (not options.only or family == "malformed" or kind in options.only)
+            and kind not in options.without
+            and kind not in options.counts
+        )
+        if kinds:
+            yield family, kinds, options.count(family, at_least=len(kinds) if family == "malformed" else 0)
+    for kind, count in options.counts.items():
+        if kind in FAMILY_OF:
+            yield FAMILY_OF[kind], (kind,), count
 
 
 class Faults:
@@ -106,9 +134,7 @@ class Faults:
         self._system = system
         self._rng = random.Random()  # noqa: S311 - seeded before each use
         self.happened: list[Happened] = []
-        self.kills: Counter[str] = Counter()
-        self.cuts: Counter[str] = Counter()
-        self.troubles: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         #: Malformed items on their way, by hash, each with its kind; and how many of each were sent.
         self.malformed: dict[str, str] = {}
         self.malformed_sent: Counter[str] = Counter()
@@ -116,59 +142,75 @@ class Faults:
         #: Producers that were killed between the intent and the receipt of some run.
         self.killed_mid_call = 0
         self._store_fault_until: float | None = None
-        self._hit_at = 0.0
+        self.edges = Edges(system, self._rng, self._note)
 
     def do(self, planned: Planned) -> None:
         """Make the fault happen; one that finds nothing to hit is counted as skipped."""
         self._rng.seed(planned.seed)
         kind, _, variety = planned.kind.partition(":")
+        if FAMILY_OF[planned.kind] in _ASKING:
+            self._system.await_broker(_BROKER_SECONDS)
         if kind == "malformed":
             self._malformed(variety)
             return
-        act: Callable[[], str | None] = getattr(self, f"_{kind}")
-        began, self._hit_at = time.monotonic(), 0.0
-        detail = act()
+        edges = FAMILY_OF[kind] in EDGES
+        act: Callable[[], str | None] = getattr(self.edges, kind) if edges else getattr(self, f"_{kind}")
+        self._system.note(kind)
+        try:
+            detail = act()
+        except _AWAY:
+            # The harness itself was hit, by what an earlier fault left behind.
+            detail = None
         if detail is None:
             self.skipped[kind] += 1
             return
-        group = self.kills if kind in KILLS else self.cuts if kind in CUTS else self.troubles
-        group[kind] += 1
-        self.happened.append(Happened(self._hit_at or time.monotonic(), began, kind, detail))
+        self.counts[kind] += 1
+        self._note(kind, time.monotonic())
+
+    def _note(self, kind: str, at: float) -> None:
+        self.happened.append(Happened(at, kind))
 
     def tick(self) -> None:
         """End what was to last only for a while."""
         if self._store_fault_until is not None and time.monotonic() > self._store_fault_until:
             self._store_fault_until = None if self._system.store_faults() else time.monotonic()
+        self.edges.tick()
 
     def heal(self) -> None:
         """End every fault that lasts."""
         self._system.broker.heal()
         self._system.store.heal()
         self._store_fault_until = 0.0
+        self.edges.heal()
 
     # -- processes --------------------------------------------------------------------------------
 
     def _kill_child(self) -> str | None:
-        children = [child for worker in self._system.workers for child in worker.children()]
+        children = self._system.census.children(self._system.pids(*WORKERS))
         if not children:
             return None
         child = self._rng.choice(children)
-        with suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
+        kill(child)
         return f"pid {child}"
 
-    def _kill_worker(self) -> str | None:
-        alive = [worker for worker in self._system.workers if worker.alive]
-        if not alive:
+    def _kill_main(self, *roles: str) -> str | None:
+        pids = self._system.pids(*roles)
+        if not pids:
             return None
-        worker = self._rng.choice(alive)
-        worker.kill()
-        return worker.name
+        pid = self._rng.choice(pids)
+        self._system.doom(pid)
+        kill(pid)
+        return f"pid {pid}"
+
+    def _kill_worker(self) -> str | None:
+        return self._kill_main(*WORKERS)
 
     def _kill_all_workers(self) -> str | None:
-        for worker in self._system.workers:
-            worker.kill()
-        return "all"
+        pids = self._system.pids(*WORKERS)
+        for pid in pids:
+            self._system.doom(pid)
+            kill(pid)
+        return "all" if pids else None
 
     def _kill_after_malformed(self) -> str | None:
         # Just when they are taken off their queues and judged.
@@ -193,24 +235,25 @@ class Faults:
         return "load"
 
     def _kill_advisory_store(self) -> str | None:
-        self._system.advisory.kill()
-        return "advisory store"
+        return self._kill_main("advisory-store")
 
     def _kill_server(self) -> str | None:
-        away = self._rng.uniform(0.0, 2.0)
-        self._system.kill_server()
-        self._hit_at = time.monotonic()
-        time.sleep(away)
-        self._system.restart_server()
-        return f"away {away:.1f} s"
+        # Nobody but the supervisor starts it again.
+        return self._kill_main(SERVER)
+
+    def _kill_flower(self) -> str | None:
+        return self._kill_main("flower")
+
+    def _kill_beat(self) -> str | None:
+        return self._kill_main("beat")
 
     def _deploy(self, how: signal.Signals) -> str | None:
-        ready = [worker for worker in self._system.workers if worker.alive and worker.signalled_at is None]
-        if not ready:
+        pids = self._system.pids(*WORKERS, unasked=True)
+        if not pids:
             return None
-        worker = self._rng.choice(ready)
-        worker.signal(how)
-        return worker.name
+        pid = self._rng.choice(pids)
+        self._system.ask_to_stop(pid, how)
+        return f"pid {pid}"
 
     def _deploy_sigterm(self) -> str | None:
         return self._deploy(signal.SIGTERM)
@@ -326,18 +369,18 @@ class Faults:
 
     def _bell(self) -> bytes:
         """Return a bell for a job that only another database knows."""
-        with redis.Redis.from_url(self._system.scratch_url) as client:
+        with self._system.scratch() as client:
             return cast_bell(JobLedger(client))
 
     def _malformed(self, kind: str) -> None:
-        item = make(kind, self._bell())
-        digest = sha256(item).hexdigest()
-        # Known before it is pushed: a queue may be emptied at any time.
-        self.malformed[digest] = kind
         try:
+            item = make(kind, self._bell())
+            digest = sha256(item).hexdigest()
+            # Known before it is pushed: a queue may be emptied at any time.
+            self.malformed[digest] = kind
             with self._system.direct() as client:
                 client.lpush(self._rng.choice(QUEUES), item)
-        except redis.RedisError:
+        except _AWAY:
             self.skipped[f"malformed:{kind}"] += 1
         else:
             self.malformed_sent[digest] += 1

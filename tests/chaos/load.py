@@ -1,7 +1,7 @@
 """The producer process: sends real requests at a steady rate, and goes on from its journal when killed.
 
-``python -m chaos.load JOURNAL BROKER_URL RUNS START SECONDS``; START is a Unix time. It ends once every
-request is confirmed by the client; a broker that is away only delays it.
+``python -m chaos.load JOURNAL RUNS START SECONDS``, on the broker of ``RMOS_BROKER_URL``; START is a Unix
+time. It ends once every request is confirmed; a broker that is away, or damaged, only delays it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from chaos.journal import Journal, Sent, Told, read_journal
 from rmos_producer.client import RunsClient
-from rmos_shared.errors import BrokerUnavailable
+from rmos_shared.errors import RmosError
 from rmos_shared.ids import new_uuid7
 from rmos_shared.settings import ProducerSettings
 
@@ -24,6 +24,8 @@ _TICK_SECONDS = 0.5
 _LARGEST_BATCH = 200
 #: Small, so that most calls are several steps and a kill falls between two of them.
 _ACCEPT_BATCH = 5
+#: Errors after which the same call is made again.
+_PASSING = frozenset({"BROKER_UNAVAILABLE", "BROKER_DAMAGED"})
 
 
 def samples() -> list[dict[str, Any]]:
@@ -54,7 +56,7 @@ class Load:
         while True:
             self._send()
             elapsed = time.time() - start
-            if self._sent >= runs or elapsed > seconds:
+            if self._sent >= runs:
                 break
             due = min(runs, int(runs * elapsed / seconds)) - self._sent
             if due > 0:
@@ -76,7 +78,9 @@ class Load:
         while self._open:
             try:
                 self._send_open()
-            except BrokerUnavailable:
+            except RmosError as error:
+                if error.code not in _PASSING:
+                    raise
                 time.sleep(0.2)
 
     def _send_open(self) -> None:
@@ -95,10 +99,8 @@ class Load:
 
 
 def main() -> None:
-    path, broker_url, runs, start, seconds = sys.argv[1:]
-    settings = ProducerSettings.load(
-        broker_url=broker_url, accept_batch_jobs=_ACCEPT_BATCH, broker_timeout_seconds=2.0
-    )
+    path, runs, start, seconds = sys.argv[1:]
+    settings = ProducerSettings.load(accept_batch_jobs=_ACCEPT_BATCH)
     told = read_journal(Path(path))
     with RunsClient.connect(settings) as client, Journal(Path(path)) as journal:
         Load(client, journal, told).run(int(runs), float(start), float(seconds))

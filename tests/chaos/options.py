@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-#: One process of the pipeline is killed or deployed this often, and connections are cut this often.
-_SECONDS_PER_KILL = 8.0
-_SECONDS_PER_CUT = 6.0
+#: How often, in seconds, a fault of each family comes if no number is given.
+EVERY_SECONDS: Mapping[str, float] = {
+    "kills": 8.0,
+    "cuts": 6.0,
+    "troubles": 12.0,
+    "homes": 40.0,
+    "mounts": 40.0,
+    "channels": 12.0,
+    "damage": 15.0,
+    "later": 40.0,
+    "malformed": 3.0,
+}
+#: No family has fewer than this, unless it is told to: so many that each has a chance to show.
+_FEWEST = {"kills": 3, "cuts": 3, "troubles": 5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +29,13 @@ class Options:
     seed: int
     #: Jobs to have done; each run brings two, its creation and its explanation.
     jobs: int
-    kills: int
-    cuts: int
-    malformed: int
     #: Longest wait, after the last fault, for everything to be done.
     drain_seconds: float
+    #: Faults by family (``EVERY_SECONDS`` for one left out), or by kind, apart from its family's.
+    counts: Mapping[str, int] = field(default_factory=dict)
     #: Kinds of faults to have, to look closely at some; all if empty.
     only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
     @property
     def runs(self) -> int:
@@ -32,12 +44,9 @@ class Options:
     @property
     def hard_cap_seconds(self) -> int:
         """However badly it goes, the run ends after this: start, faults, drain, audit and end."""
-        return int(self.seconds + self.drain_seconds + 60)
+        return int(self.seconds + 2 * self.drain_seconds + 180)
 
-
-def default_kills(seconds: float) -> int:
-    return max(3, round(seconds / _SECONDS_PER_KILL))
-
-
-def default_cuts(seconds: float) -> int:
-    return max(3, round(seconds / _SECONDS_PER_CUT))
+    def count(self, family: str, *, at_least: int = 0) -> int:
+        """Return how many faults of a family there are to be."""
+        usual = max(_FEWEST.get(family, 1), at_least, round(self.seconds / EVERY_SECONDS[family]))
+        return self.counts.get(family, usual)

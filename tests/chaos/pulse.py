@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import redis
 
 from chaos.system import System
-from rmos_shared.errors import BrokerUnavailable
+from rmos_shared.errors import RmosError
 
 _BEAT_SECONDS = 0.1
 
@@ -45,7 +45,7 @@ class Pulse:
         while not self._stopping.wait(_BEAT_SECONDS):
             try:
                 stats = self._system.stats()
-            except (BrokerUnavailable, redis.RedisError, OSError):
+            except (RmosError, redis.RedisError, OSError):
                 continue
             self._samples.append(Sample(time.monotonic(), stats.done, stats.pending, stats.invariant))
 

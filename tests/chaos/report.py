@@ -1,18 +1,41 @@
-"""What a run came to, for people and for programs."""
+"""What a run came to, for people, for programs and for the documents."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from chaos.audit import Audit
-from chaos.faults import CUTS, Faults
+from chaos.faults import FAMILIES, FAMILY_OF, Faults
 from chaos.options import Options
 from chaos.pulse import Sample, longest_stall, recovery_seconds
 
 _SHOWN = 20
+#: Faults that last end with one of these, from which the recovery counts.
+_ENDS = {"mount_back": "mounts", "damage_restored": "damage"}
+_COUNTED = ("lost", "doubled", "wrong", "strange", "malformed_lost", "breaches")
+_TITLES = {
+    "kills": "kills and deploys",
+    "cuts": "connections cut, slowed, frozen, refused",
+    "troubles": "lost bells, advisory store failing",
+    "homes": "`rmos up` killed, or started twice",
+    "mounts": "runs directory unmounted, or another disk mounted",
+    "channels": "rounds of garbage on Celery's control and event channels",
+    "damage": "keys of the ledger of a wrong type for a while",
+    "later": "jobs of a task that this version does not know",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """The longest time from a fault of a family to the next finished job."""
+
+    seconds: float
+    #: Which kind it came after.
+    after: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +44,12 @@ class Report:
 
     options: Options
     audit: Audit
-    kills: dict[str, int]
-    cuts: dict[str, int]
-    troubles: dict[str, int]
-    skipped: dict[str, int]
+    #: Faults by kind; malformed messages are in the audit.
+    counts: Mapping[str, int]
+    skipped: Mapping[str, int]
     killed_mid_call: int
-    #: The longest time from a kill, and from a cut, to the next finished job.
-    worst_recovery_seconds: float
-    worst_recovery_after: str
-    worst_cut_recovery_seconds: float
-    worst_cut_recovery_after: str
+    #: By family; none where no job was left to be finished after any of its faults.
+    recoveries: Mapping[str, Recovery]
     #: The longest time in which jobs were pending and none was finished, whatever the reason.
     longest_stall_seconds: float
     #: Whether the invariant held each time it was read while everything failed.
@@ -44,32 +63,41 @@ class Report:
         return (
             found.invariant
             and self.always_invariant
-            and not (found.lost or found.doubled or found.wrong or found.strange)
-            and not (found.pending or found.runs_uncertain or found.malformed_lost)
+            and not any(getattr(found, name) for name in _COUNTED)
+            and not (found.pending or found.runs_uncertain)
         )
+
+    def _skipped(self) -> dict[str, int]:
+        """Return what was skipped, malformed messages of all kinds as one."""
+        told: Counter[str] = Counter()
+        for kind, count in self.skipped.items():
+            told[kind.partition(":")[0]] += count
+        return dict(told)
+
+    def by_kind(self, family: str) -> dict[str, int]:
+        return {kind: self.counts[kind] for kind in FAMILIES[family] if self.counts.get(kind)}
 
     def figures(self) -> dict[str, Any]:
         found = asdict(self.audit)
-        counted = ("lost", "doubled", "wrong", "strange", "malformed_lost")
         figures: dict[str, Any] = {
-            name: len(value) if name in counted else value
+            name: len(value) if name in _COUNTED else value
             for name, value in found.items()
             if name != "findings"
         }
+        families: dict[str, Any] = {}
+        for family in _TITLES:
+            families[family] = sum(self.by_kind(family).values())
+            families[f"{family}_by_kind"] = self.by_kind(family)
         return {
-            **asdict(self.options),
+            **{name: value for name, value in asdict(self.options).items() if name != "counts"},
             **figures,
-            "kills": sum(self.kills.values()),
-            "kills_by_kind": self.kills,
+            **families,
             "producers_killed_mid_call": self.killed_mid_call,
-            "cuts": sum(self.cuts.values()),
-            "cuts_by_kind": self.cuts,
-            "troubles": self.troubles,
-            "skipped": self.skipped,
-            "worst_recovery_seconds": round(self.worst_recovery_seconds, 2),
-            "worst_recovery_after": self.worst_recovery_after,
-            "worst_cut_recovery_seconds": round(self.worst_cut_recovery_seconds, 2),
-            "worst_cut_recovery_after": self.worst_cut_recovery_after,
+            "skipped": self._skipped(),
+            "worst_recovery_seconds": {
+                family: round(worst.seconds, 2) for family, worst in self.recoveries.items()
+            },
+            "worst_recovery_after": {family: worst.after for family, worst in self.recoveries.items()},
             "longest_stall_seconds": round(self.longest_stall_seconds, 2),
             "always_invariant": self.always_invariant,
             "readings": self.readings,
@@ -80,7 +108,7 @@ class Report:
 
     def details(self) -> Iterator[str]:
         found = self.audit
-        for name in ("lost", "doubled", "wrong", "strange", "malformed_lost"):
+        for name in _COUNTED:
             cases = getattr(found, name)
             yield from (f"{name}: {case}" for case in cases[:_SHOWN])
         yield from (f"finding: {finding}" for finding in found.findings[:_SHOWN])
@@ -95,6 +123,50 @@ class Report:
         lines = [f"{name:<{width}}  {_shown(value)}" for name, value in figures.items()]
         return "\n".join([*lines, *details])
 
+    def as_markdown(self) -> str:
+        """The table of ``docs/guarantees.md``."""
+        found = self.audit
+        stored = {found.artifacts, found.links, found.assets}
+        rows = [
+            ("jobs accepted, done, dead", f"{found.jobs_accepted:,}, {found.done:,}, {found.dead:,}"),
+            (
+                "artifacts, links, assets",
+                f"{found.artifacts:,} of each, one for each run"
+                if len(stored) == 1
+                else f"{found.artifacts:,}, {found.links:,}, {found.assets:,}",
+            ),
+            ("lost, doubled, wrong", f"{len(found.lost)}, {len(found.doubled)}, {len(found.wrong)}"),
+            ("other promises broken", f"{len(found.breaches)}"),
+        ]
+        for family, title in _TITLES.items():
+            kinds = self.by_kind(family)
+            if kinds:
+                told = ", ".join(f"{_words(kind, family)} {count}" for kind, count in kinds.items())
+                rows.append((title, f"{sum(kinds.values())}: {told}"))
+        rows += [
+            ("malformed messages sent, kept verbatim", f"{found.malformed_sent:,}, {found.malformed_kept:,}"),
+            ("messages of wrong shapes on the channels", f"{found.garbage:,}"),
+            (f"invariant at {self.readings:,} readings", _held(self.always_invariant)),
+            ("invariant at the end", _held(found.invariant)),
+            (
+                "longest time from a fault, or its end, to the next finished job",
+                ", ".join(
+                    f"{family} {worst.seconds:.1f} s ({worst.after})"
+                    for family, worst in self.recoveries.items()
+                ),
+            ),
+            ("not done, for there was nothing to hit just then", _shown(self._skipped())),
+        ]
+        return "\n".join(["| | |", "|---|---|", *(f"| {name} | {told} |" for name, told in rows)])
+
+
+def _held(true: bool) -> str:  # noqa: FBT001 - its only argument
+    return "held" if true else "**broken**"
+
+
+def _words(kind: str, family: str) -> str:
+    return kind.removeprefix(f"{family.removesuffix('s')}_").replace("_", " ")
+
 
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
@@ -107,25 +179,23 @@ def _shown(value: Any) -> str:
 def make_report(
     options: Options, found: Audit, faults: Faults, samples: list[Sample], seconds: float
 ) -> Report:
-    recoveries = [(recovery_seconds(samples, fault.at), fault) for fault in faults.happened]
-    after_kill = [
-        (told, fault.kind) for told, fault in recoveries if told is not None and fault.kind in faults.kills
-    ]
-    after_cut = [(told, fault.kind) for told, fault in recoveries if told is not None and fault.kind in CUTS]
-    worst = max(after_kill, default=(0.0, "-"))
-    worst_cut = max(after_cut, default=(0.0, "-"))
+    recoveries: dict[str, Recovery] = {}
+    for fault in faults.happened:
+        told = recovery_seconds(samples, fault.at)
+        family = _ENDS.get(fault.kind) or FAMILY_OF[fault.kind]
+        # A mount that goes away and a key that is damaged are not recovered from before they are back.
+        lasts = family in _ENDS.values() and fault.kind not in _ENDS
+        if told is not None and not lasts:
+            worst = recoveries.get(family)
+            if worst is None or told > worst.seconds:
+                recoveries[family] = Recovery(told, fault.kind)
     return Report(
         options=options,
         audit=found,
-        kills=dict(faults.kills),
-        cuts=dict(faults.cuts),
-        troubles=dict(faults.troubles),
+        counts=dict(faults.counts),
         skipped=dict(faults.skipped),
         killed_mid_call=faults.killed_mid_call,
-        worst_recovery_seconds=worst[0],
-        worst_recovery_after=worst[1],
-        worst_cut_recovery_seconds=worst_cut[0],
-        worst_cut_recovery_after=worst_cut[1],
+        recoveries=recoveries,
         longest_stall_seconds=longest_stall(samples),
         always_invariant=all(sample.invariant for sample in samples),
         readings=len(samples),

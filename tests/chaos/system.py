@@ -1,10 +1,14 @@
-"""The pipeline under test: every process of it, with a failing network between broker, store and the rest."""
+"""The pipeline under test: ``rmos up`` on a home, with a failing network between its processes."""
 
 from __future__ import annotations
 
 import os
+import secrets
 import signal
+import subprocess
+import sys
 import time
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,14 +20,13 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from chaos.addresses import Addresses
+from chaos.census import MARK, SERVER, WORKERS, Census, alive, kill
+from chaos.mount import Mount, MountRefused
 from chaos.options import Options
 from chaos.process import Process
-from rmos_producer.embedded import EmbeddedServer
-from rmos_producer.ports import free_port
-from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.models.job import LedgerStats
-from rmos_shared.tasks import QUEUES
 from support.proxy import Proxy
 
 #: Quick enough that a run sees every net below a job at work; lenient towards jobs that only had bad luck.
@@ -41,12 +44,17 @@ SETTINGS = {
     "advisory_timeout_seconds": 2.0,
     "advisory_total_seconds": 6.0,
     "max_starts": 20,
+    "inject_switchable": True,
 }
-#: Two of different kinds, each able to do everything, so that work goes on while one of them is away.
-POOLS = {"prefork": ("prefork", 2), "threads": ("threads", 4)}
 _READY_SECONDS = 90.0
 #: A worker that is asked to stop and has not by then is stuck: its tasks take milliseconds.
 _STOP_SECONDS = 45.0
+#: After this without a broker that answers on the home, nobody is going to bring it back.
+_AWAY_SECONDS = 40.0
+_WATCH_SECONDS = 0.25
+_COMMAND_SECONDS = 60.0
+#: Garbage on a channel ends who hears it at once, if it does.
+_GARBAGE_SECONDS = 3.0
 _TESTS = Path(__file__).parents[1]
 
 
@@ -58,81 +66,108 @@ class System:
     """All processes; a context manager that leaves none behind."""
 
     def __init__(self, directory: Path, options: Options) -> None:
-        self.directory = directory
-        self.runs_dir = directory / "runs"
-        self.advisory_dir = directory / "advisories"
+        self.directory = directory.resolve()
+        self.home = self.directory / "home"
+        self.home.mkdir(mode=0o700, exist_ok=True)
+        self.advisory_dir = self.home / "advisories"
         self.journal = directory / "journal.ndjson"
+        self.command = Path(sys.executable).with_name("rmos")
+        self.mount = Mount(self.directory / "disk", self.home / "runs", self.directory / "other-disk")
+        self.addresses = Addresses(self.home)
+        mark = secrets.token_hex(8)
+        self.census = Census(self.home, mark)
         #: What went wrong without costing a job, in words.
         self.findings: list[str] = []
+        #: Promises that were broken, in words, each once; and how often.
+        self.breaches: Counter[str] = Counter()
+        #: Processes that ended without our doing, by name.
+        self.ended_by_themselves: Counter[str] = Counter()
         self._options = options
-        self._server = EmbeddedServer(directory / "valkey")
-        self._advisory_port = free_port()
-        self._broker_port = 0
-        self.broker = Proxy(lambda: ("127.0.0.1", self._broker_port))
-        self.store = Proxy(lambda: ("127.0.0.1", self._advisory_port))
-        self.advisory: Process
+        self._mark = mark
+        self.broker = Proxy(self.addresses.broker)
+        self.store = Proxy(self.addresses.store)
+        self.up: Process
         self.load: Process
-        self.workers: list[Process] = []
+        self._mains: dict[int, str] = {}
+        self._doomed: set[int] = set()
+        #: Processes asked to stop, and when.
+        self._asked: dict[int, float] = {}
+        self._recent: deque[tuple[float, str]] = deque(maxlen=20)
+        self._watched_at = 0.0
+        self._answered_at = 0.0
+        self._start_up_at: float | None = None
+        self._without_mount = False
 
     # -- start and end ----------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start everything but the load, and wait until it answers.
+        """Start everything but the load, and wait until it answers; before any thread is started.
 
         Raises:
             SystemFailed: it does not.
         """
-        self._server.start()
-        self._broker_port = int(self._server.url.rpartition(":")[2].partition("/")[0])
+        try:
+            self.mount.enter()
+        except MountRefused as error:
+            self.findings.append(f"no mount of its own for the runs directory ({error}): no fault of mounts")
         self.broker.start()
         self.store.start()
-        program = ["-m", "uvicorn", "--log-level", "warning", "--port", str(self._advisory_port)]
-        self.advisory = self._process(
-            "advisory-store",
-            [*program, "--factory", "rmos_worker.advisory_store.app:create_app"],
-            advisory_dir=self.advisory_dir,
-            inject_switchable=True,
+        self.up = Process(
+            "rmos-up",
+            [str(self.command), "up", "--home", str(self.home)],
+            self.environment,
+            self.directory / "rmos-up.log",
         )
-        self.advisory.start()
-        for name, (pool, concurrency) in POOLS.items():
-            celery = ["-m", "celery", "-A", "rmos_worker.main", "worker", "-l", "INFO"]
-            options = ["-n", f"{name}@chaos", "-P", pool, "-c", str(concurrency), "-Q", ",".join(QUEUES)]
-            worker = self._process(
-                f"worker-{name}",
-                [*celery, *options],
-                broker_url=self.proxied_url,
-                runs_dir=self.runs_dir,
-                advisory_url=f"http://127.0.0.1:{self.store.port}",
-                **SETTINGS,
-            )
-            worker.start()
-            self.workers.append(worker)
+        self.up.start()
         deadline = time.monotonic() + _READY_SECONDS
-        while not (self._store_answers() and all("ready." in worker.told() for worker in self.workers)):
-            if time.monotonic() > deadline:
-                raise SystemFailed("\n".join(worker.told() for worker in (self.advisory, *self.workers)))
+        while not (self.addresses.known and self._workers_are_ready() and self.store_faults()):
+            if time.monotonic() > deadline or not self.up.alive:
+                raise SystemFailed(self.up.told())
             time.sleep(0.1)
+        self._answered_at = time.monotonic()
+
+    @property
+    def runs_dir(self) -> Path:
+        """Where the runs lie, whatever is mounted."""
+        return self.mount.disk if self.mount.refused in {"", "over"} else self.mount.point
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What ``rmos up`` and the commands are told."""
+        inherited = {n: v for n, v in os.environ.items() if not n.startswith(("RMOS_", "REMAP_", "FLOWER_"))}
+        return {
+            **inherited,
+            **{f"RMOS_{setting.upper()}": str(value) for setting, value in SETTINGS.items()},
+            "PYTHONPATH": f"{_TESTS / 'chaos/site'}:{_TESTS}",
+            "CHAOS_BROKER_PORT": str(self.broker.port),
+            "CHAOS_STORE_PORT": str(self.store.port),
+            MARK: self._mark,
+        }
 
     def start_load(self) -> None:
         numbers = [str(self._options.runs), str(time.time()), str(self._options.seconds)]
-        self.load = self._process("load", ["-m", "chaos.load", str(self.journal), self.proxied_url, *numbers])
+        self.load = Process(
+            "load",
+            ["-m", "chaos.load", str(self.journal), *numbers],
+            {**self.environment, "RMOS_BROKER_URL": self.addresses.broker_url},
+            self.directory / "load.log",
+        )
         self.load.start()
 
-    def stop_workers(self) -> None:
-        """Ask the workers to stop, as at the end of a day; one that does not is a finding."""
-        for worker in self.workers:
-            worker.signal(signal.SIGTERM)
+    def stop(self) -> None:
+        """Ask ``rmos up`` to stop, as at the end of a day. Whoever is left then is a breach."""
+        self.load.kill()
+        self.doom_all()
+        self.up.signal(signal.SIGTERM)
         deadline = time.monotonic() + _STOP_SECONDS
-        for worker in self.workers:
-            while worker.alive and time.monotonic() < deadline:
-                time.sleep(0.05)
-            if worker.alive:
-                self._stuck(worker)
-
-    def leftovers(self) -> list[int]:
-        """Return the process groups that outlived their leader."""
-        processes = [*self.workers, self.advisory, self.load]
-        return [group for process in processes for group in process.leftovers(15)]
+        while self.up.alive and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if self.up.alive:
+            self.breach(f"rmos up had not stopped {_STOP_SECONDS:g} s after it was asked to")
+            self.up.kill()
+        for left in self.census.await_end(15):
+            self.breach(f"left running after the end: {left.role or left.command}")
+        self.census.end()
 
     def __enter__(self) -> Self:
         return self
@@ -140,36 +175,56 @@ class System:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process in [*self.workers, *(getattr(self, name, None) for name in ("advisory", "load"))]:
+        for process in (getattr(self, name, None) for name in ("up", "load")):
             if process is not None:
                 process.end()
-        with suppress(RuntimeError, TimeoutError):
-            self.broker.stop()
-        with suppress(RuntimeError, TimeoutError):
-            self.store.stop()
-        self._server.kill()
+        self.census.end()
+        for proxy in (self.broker, self.store):
+            with suppress(RuntimeError, TimeoutError):
+                proxy.stop()
+
+    # -- who is there -----------------------------------------------------------------------------
+
+    def pids(self, *roles: str, unasked: bool = False) -> list[int]:
+        """Return the main processes of these names; with ``unasked`` those that nobody asked to stop."""
+        mains = self.census.mains()
+        found = [pid for role in roles for pid in mains.get(role, ())]
+        return [pid for pid in found if not (unasked and pid in self._asked)]
+
+    def doom(self, pid: int) -> None:
+        """Remember that the end of this process is our doing."""
+        self._doomed.add(pid)
+
+    def doom_all(self, *, but: int = 0) -> None:
+        self._doomed |= {seen.pid for seen in self.census.everybody()} - {but}
+
+    def ask_to_stop(self, pid: int, how: signal.Signals) -> None:
+        self.doom(pid)
+        self._asked[pid] = time.monotonic()
+        kill(pid, how)
+
+    def kill_supervisor(self, *, away: float, without_mount: bool = False) -> None:
+        """Kill ``rmos up`` itself, and start it anew after a while, as the system's init would.
+
+        That waits for the mount, unless ``without_mount``.
+        """
+        self.doom_all()
+        self.up.kill()
+        self._start_up_at = time.monotonic() + away
+        self._without_mount = without_mount
 
     # -- while it runs ----------------------------------------------------------------------------
-
-    @property
-    def proxied_url(self) -> str:
-        return f"redis://127.0.0.1:{self.broker.port}/0"
-
-    @property
-    def direct_url(self) -> str:
-        return f"redis://127.0.0.1:{self._broker_port}/0"
-
-    @property
-    def scratch_url(self) -> str:
-        return f"redis://127.0.0.1:{self._broker_port}/9"
 
     @contextmanager
     def direct(self) -> Iterator[redis.Redis]:
         """Yield a fresh connection past the proxy, which sends nothing twice."""
-        client = redis.Redis.from_url(
-            self.direct_url, retry=Retry(NoBackoff(), 0), socket_timeout=10, socket_connect_timeout=10
-        )
-        with client:
+        with connected(self.addresses.broker_url) as client:
+            yield client
+
+    @contextmanager
+    def scratch(self) -> Iterator[redis.Redis]:
+        """Yield a connection to a database that the pipeline does not use."""
+        with connected(self.addresses.broker_url_of(9)) as client:
             yield client
 
     def stats(self) -> LedgerStats:
@@ -180,64 +235,175 @@ class System:
     def load_is_done(self) -> bool:
         return self.load.exit_code == 0
 
+    def note(self, kind: str) -> None:
+        """Remember what was done just now, to say so of whoever ends soon after."""
+        self._recent.append((time.monotonic(), kind))
+
+    def breach(self, promise: str) -> None:
+        self.breaches[promise] += 1
+
     def tend(self) -> None:
-        """Start again what has ended, as a supervisor would, and note what ended by itself."""
-        for process in (self.advisory, *self.workers, self.load):
-            if process.alive:
-                asked = process.signalled_at
-                if asked is not None and time.monotonic() - asked > _STOP_SECONDS:
-                    self._stuck(process)
-                continue
-            if process is self.load and self.load_is_done:
-                continue
-            if not process.doomed:
-                self.findings.append(
-                    f"{process.name} ended by itself with {process.exit_code}: …{process.told()[-1_500:]}"
-                )
+        """Start ``rmos up`` and the load again, as an init would, and note what ended by itself."""
+        if not self.load.alive and not self.load_is_done:
+            if not self.load.doomed:
+                self.breach(f"the producer ended by itself: {self.load.last_words()}")
                 time.sleep(0.5)
-            process.start()
+            self.load.start()
+        self._tend_up()
+        self.watch()
 
-    def kill_server(self) -> None:
-        """End the embedded server as a crash would."""
-        self._server.kill()
+    def watch(self) -> None:
+        """Look at every process, and whether the broker answers."""
+        now = time.monotonic()
+        if now - self._watched_at < _WATCH_SECONDS:
+            return
+        self._watched_at = now
+        mains = self.census.mains()
+        if len(servers := mains.get(SERVER, [])) > 1 and not all(pid in self._mains for pid in servers):
+            self.breach("two servers work on the files of one home")
+        current = {pid: role for role, pids in mains.items() for pid in pids}
+        for pid, role in self._mains.items():
+            if pid not in current and not alive(pid):
+                self._gone(pid, role)
+        self._mains = current
+        for pid, since in list(self._asked.items()):
+            if not alive(pid):
+                del self._asked[pid]
+            elif now - since > _STOP_SECONDS:
+                self.findings.append(f"pid {pid} had not stopped {_STOP_SECONDS:g} s after it was asked to")
+                kill(pid)
+        self._watch_broker(now)
 
-    def restart_server(self) -> None:
-        """Start it on the same port and data."""
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                self._server.start()
-            except (BrokerUnavailable, OSError):
-                # The port may be held for a moment yet by what was connected to it.
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
-            else:
-                return
+    def _gone(self, pid: int, role: str) -> None:
+        if pid in self._doomed:
+            self._doomed.discard(pid)
+            return
+        if self.mount.away and role in WORKERS:
+            return  # it refuses to start without its store, as it should
+        self.ended_by_themselves[role] += 1
+        now = time.monotonic()
+        recent = [kind for at, kind in self._recent if now - at < _GARBAGE_SECONDS]
+        if recent and all(kind.endswith("_garbage") for kind in recent):
+            self.breach(f"{role} ended by itself after {recent[-1]}")
+        else:
+            self.findings.append(f"{role} ended by itself, after {', '.join(recent) or 'nothing of ours'}")
+
+    def broker_answers(self) -> bool:
+        try:
+            with connected(self.addresses.broker_url, seconds=1.0) as client:
+                return bool(client.ping())
+        except (redis.RedisError, OSError):
+            return False
+
+    def await_broker(self, seconds: float) -> bool:
+        """Wait until it answers. Returns whether it does."""
+        deadline = time.monotonic() + seconds
+        while not (answers := self.broker_answers()) and time.monotonic() < deadline:
+            self.tend()
+            time.sleep(0.05)
+        return answers
+
+    def _watch_broker(self, now: float) -> None:
+        if not self.broker_answers():
+            if now - self._answered_at > _AWAY_SECONDS and self._start_up_at is None:
+                self.breach(f"the broker was away for {_AWAY_SECONDS:g} s, and nobody started it again")
+                self._start_anew()
+        else:
+            self._answered_at = now
+
+    def _start_anew(self) -> None:
+        """Do what an operator would in the end: end everything, and start ``rmos up`` again."""
+        self.doom_all()
+        self.up.kill()
+        self.census.end(but={self.load.pid})
+        self._start_up_at = self._answered_at = time.monotonic()
+
+    def _tend_up(self) -> None:
+        if self.up.alive:
+            return
+        if self._start_up_at is None:
+            # It may refuse to start without its store, and for no other reason.
+            if not self._without_mount:
+                self.breach(f"rmos up ended by itself with {self.up.exit_code}: {self.up.last_words()}")
+            self.doom_all(but=self.load.pid)
+            self._start_up_at = time.monotonic() + 1.0
+            self._without_mount = False
+        elif time.monotonic() > self._start_up_at and (self._without_mount or not self.mount.away):
+            self._start_up_at = None
+            self.up.start()
+
+    def await_up(self, seconds: float) -> bool:
+        """Wait until ``rmos up`` has announced itself. Returns whether it has."""
+        deadline = time.monotonic() + seconds
+        while not (self.up.alive and self.addresses.supervisor == self.up.pid):
+            if time.monotonic() > deadline:
+                return False
+            self.tend()
+            time.sleep(0.05)
+        return True
+
+    def rmos(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command on the home, as an operator would; a traceback is a breach."""
+        try:
+            ended = subprocess.run(
+                [str(self.command), *words, "--home", str(self.home)],
+                env=self.environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_COMMAND_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            self.breach(f"rmos {words[0]} did not end within {_COMMAND_SECONDS:g} s")
+            return subprocess.CompletedProcess(words, -1, "", "")
+        if "Traceback" in ended.stderr:
+            self.breach(f"rmos {' '.join(words[:2])}: traceback: {ended.stderr.splitlines()[-1][:150]}")
+        return ended
+
+    def later(self, *words: str) -> str | None:
+        """Have a later version do something; None if it could not."""
+        environment = {**self.environment, "RMOS_BROKER_URL": self.addresses.broker_url}
+        del environment["CHAOS_BROKER_PORT"]
+        ended = subprocess.run(
+            [sys.executable, "-m", "chaos.later", *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_COMMAND_SECONDS,
+        )
+        if ended.returncode:
+            self.findings.append(f"the later version could not {words[0]}: …{ended.stderr[-300:]}")
+            return None
+        return ended.stdout
 
     def store_faults(self, **switches: float) -> bool:
         """Replace the store's own faults. Returns whether it heard."""
-        url = f"http://127.0.0.1:{self._advisory_port}/_faults"
+        token = self.addresses.store_token
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
-            return httpx.put(url, json=switches, trust_env=False, timeout=5).is_success
+            url = f"{self.addresses.store_url}/_faults"
+            return httpx.put(url, json=switches, headers=headers, trust_env=False, timeout=5).is_success
         except httpx.HTTPError:
             return False
 
-    def _store_answers(self) -> bool:
-        return self.store_faults()
+    def flower_is_well(self) -> bool:
+        url = self.addresses.flower_url
+        try:
+            return url is None or httpx.get(f"{url}/healthcheck", trust_env=False, timeout=10).is_success
+        except httpx.HTTPError:
+            return False
 
-    def _stuck(self, process: Process) -> None:
-        self.findings.append(
-            f"{process.name} had not stopped {_STOP_SECONDS:g} s after it was asked to: "
-            f"…{process.told()[-1_500:]}"
-        )
-        process.kill()
+    def _workers_are_ready(self) -> bool:
+        logs = [self.home / "logs" / f"{name}.log" for name in WORKERS]
+        return all(log.exists() and "ready." in log.read_text(errors="replace") for log in logs)
 
-    def _process(self, name: str, arguments: list[str], **settings: object) -> Process:
-        inherited = {n: v for n, v in os.environ.items() if not n.startswith(("RMOS_", "REMAP_"))}
-        environment = {
-            **inherited,
-            "PYTHONPATH": str(_TESTS),
-            **{f"RMOS_{setting.upper()}": str(value) for setting, value in settings.items()},
-        }
-        return Process(name, arguments, environment, self.directory / f"{name}.log")
+
+@contextmanager
+def connected(url: str, *, seconds: float = 10.0) -> Iterator[redis.Redis]:
+    """Yield a connection that tries nothing twice."""
+    client = redis.Redis.from_url(
+        url, retry=Retry(NoBackoff(), 0), socket_timeout=seconds, socket_connect_timeout=seconds
+    )
+    with client:
+        yield client

@@ -1,0 +1,76 @@
+"""A later version of the package, which knows one task more.
+
+``python -m chaos.later plant STATE``, or ``finish ID...``, on the broker of ``RMOS_BROKER_URL``. Its jobs are
+what the version under test finds after a roll-back, or while only half of the machines are new.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rmos_shared import tasks
+
+LATER = tasks.TaskSpec("runs.later", tasks.CREATE.queue, tasks.CREATE.payload, "later")
+if __name__ == "__main__":
+    # Before anything makes the script, into which this table is written.
+    tasks.TASKS[LATER.name] = LATER
+
+from rmos_shared.ids import new_uuid7  # noqa: E402 - only now
+from rmos_shared.ledger.job_ledger import Finish, JobLedger, Lease  # noqa: E402
+from rmos_shared.models.job import Failure, Job, JobState  # noqa: E402
+from rmos_shared.settings import BrokerSettings  # noqa: E402
+
+#: Where such a job may be when the new version goes away.
+STATES = ("accepted", "waiting", "running", "dead")
+_FAILURE = Failure(reason="retries_exhausted", error_type="Later", message="made by a later version")
+_SECONDS = 30.0
+
+
+def plant(ledger: JobLedger, state: str) -> str:
+    """Accept a job of the later task, and leave it in this state. Returns its id."""
+    job_id = new_uuid7()
+    job = Job(job_id=job_id, task=LATER.name, run_id=new_uuid7(), request_id=None, payload="{}")
+    ledger.accept([job])
+    if state != "accepted":
+        lease = Lease(f"later:{job_id}", job_id)
+        assert ledger.claim([job_id], lease, lease_seconds=2.0).claimed
+        if state == "waiting":
+            ledger.wait(job_id, lease, delay_seconds=1.0, spends_try=True, failure=_FAILURE)
+        elif state == "dead":
+            ledger.bury(job_id, lease, failure=_FAILURE)
+    return job_id
+
+
+def finish(ledger: JobLedger, job_ids: list[str]) -> dict[str, str]:
+    """Work these jobs off as the later version would. Returns the state in which each of them is."""
+    lease, deadline = Lease("later:finish", new_uuid7()), time.monotonic() + _SECONDS
+    while True:
+        records = {job_id: ledger.find(job_id) for job_id in job_ids}
+        states = {job_id: record.state.value if record else "gone" for job_id, record in records.items()}
+        open_ids = [job_id for job_id, state in states.items() if state not in {"done", "gone"}]
+        if not open_ids or time.monotonic() > deadline:
+            ledger.retire(lease.worker, max_starts=100)
+            return states
+        for job_id in open_ids:
+            if states[job_id] == JobState.DEAD.value:
+                ledger.replay(job_id, by="later", why="known again")
+            # Alone, for some of them were started in vain.
+            if ledger.claim([job_id], lease, lease_seconds=10.0).claimed:
+                ledger.finish([Finish(job_id, {})], lease, ttl_seconds=86_400)
+        ledger.reconcile(batch=100, grace_seconds=1.0, max_starts=100)
+        time.sleep(0.2)
+
+
+def main() -> None:
+    what, *words = sys.argv[1:]
+    ledger = JobLedger.connect(BrokerSettings.load())
+    if what == "plant":
+        sys.stdout.write(plant(ledger, words[0]) + "\n")
+    else:
+        for job_id, state in finish(ledger, words).items():
+            sys.stdout.write(f"{job_id} {state}\n")
+
+
+if __name__ == "__main__":
+    main()
