@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -89,15 +89,15 @@ class Home:
 
     # -- what it remembers ----------------------------------------------------------------------------
 
-    def port(self, name: str, free: int) -> int:
-        """Return the port that ``name`` has had since this home's first start; ``free`` is for that start."""
-        return int(self._remembered("ports", name, lambda: free))
+    def port(self, name: str, choose: Callable[[], int]) -> int:
+        """Return the port that ``name`` has had since this home's first start, when it was chosen."""
+        return int(self._remembered("ports", name, choose))
 
     def secret(self, name: str) -> str:
         """Return a secret of this home, made at its first start."""
         return str(self._remembered("secrets", name, lambda: secrets.token_urlsafe(24)))
 
-    def _remembered(self, kind: str, name: str, make: Any) -> Any:
+    def _remembered(self, kind: str, name: str, make: Callable[[], object]) -> Any:
         memory = self._recall()
         known = memory.setdefault(kind, {})
         if name not in known:

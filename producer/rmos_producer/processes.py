@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 from rmos_producer.home import Addresses, Home
 from rmos_producer.ownership import Ownership
-from rmos_producer.ports import free_port, is_free
+from rmos_producer.ports import is_free, lasting_port
 from rmos_producer.supervisor import Ended, Supervisor
 from rmos_shared.errors import TryLater
 
@@ -163,7 +163,7 @@ class Pipeline:
         Raises:
             ProcessFailed: another program has it. No other is taken: whoever enqueues here knows this one.
         """
-        port = self._home.port(name, free_port())
+        port = self._home.port(name, lasting_port)
         deadline = time.monotonic() + _PORT_SECONDS
         while not is_free(port):  # what an owner that was killed left behind is still ending
             if time.monotonic() > deadline:

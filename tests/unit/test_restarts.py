@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rmos_producer.log_file import KEPT, open_log, turn_over
+from rmos_producer.ports import lasting_port
 from rmos_producer.restarts import STABLE_SECONDS, pause_seconds, short_lives_after
 from rmos_worker.flower_access import refusal
 
@@ -52,19 +53,26 @@ def test_no_log_yet_is_no_error(tmp_path: Path) -> None:
 
 def test_a_writer_that_goes_on_loses_next_to_nothing(tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
-    lines = 40_000
+    lines = 8_000
     script = f"for number in range({lines}): print(number, flush=True)"
     descriptor = open_log(log)
     with subprocess.Popen([sys.executable, "-c", script], stdout=descriptor) as writer:
         turned = 0
         while writer.poll() is None:
-            turned += turn_over(log, max_bytes=100_000)
+            turned += turn_over(log, max_bytes=20_000)
             time.sleep(0.001)
     os.close(descriptor)
     kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert turned >= 1
     if turned <= KEPT:
         assert kept.count(b"\n") >= lines * 0.999
+
+
+def test_a_lasting_port_is_none_that_a_connection_gets_by_chance() -> None:
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = {lasting_port() for _ in range(50)}
+    assert len(ports) > 40
+    assert all(10_240 <= port < first for port in ports)
 
 
 @pytest.mark.parametrize(
