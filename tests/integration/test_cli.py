@@ -242,6 +242,11 @@ def test_dead_letters_are_chosen_replayed_and_discarded(
     assert {row["id"] for row in idle.json("dlq", "list")} == {*dead, raw}
     assert idle.json("dlq", "list", "--older-than", "1") == []
 
+    for words in (("dlq", "list"), ("jobs", "list", "--state", "dead")):  # U2: 100 of 201, and not a word
+        some = idle(*words, "--limit", "2", "--json")
+        assert len(json.loads(some.stdout)) == 2
+        assert "there are more than these 2; for the rest: raise --limit" in some.stderr
+
     dry = idle.json("dlq", "replay", "--reason", "conflict", "--dry-run")
     assert (sorted(dry["replayed"]), dry["dry_run"]) == (sorted(dead), True)
     assert ledger.stats().dead == 3

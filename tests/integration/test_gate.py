@@ -68,7 +68,7 @@ def test_malformed_messages_are_kept_and_harm_nobody(
     # No process was replaced either: the same pool has lived through all of it.
     assert {worker.pid, *worker.children()} == processes
 
-    letters = ledger.raw_letters()
+    letters = list(ledger.raw_letters())
     kept = {ledger.raw_item(letter.raw_id): letter for letter in letters}
     assert len(letters) == len(table) == len(kept)
     for name, item in table:

@@ -9,12 +9,15 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rmos_producer.home import Home
+from rmos_shared.models.run import RunRequest
 from rmos_shared.run_log import RunLog
 from rmos_shared.store.local import LocalStore
+from rmos_worker.artifact import artifact_of
 from support.records import make_link, make_run
 
 RMOS = (sys.executable, "-c", "from rmos_producer.cli import main; main()")
@@ -125,3 +128,25 @@ def test_memory_does_not_grow_with_the_store(tmp_path: Path) -> None:
         assert f"{200 * days} files checked" in done.stderr
         peak[days] = int(done.stderr.split()[-1])
     assert peak[20] < 1.1 * peak[1]
+
+
+def test_the_recipe_in_the_documents_proves_every_hash(
+    tmp_path: Path, sample_requests: list[dict[str, Any]]
+) -> None:
+    """U15: by jq's JSON, which has no 0.0, 308 of 400 correct hashes looked wrong."""
+    document = (Path(__file__).parents[2] / "docs/verify.md").read_text()
+    (recipe,) = re.findall(r"^```python\n(.*?)^```$", document, re.MULTILINE | re.DOTALL)
+    (tmp_path / "recipe.py").write_text(recipe)
+    request = next(r for r in sample_requests if "0.0" in json.dumps(r["feasibility"]))
+    outputs = {"gcode_text": "G21\n", "opplan_json": {"depth": 0.0, "ü": [1e22]}}
+    artifact, _ = artifact_of(RunRequest.read({**request, "outputs": outputs}))
+    (tmp_path / "run.json").write_bytes(artifact.to_bytes())
+
+    def run() -> list[str]:
+        command = [sys.executable, "-I", str(tmp_path / "recipe.py"), str(tmp_path / "run.json")]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    assert run() == ["feasibility True", "gcode True", "opplan True"]
+    altered = {**artifact.dump(), "feasibility": {**artifact.feasibility, "score": 1}}
+    (tmp_path / "run.json").write_text(json.dumps(altered))
+    assert run()[0] == "feasibility False"

@@ -79,7 +79,7 @@ def some_done(ledger: JobLedger, count: int) -> Callable[[], bool]:
 def assert_all_recorded(ledger: JobLedger, run_log: RunLog, runs_dir: Path, store: Store) -> None:
     stats = ledger.stats()
     assert stats.invariant
-    assert (stats.pending, stats.dead, stats.discarded) == (0, 0, 0), ledger.dead()
+    assert (stats.pending, stats.dead, stats.discarded) == (0, 0, 0), list(ledger.dead())
     assert stats.raw == 0, [(letter.reason, letter.detail) for letter in ledger.raw_letters()]
     assert files(runs_dir) == {"artifacts": RUNS, "links": RUNS}
     assert assets(store) == RUNS
@@ -285,7 +285,7 @@ def test_an_advisory_store_that_stays_away_costs_no_run_and_a_replay_mends_all(
     assert (stats.done, stats.dead, stats.raw) == (RUNS, RUNS, 0)
     assert stats.invariant
     assert files(runs_dir) == {"artifacts": RUNS}
-    dead = ledger.dead()
+    dead = list(ledger.dead())
     assert {record.job_id for record in dead} == {receipt.explain_job_id for receipt in receipts}
     assert {record.failure.reason for record in dead if record.failure} == {"retries_exhausted"}
     assert redis_client.llen("runs.dead_letter") == RUNS

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Annotated, Any
 
 import typer
@@ -38,7 +39,6 @@ AgeOption = Annotated[
 AllOption = Annotated[bool, typer.Option("--all", help="Every letter that the other options choose.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 WhyOption = Annotated[str, typer.Option(help="The reason, kept in the letter's history.")]
-_MOST = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,13 @@ def list_letters(
 ) -> None:
     """List the dead letters, oldest first, without their payloads."""
     with ledger_of(home) as ledger:
-        rows = [_row(letter) for letter in _chosen(ledger, Choice(reason, task, older_than))][:limit]
-    print_rows(rows, as_json=as_json, title="dead letters")
+        print_rows(
+            map(_row, _chosen(ledger, Choice(reason, task, older_than))),
+            as_json=as_json,
+            title="dead letters",
+            limit=limit,
+            more=lambda _: "raise --limit, or choose by --reason, --task or --older-than",
+        )
 
 
 @app.command()
@@ -155,7 +160,7 @@ def _meant(ledger: JobLedger, ids: list[str] | None, choice: Choice, *, every: b
 
 def _chosen(ledger: JobLedger, choice: Choice) -> Iterator[JobRecord | RawLetter]:
     now = datetime.now(UTC)
-    letters: list[JobRecord | RawLetter] = [*ledger.dead(limit=_MOST), *ledger.raw_letters(limit=_MOST)]
+    letters = chain[JobRecord | RawLetter](ledger.dead(), ledger.raw_letters())
     return (letter for letter in letters if choice.takes(letter, now))
 
 

@@ -34,8 +34,13 @@ def list_jobs(
 ) -> None:
     """List jobs; done ones stay for a week."""
     with ledger_of(home) as ledger:
-        rows = [_row(record) for record in ledger.jobs(state, limit=limit)]
-    print_rows(rows, as_json=as_json, title="jobs")
+        print_rows(
+            map(_row, ledger.jobs(state)),
+            as_json=as_json,
+            title="jobs",
+            limit=limit,
+            more=lambda _: "raise --limit, or choose by --state",
+        )
 
 
 @app.command()

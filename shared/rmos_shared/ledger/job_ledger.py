@@ -390,16 +390,19 @@ class JobLedger:
         if state != what:
             raise TransitionRefused(f"raw letter {raw_id} is {state} already")
 
-    def dead(self, *, limit: int = 1_000) -> list[JobRecord]:
-        """Return up to ``limit`` dead jobs, oldest first."""
-        ids = self._script.members("dead", limit=limit)
-        return [record for job_id in ids if (record := self._readable(job_id)) is not None]
+    def dead(self) -> Iterator[JobRecord]:
+        """Yield the dead jobs, oldest first; their ids alone are held in memory."""
+        for job_id in self._script.members("dead"):
+            record = self._readable(job_id)
+            if record is not None:
+                yield record
 
-    def raw_letters(self, *, limit: int = 1_000) -> list[RawLetter]:
-        """Return up to ``limit`` raw letters, oldest first, without their bytes."""
-        return [
-            letter for raw_id in self._script.members("raw", limit=limit) if (letter := self.find_raw(raw_id))
-        ]
+    def raw_letters(self) -> Iterator[RawLetter]:
+        """Yield the raw letters, oldest first, without their bytes; their ids alone are held in memory."""
+        for raw_id in self._script.members("raw"):
+            letter = self.find_raw(raw_id)
+            if letter is not None:
+                yield letter
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -446,17 +449,14 @@ class JobLedger:
             job_id = self._client.hget(f"{self._prefix}subjects", f"{topic}:{run_id}")
         return None if job_id is None else self.find(cast("bytes", job_id).decode())
 
-    def jobs(self, state: JobState | None = None, *, limit: int = 100) -> Iterator[JobRecord]:
-        """Yield up to ``limit`` jobs, newest first, of one state or any; done ones till their record expires.
+    def jobs(self, state: JobState | None = None) -> Iterator[JobRecord]:
+        """Yield jobs, newest first, of one state or any; done ones till their record expires.
 
         Every id in question is held in memory, and for done jobs every key of the ledger is scanned.
         """
         for job_id in sorted(self._ids_in(state), reverse=True):
-            if limit <= 0:
-                return
             record = self._readable(job_id)
             if record is not None and state in {None, record.state}:
-                limit -= 1
                 yield record
 
     def _readable(self, job_id: str) -> JobRecord | None:

@@ -149,10 +149,10 @@ class LedgerScript:
         """Run an operation that answers a list of texts."""
         return [text.decode() for text in self.run(operation, *args)]
 
-    def members(self, index: str, *, limit: int | None = None) -> list[str]:
-        """Return the members of an index in order, the first ``limit`` or all."""
+    def members(self, index: str) -> list[str]:
+        """Return the members of an index in order."""
         with broker_errors():
-            members = self.client.zrange(f"{self.prefix}{index}", 0, -1 if limit is None else limit - 1)
+            members = self.client.zrange(f"{self.prefix}{index}", 0, -1)
         return [member.decode() for member in cast("list[bytes]", members)]
 
     def job_ids(self) -> list[str]:
