@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rmos_producer.embedded import EmbeddedServer
+from rmos_shared.store.identity import init_store
 
 _DEADLINE_SECONDS = 120.0
 _POLL_SECONDS = 0.02
@@ -63,7 +64,7 @@ class Scene:
 def scene(scratch: Path) -> Iterator[Scene]:
     """Set one up below ``scratch`` and take it down again; the runs stay until ``scratch`` goes."""
     directory = scratch / f"scene{next(_SERIAL)}"
-    (directory / "runs").mkdir(parents=True)
+    init_store(directory / "runs")
     try:
         with EmbeddedServer(directory / "server") as server:
             yield Scene(directory, server)

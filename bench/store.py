@@ -20,6 +20,7 @@ from size import Size
 from rmos_shared.ids import new_uuid7
 from rmos_shared.models.run import RunArtifact, RunRequest
 from rmos_shared.run_log import RunLog
+from rmos_shared.store.identity import init_store
 from rmos_shared.store.local import LocalStore
 from rmos_worker.artifact import artifact_of
 
@@ -88,6 +89,7 @@ class _Filled:
 
     def __init__(self, root: Path, runs: int) -> None:
         self.runs = runs
+        init_store(root)
         self._log = RunLog(LocalStore(root))
         self._true = [_fresh(request) for request in requests_of(_GETS)]
         self._log.put_runs(self._true)
@@ -124,6 +126,7 @@ def _milliseconds(work: Callable[[], None]) -> float:
 
 def _grouped(directory: Path, size: Size) -> Row:
     files = disk.sample()
+    init_store(directory / "ours")
     store = LocalStore(directory / "ours")
     serial = count()
 

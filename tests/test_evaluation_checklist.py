@@ -46,6 +46,7 @@ from rmos_shared.models.run import Decision, ExplanationStatus, Hashes, RunArtif
 from rmos_shared.run_log import RunLog
 from rmos_shared.settings import BrokerSettings, ProducerSettings
 from rmos_shared.store.base import ArtifactStore, KeyInvalid, Outcome
+from rmos_shared.store.identity import IDENTITY_FILE
 from rmos_shared.store.local import LocalStore
 from rmos_shared.tasks import CREATE, CREATE_MANY, SUGGEST
 from rmos_worker.advisory.base import SaveOutcome
@@ -59,6 +60,7 @@ from rmos_worker.handlers.existing_run import ExistingRuns
 from rmos_worker.handlers.suggest import SuggestHandler
 from rmos_worker.policies.choice import policy_named
 from rmos_worker.retry import Bury, RetryLimits, Wait, decide, describe
+from support.stores import local_store
 
 ROOT = Path(__file__).parents[1]
 GUARANTEES = ROOT / "docs/guarantees.md"
@@ -203,7 +205,9 @@ def refuse(code: int) -> Callable[..., NoReturn]:
 
 
 def files(root: Path) -> set[str]:
-    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    """Return the files below ``root``, without the identity that every store has."""
+    found = (path for path in root.rglob("*") if path.is_file() and path.name != IDENTITY_FILE)
+    return {path.relative_to(root).as_posix() for path in found}
 
 
 def all_at_once(calls: list[Callable[[], Any]]) -> list[Any]:
@@ -241,7 +245,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def runs(root: Path) -> RunLog:
-    return RunLog(LocalStore(root))
+    return RunLog(local_store(root))
 
 
 @pytest.fixture
@@ -389,7 +393,7 @@ def test_atomic_writes(runs: RunLog, root: Path, monkeypatch: pytest.MonkeyPatch
 @meets("Path traversal protection on all inputs")
 @pytest.mark.parametrize("hostile", HOSTILE, ids=ascii)
 def test_path_traversal_protection_on_all_inputs(runs: RunLog, root: Path, hostile: str) -> None:
-    store = LocalStore(root)
+    store = local_store(root)
     before = files(root.parent)
     for read in (runs.read, runs.get_artifact, runs.get_bytes, runs.links, runs.reviews, runs.attempts):
         with pytest.raises(RunNotFound):
@@ -726,7 +730,7 @@ def test_advisory_store_unavailable(runs: RunLog, suggest: Callable[..., Suggest
 @meets("Store directory missing")
 def test_store_directory_missing(tmp_path: Path) -> None:
     run = make_run()
-    assert RunLog(LocalStore(tmp_path / "a/b/runs")).put_run(run) is Outcome.CREATED
+    assert RunLog(local_store(tmp_path / "a/b/runs")).put_run(run) is Outcome.CREATED
     assert files(tmp_path) == {f"a/b/runs/2026-08-01/{run.run_id}.json"}
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rmos_producer.async_client import AsyncRunsClient
-    from rmos_producer.client import Receipt, RunsClient
+    from rmos_producer.client import RunsClient
+    from rmos_producer.jobs import Receipt
 
 __all__ = ["AsyncRunsClient", "Receipt", "RunsClient"]
 
@@ -18,6 +19,7 @@ def __getattr__(name: str) -> object:
     # Loaded when first asked for: the ``rmos`` command and whoever only may enqueue start without them.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from rmos_producer import async_client  # noqa: PLC0415 - see above
+    from rmos_producer import async_client, client, jobs  # noqa: PLC0415 - see above
 
-    return getattr(async_client, name)
+    module = {"AsyncRunsClient": async_client, "RunsClient": client, "Receipt": jobs}[name]
+    return getattr(module, name)

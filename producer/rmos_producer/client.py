@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from rmos_producer.jobs import (
+    AnyRequest,
+    Explain,
+    Prepared,
+    Receipt,
+    awaited,
+    batches,
+    look,
+    pauses,
+    prepare_attachment,
+    prepare_run,
+    prepare_runs,
+    prepare_suggestion,
+)
 from rmos_shared.clock import Clock, SystemClock
-from rmos_shared.errors import FieldProblem, InvalidRequest, JobNotFound, WaitTimeout
-from rmos_shared.ids import create_job_id, explain_job_id, new_uuid7
-from rmos_shared.ledger.job_ledger import JobLedger
+from rmos_shared.errors import WaitTimeout
+from rmos_shared.ledger.job_ledger import Acceptance, JobLedger
 from rmos_shared.models.advisory import Detail, Kind
-from rmos_shared.models.base import Frozen
-from rmos_shared.models.job import AttachAdvisory, CreateRun, Job, JobRecord, JobState, SuggestAndAttach
-from rmos_shared.models.run import RunRequest
+from rmos_shared.models.job import JobRecord
 from rmos_shared.settings import ProducerSettings
-from rmos_shared.tasks import ATTACH, CREATE, CREATE_MANY, SUGGEST, TaskSpec
+from rmos_shared.tasks import CREATE, CREATE_MANY
 
-#: A request as callers hold it: decoded JSON, or the model.
-AnyRequest = RunRequest | Mapping[str, Any]
-#: Whether and how fully to explain a run; True means ``summary``.
-Explain = bool | Detail
-
-_POLL_FIRST_SECONDS = 0.01
-_POLL_CAP_SECONDS = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """Proof that a job is accepted: from now on it ends done, dead and visible, or discarded by a person."""
-
-    run_id: str
-    job_id: str
-    #: The job that explains the run; it is accepted in the very step that marks ``job_id`` done.
-    explain_job_id: str | None = None
-    #: Required fields that the request lacks: the run will be stored as BLOCKED (contract section 1).
-    missing: tuple[str, ...] = ()
-
-
-#: Jobs that are accepted in one step, and their receipts.
-_Batch = tuple[list[Job], list[Receipt]]
+__all__ = ["AnyRequest", "Explain", "Receipt", "RunsClient"]
 
 
 class RunsClient:
@@ -96,8 +83,9 @@ class RunsClient:
         The run id is minted here unless the request brings one. A request that lacks a required field is
         accepted and recorded as BLOCKED; ``Receipt.missing`` says so. A wrong value is refused.
         """
-        job, receipt = self._create_job(request, explain, CREATE)
-        return self._accept([job], [receipt])[0]
+        return self._accept(
+            prepare_run(request, CREATE, explain=explain, most_bytes=self._settings.max_payload_bytes)
+        )
 
     def create_runs(self, requests: Iterable[AnyRequest], *, explain: Explain = False) -> Iterator[Receipt]:
         """Have many runs stored: yields a receipt each, in order, as their batches are accepted.
@@ -110,50 +98,56 @@ class RunsClient:
             InvalidRequest: naming the index of the wrong request. Its batch is not enqueued; the receipts
                 yielded before tell what is.
         """
-        batches = self._batches(enumerate(requests), explain)
-        batch = next(batches, None)
+        prepared = prepare_runs(
+            enumerate(requests),
+            CREATE_MANY,
+            explain=explain,
+            most_bytes=self._settings.max_payload_bytes,
+        )
+        for one, acceptance in self.accept_each(prepared):
+            yield one.receipt_of(acceptance)
+
+    def accept_each(self, prepared: Iterable[Prepared]) -> Iterator[tuple[Prepared, Acceptance]]:
+        """Accept jobs of any number: yields how it went with each, in order; read ahead as ``create_runs``.
+
+        An error of ``prepared`` is raised once all is told that was sent before.
+        """
+        source = batches(prepared, self._settings.accept_batch_jobs)
+        batch = next(source, None)
         while batch is not None:
-            jobs, receipts = batch
-            fault = None
-            with self._ledger.accepting(jobs, disk_seconds=self._disk_seconds) as accepted:
+            sent, fault = batch, None
+            with self._ledger.accepting(sent.jobs, disk_seconds=disk_seconds(self._settings)) as accepted:
                 try:
-                    batch = next(batches, None)
-                except Exception as error:  # noqa: BLE001 - raised below: what was sent has its receipts first
+                    batch = next(source, None)
+                except Exception as error:  # noqa: BLE001 - raised below: what was sent is told first
                     fault = error
-                accepted()
-            yield from receipts
+                outcomes = accepted()
+            yield from zip(sent, outcomes, strict=True)
             if fault is not None:
                 raise fault
 
     @property
-    def batch_jobs(self) -> int:
-        """How many runs ``create_runs`` takes at a time."""
-        return self._settings.accept_batch_jobs
-
-    def create_batch(
-        self, batch: Iterable[tuple[int, AnyRequest]], *, explain: Explain = False
-    ) -> list[Receipt]:
-        """Have runs stored, all accepted in one step or none of them; one receipt each, in order.
-
-        Each request comes with the index by which an ``InvalidRequest`` names it.
-        """
-        return self._accept(*self._read_batch(batch, explain))
+    def max_payload_bytes(self) -> int:
+        """How large a job may be."""
+        return self._settings.max_payload_bytes
 
     def suggest_and_attach(
         self, run_id: str, *, detail: Detail = "summary", request_id: str | None = None
     ) -> Receipt:
         """Have a run explained and the explanation linked; the run may still be on its way."""
-        payload = SuggestAndAttach.read({"run_id": run_id, "request_id": request_id, "detail": detail})
-        return self._accept_one(SUGGEST, payload, run_id, request_id)
+        return self._accept(
+            prepare_suggestion(run_id, detail, request_id, most_bytes=self._settings.max_payload_bytes)
+        )
 
     def attach_advisory(
         self, run_id: str, advisory_id: str, *, kind: Kind = "advisory", request_id: str | None = None
     ) -> Receipt:
         """Have an advisory linked that the advisory store already holds."""
-        payload = AttachAdvisory.read(
-            {"run_id": run_id, "advisory_id": advisory_id, "kind": kind, "request_id": request_id}
+        return self._accept(
+            prepare_attachment(
+                run_id, advisory_id, kind, request_id, most_bytes=self._settings.max_payload_bytes
+            )
         )
-        return self._accept_one(ATTACH, payload, run_id, request_id)
 
     # -- asking -----------------------------------------------------------------------------------
 
@@ -165,98 +159,49 @@ class RunsClient:
         """
         return self._ledger.get(job_id)
 
-    def wait(self, job_id: str, timeout: float) -> JobRecord:
+    def wait(self, job: str | Receipt, timeout: float) -> JobRecord:
         """Return the record of a job once it is done, dead or discarded; look at its ``state``.
 
-        For ``Receipt.explain_job_id`` this waits for the run's creation first; should that end dead, its
-        record is returned instead, for no explanation will come.
+        Of a receipt the job that ends last is meant. An explanation is waited for through the run's creation;
+        should that end dead, its record is returned instead, for no explanation will come.
 
         Raises:
             WaitTimeout: not within ``timeout`` seconds; the job goes on.
             JobNotFound: no such job.
         """
+        job_id = awaited(job)
         deadline = self._clock.monotonic() + timeout
-        pause = _POLL_FIRST_SECONDS
-        while True:
+        for pause in pauses():
             record = self._ended(job_id)
             if record is not None:
                 return record
             left = deadline - self._clock.monotonic()
             if left <= 0:
-                raise WaitTimeout(
-                    f"job {job_id} did not end within {timeout:g} s; it goes on, ask again later"
-                )
+                break
             self._clock.sleep(min(pause, left))
-            pause = min(pause * 2, _POLL_CAP_SECONDS)
-
-    def _ended(self, job_id: str) -> JobRecord | None:
-        record = self._ledger.find(job_id)
-        if record is None:
-            parent = create_job_id(job_id)
-            if parent is None:
-                raise JobNotFound(job_id)
-            record = self._ledger.get(parent)
-            if record.state is JobState.DONE:
-                # Accepted in the step that ended its parent, so a second look finds it, if it was asked for.
-                record = self._ledger.get(job_id)
-        return None if record.state.pending else record
+        raise late(job_id, timeout)
 
     # -- inside -----------------------------------------------------------------------------------
 
-    def _batches(self, source: Iterator[tuple[int, AnyRequest]], explain: Explain) -> Iterator[_Batch]:
-        while batch := list(islice(source, self.batch_jobs)):
-            yield self._read_batch(batch, explain)
-
-    def _read_batch(self, batch: Iterable[tuple[int, AnyRequest]], explain: Explain) -> _Batch:
-        jobs, receipts = [], []
-        for index, request in batch:
+    def _ended(self, job_id: str) -> JobRecord | None:
+        looking = look(job_id)
+        asked = next(looking)
+        while True:
             try:
-                job, receipt = self._create_job(request, explain, CREATE_MANY)
-            except InvalidRequest as error:
-                raise InvalidRequest(error.problems, what=f"request {index}") from None
-            jobs.append(job)
-            receipts.append(receipt)
-        return jobs, receipts
+                asked = looking.send(self._ledger.find(asked))
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]  # what ``look`` returns
 
-    def _create_job(self, request: AnyRequest, explain: Explain, spec: TaskSpec) -> tuple[Job, Receipt]:
-        if isinstance(request, RunRequest):
-            run = request
-        else:
-            # Mappings of any kind are taken; what else there is, the model refuses by itself.
-            plain = isinstance(request, dict) or not isinstance(request, Mapping)
-            run = RunRequest.read(request if plain else dict(request), what="request")
-        payload = CreateRun.read({"run": run, "explain": _detail(explain)}, what="request")
-        job = self._job(spec, payload, run.run_id, run.request_id)
-        explain_id = explain_job_id(job.job_id) if payload.explain is not None else None
-        return job, Receipt(run.run_id, job.job_id, explain_id, missing=run.missing())
-
-    def _accept_one(self, spec: TaskSpec, payload: Frozen, run_id: str, request_id: str | None) -> Receipt:
-        job = self._job(spec, payload, run_id, request_id)
-        return self._accept([job], [Receipt(run_id, job.job_id)])[0]
-
-    def _job(self, spec: TaskSpec, payload: Frozen, run_id: str, request_id: str | None) -> Job:
-        data = payload.to_json()
-        size = len(data.encode())
-        if size > self._settings.max_payload_bytes:
-            problem = FieldProblem(
-                "request",
-                f"is {size} bytes; RMOS_MAX_PAYLOAD_BYTES allows {self._settings.max_payload_bytes}",
-            )
-            raise InvalidRequest((problem,))
-        return Job(job_id=new_uuid7(), task=spec.name, run_id=run_id, request_id=request_id, payload=data)
-
-    def _accept(self, jobs: list[Job], receipts: list[Receipt]) -> list[Receipt]:
-        # Fresh ids: a repeat can only be redis-py's own second try.
-        self._ledger.accept(jobs, disk_seconds=self._disk_seconds)
-        return receipts
-
-    @property
-    def _disk_seconds(self) -> float | None:
-        """How long to wait for the server's disk; None when it is not to be asked."""
-        return self._settings.broker_timeout_seconds / 2 if self._settings.accept_waits_for_aof else None
+    def _accept(self, prepared: Prepared) -> Receipt:
+        (acceptance,) = self._ledger.accept([prepared.job], disk_seconds=disk_seconds(self._settings))
+        return prepared.receipt_of(acceptance)
 
 
-def _detail(explain: Explain) -> Detail | None:
-    if isinstance(explain, bool):
-        return "summary" if explain else None
-    return explain
+def disk_seconds(settings: ProducerSettings) -> float | None:
+    """Return how long to wait for the server's disk; None when it is not to be asked."""
+    return settings.broker_timeout_seconds / 2 if settings.accept_waits_for_aof else None
+
+
+def late(job_id: str, timeout: float) -> WaitTimeout:
+    """Return the error of a wait that is over."""
+    return WaitTimeout(f"job {job_id} did not end within {timeout:g} s; it goes on, ask again later")

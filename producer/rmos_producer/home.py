@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from rmos_shared.errors import BrokerUnavailable
+from rmos_shared.errors import BrokerUnavailable, SettingsInvalid
 from rmos_shared.settings import ProducerSettings, StoreSettings
+from rmos_shared.store.identity import StoreIdentity, init_store
+from rmos_shared.store.local import LocalStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +22,7 @@ class Addresses:
     """How to reach what ``rmos up`` or ``rmos demo`` started."""
 
     pid: int
+    #: Secret: it holds the password.
     broker_url: str
     advisory_url: str
     #: Secret; the file is readable by its owner only.
@@ -23,10 +30,16 @@ class Addresses:
     flower_url: str | None = None
     #: Secret, ``user:password``.
     flower_auth: str | None = None
+    #: Processes that end again and again, and wait to be started once more.
+    held_back: tuple[str, ...] = ()
 
 
 class Home:
-    """One directory: ``runs``, ``advisories``, ``valkey``, ``logs``, and while it is up, ``up.json``."""
+    """One directory, closed to others: ``runs``, ``advisories``, ``valkey``, ``logs``, and how to reach them.
+
+    ``home.json`` is what a home remembers for good: its store's identity, its ports and its secrets.
+    ``up.json`` is there while it is up.
+    """
 
     def __init__(self, root: Path) -> None:
         """Use ``root``; nothing is made until it is needed."""
@@ -35,27 +48,93 @@ class Home:
         self.advisory_dir = self.root / "advisories"
         self.server_dir = self.root / "valkey"
         self.logs_dir = self.root / "logs"
+        self.lock_file = self.root / "home.lock"
         self._up = self.root / "up.json"
+        self._env = self.root / "env"
+        self._memory = self.root / "home.json"
+
+    def make(self) -> None:
+        """Make the directory, and close it to others."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.root.chmod(0o700)
+
+    # -- while it is up -------------------------------------------------------------------------------
 
     def announce(self, addresses: Addresses) -> None:
-        """Tell other commands on this home how to reach the processes."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._up, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(asdict(addresses), file)
+        """Tell other commands on this home how to reach the processes, and shells by the file ``env``."""
+        self._write(self._up, json.dumps(asdict(addresses)))
+        variables = {
+            "RMOS_HOME": str(self.root),
+            "RMOS_BROKER_URL": addresses.broker_url,
+            "RMOS_ADVISORY_URL": addresses.advisory_url,
+            "RMOS_ADVISORY_TOKEN": addresses.advisory_token,
+        }
+        lines = (f"export {name}={shlex.quote(value)}\n" for name, value in variables.items() if value)
+        self._write(self._env, "".join(lines))
 
     def withdraw(self) -> None:
         """Take the announcement back."""
         self._up.unlink(missing_ok=True)
+        self._env.unlink(missing_ok=True)
 
     def addresses(self) -> Addresses | None:
         """Return what is announced, if the process that did so still lives."""
         try:
-            told = Addresses(**json.loads(self._up.read_text()))
+            words = json.loads(self._up.read_text())
+            told = Addresses(**{**words, "held_back": tuple(words["held_back"])})
             os.kill(told.pid, 0)
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, KeyError):
             return None
         return told
+
+    # -- what it remembers ----------------------------------------------------------------------------
+
+    def port(self, name: str, free: int) -> int:
+        """Return the port that ``name`` has had since this home's first start; ``free`` is for that start."""
+        return int(self._remembered("ports", name, lambda: free))
+
+    def secret(self, name: str) -> str:
+        """Return a secret of this home, made at its first start."""
+        return str(self._remembered("secrets", name, lambda: secrets.token_urlsafe(24)))
+
+    def _remembered(self, kind: str, name: str, make: Any) -> Any:
+        memory = self._recall()
+        known = memory.setdefault(kind, {})
+        if name not in known:
+            known[name] = make()
+            self._remember(memory)
+        return known[name]
+
+    def _recall(self) -> dict[str, Any]:
+        """Return all that is remembered; nothing before the first start.
+
+        Raises:
+            SettingsInvalid: the file cannot be read. It is not made anew: a home that forgets which store it
+                has would take an empty mount point for it.
+        """
+        try:
+            return dict(json.loads(self._memory.read_text()))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError) as error:
+            raise SettingsInvalid(
+                f"{self._memory} cannot be read ({type(error).__name__}); restore it from a backup, or "
+                "remove it and check with `rmos store show` that the right store is mounted"
+            ) from error
+
+    def _remember(self, memory: Mapping[str, Any]) -> None:
+        self._write(self._memory, json.dumps(memory, indent=1))
+
+    def _write(self, file: Path, text: str) -> None:
+        # Whole or not at all: half a file would read as a home that never started.
+        draft = file.with_name(f"{file.name}.new")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(file)
+
+    # -- settings -------------------------------------------------------------------------------------
 
     def producer_settings(self, **values: object) -> ProducerSettings:
         """Return the settings; ``RMOS_BROKER_URL`` outranks what is announced here.
@@ -75,5 +154,48 @@ class Home:
         return ProducerSettings.load(**values)
 
     def store_settings(self) -> StoreSettings:
-        """Return the settings; ``RMOS_RUNS_DIR`` outranks this home's own directory."""
+        """Return the settings; ``RMOS_RUNS_DIR`` outranks this home's own directory.
+
+        The store is held to the identity that it had at this home's first start, unless ``RMOS_STORE_ID``
+        says another.
+        """
+        settings = self._store_settings()
+        if settings.store_id is not None:
+            return settings
+        known = self._recall().get("stores", {})
+        return settings.model_copy(update={"store_id": known.get(str(settings.runs_dir.resolve()))})
+
+    def open_store(self) -> StoreIdentity:
+        """Return the identity of this home's store, which is made at the first start and never again.
+
+        Were it made again, a disk that is not mounted would be taken for a new home.
+
+        Raises:
+            StoreUnavailable: the store is away, or another one is in its place.
+        """
+        settings = self.store_settings()
+        if settings.store_id is None:
+            self.make()
+            return self.init_store()
+        return LocalStore(settings.runs_dir, store_id=settings.store_id).identity()
+
+    def init_store(self, *, adopt: bool = False) -> StoreIdentity:
+        """Make the store, or take the one that is there, and hold this home to it from now on.
+
+        Raises:
+            StoreUnavailable: see ``identity.init_store``.
+        """
+        runs_dir = self._store_settings().runs_dir
+        if runs_dir == self.runs_dir:
+            self.make()
+            runs_dir.mkdir(mode=0o700, exist_ok=True)
+        identity = init_store(runs_dir, adopt=adopt)
+        # A store elsewhere, as on a server, needs no home.
+        if self.root.is_dir():
+            memory = self._recall()
+            memory.setdefault("stores", {})[str(runs_dir.resolve())] = identity.store_id
+            self._remember(memory)
+        return identity
+
+    def _store_settings(self) -> StoreSettings:
         return StoreSettings.load(**({} if "RMOS_RUNS_DIR" in os.environ else {"runs_dir": self.runs_dir}))

@@ -24,6 +24,7 @@
     │   ├── RunPending             the run is still on its way
     │   └── WaitTimeout
     └── DamageFound            tell an operator; repeating or mending the call does not help
+        ├── BrokerDamaged          a key of the ledger is not what the ledger writes
         ├── CorruptArtifact        never a kind of NotFound, so that no broad handler eats it
         └── InvariantBroken
 
@@ -254,6 +255,12 @@ class DamageFound(RmosError):
 
     code = "DAMAGE_FOUND"
     exit_code = 7
+
+
+class BrokerDamaged(DamageFound):
+    """A key of the ledger is not what the ledger writes; nothing was changed."""
+
+    code = "BROKER_DAMAGED"
 
 
 class CorruptArtifact(DamageFound):

@@ -14,6 +14,10 @@ from rmos_shared.ids import uuid7_time
 from rmos_shared.models.advisory import Attempt, Review
 from rmos_shared.models.run import RunArtifact
 
+#: Where the reviews, and the failed attempts, of each day's runs lie.
+REVIEWS = "_reviews/"
+ATTEMPTS = "_attempts/"
+
 _ADVISORY = "_advisory_"
 _SUFFIX = re.compile(r"(\.[a-z0-9]{1,16}){0,2}", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -75,7 +79,7 @@ def is_link(key: str) -> bool:
 
 def review_prefix(partition: str, run_id: str) -> str:
     """Return what the keys of a run's reviews begin with."""
-    return f"_reviews/{partition}/{run_id}/"
+    return f"{REVIEWS}{partition}/{run_id}/"
 
 
 def review_key(partition: str, review: Review) -> str:
@@ -85,7 +89,7 @@ def review_key(partition: str, review: Review) -> str:
 
 def attempt_prefix(partition: str, run_id: str) -> str:
     """Return what the keys of a run's failed attempts begin with."""
-    return f"_attempts/{partition}/{run_id}/"
+    return f"{ATTEMPTS}{partition}/{run_id}/"
 
 
 def attempt_key(partition: str, attempt: Attempt) -> str:

@@ -23,7 +23,16 @@ from rmos_shared.models.run import ComposedRun, RunArtifact
 from rmos_shared.store.base import ArtifactStore, KeyInvalid, Outcome
 from rmos_shared.stored import Record, parse
 
-__all__ = ["ExplanationJobs", "LinkEntry", "RunEntry", "RunLog", "StoredRun", "as_stored", "attachment_key"]
+__all__ = [
+    "ExplanationJobs",
+    "LinkEntry",
+    "RunEntry",
+    "RunLog",
+    "StoredRun",
+    "WaitingEntry",
+    "as_stored",
+    "attachment_key",
+]
 
 _LOG = logging.getLogger(__name__)
 _ONE_DAY = timedelta(days=1)
@@ -58,6 +67,15 @@ class LinkEntry:
 
     key: str
     link: AdvisoryLink | None
+    error: CorruptArtifact | None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingEntry:
+    """An advisory that waits for a person, or damage that may hide one; both when its reviews are damaged."""
+
+    key: str
+    advisory: ComposedAdvisory | None
     error: CorruptArtifact | None
 
 
@@ -208,13 +226,15 @@ class RunLog:
         reviews = self._reviews(partition, run_id) if links else []
         return compose(artifact, links, reviews, self._attempts(partition, run_id), job)
 
-    def list_runs(self, date_from: date | None = None, date_to: date | None = None) -> Iterator[RunEntry]:
+    def list_runs(
+        self, date_from: date | None = None, date_to: date | None = None, *, after: str | None = None
+    ) -> Iterator[RunEntry]:
         """Yield every run of these days (both inclusive), newest day first, then by id, downwards.
 
-        A corrupt file is an entry of its own, and so is a partition that cannot be listed. Memory holds
-        the names of one partition.
+        ``after`` is the key of an entry: only those that follow it are read. A corrupt file is an entry of
+        its own, and so is a partition that cannot be listed. Memory holds the names of one partition.
         """
-        for key, artifact, error in self._scan(date_from, date_to, self._run, links=False):
+        for key, artifact, error in self._scan(date_from, date_to, self._run, links=False, after=after):
             yield RunEntry(key, artifact, error)
 
     def list_links(self, date_from: date | None = None, date_to: date | None = None) -> Iterator[LinkEntry]:
@@ -224,21 +244,25 @@ class RunLog:
 
     def waiting_reviews(
         self, date_from: date | None = None, date_to: date | None = None
-    ) -> Iterator[ComposedAdvisory]:
+    ) -> Iterator[WaitingEntry]:
         """Yield the advisories of these days that wait for a person, as ``list_links`` orders them.
 
-        One whose reviews cannot be read still waits. Corrupt links are in ``list_links`` and in the log.
+        Damage is among them: a corrupt link, and with an advisory, that its reviews cannot be read. It waits.
         """
         for entry in self.list_links(date_from, date_to):
-            if entry.link is None or entry.link.approved:
+            if entry.link is None:
+                yield WaitingEntry(entry.key, None, entry.error)
                 continue
+            if entry.link.approved:
+                continue
+            damage, reviews = None, []
             try:
                 reviews = self._reviews(keys.partition_of(entry.key), entry.link.run_id)
-            except CorruptArtifact:
-                reviews = []
-            yield from (
-                advisory for advisory in compose_advisories([entry.link], reviews) if advisory.needs_review
-            )
+            except CorruptArtifact as error:
+                damage = error
+            (advisory,) = compose_advisories([entry.link], reviews)
+            if advisory.needs_review:
+                yield WaitingEntry(entry.key, advisory, damage)
 
     def _load(self, run_id: str) -> tuple[str, bytes, RunArtifact]:
         found = self._find(run_id, self._store.get)
@@ -335,17 +359,28 @@ class RunLog:
             raise _logged(error) from error.__cause__
 
     def _scan(
-        self, date_from: date | None, date_to: date | None, load: Callable[[str], Record], *, links: bool
+        self,
+        date_from: date | None,
+        date_to: date | None,
+        load: Callable[[str], Record],
+        *,
+        links: bool,
+        after: str | None = None,
     ) -> Iterator[tuple[str, Record | None, CorruptArtifact | None]]:
-        for day in self._days(date_from or date.min, date_to or date.max):
+        # The day of what was listed last, and where in it to go on. What could not be listed is behind us.
+        last_day = keys.partition_day(keys.partition_of(after)) if after else None
+        for day in self._days(date_from or date.min, min(date_to or date.max, last_day or date.max)):
             partition = day.isoformat()
+            if partition == after:
+                continue
             try:
                 names = [key for key in self._json_keys(f"{partition}/") if keys.is_link(key) is links]
             except CorruptArtifact as error:
                 yield partition, None, error
                 continue
-            # Without ".json", which sorts after "-" and would put the run a-b before the run a.
-            for key in sorted(names, key=lambda key: key.removesuffix(".json"), reverse=True):
+            for key in sorted(names, key=_place, reverse=True):
+                if after and _place(key) >= _place(after):
+                    continue
                 try:
                     record = load(key)
                 except CorruptArtifact as error:
@@ -383,6 +418,11 @@ class RunLog:
         return None
 
 
+def _place(key: str) -> str:
+    # Without ".json", which sorts after "-" and would put the run a-b before the run a.
+    return key.removesuffix(".json")
+
+
 def _parse_run(key: str, data: bytes) -> RunArtifact:
     return _parse(RunArtifact, key, data, keys.artifact_key)
 
@@ -402,7 +442,7 @@ def _parse(model: type[Record], key: str, data: bytes, belongs: Callable[[Record
 
 
 def _logged(error: CorruptArtifact) -> CorruptArtifact:
-    _LOG.error("corrupt file", extra={"key": error.key, "reason": error.reason})
+    _LOG.error("corrupt file %s", error.key, extra={"key": error.key, "reason": error.reason})
     return error
 
 

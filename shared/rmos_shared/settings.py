@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.connection import parse_url
 
 from rmos_shared.errors import SettingsInvalid
+from rmos_shared.store.identity import is_store_id
 
 
 class _Settings(BaseSettings):
@@ -71,6 +72,19 @@ class StoreSettings(_Settings):
     """Where artifacts lie."""
 
     runs_dir: Path = Field(Path(".rmos/runs"), description="Root of the artifact store (contract section 3).")
+    store_id: str | None = Field(
+        None,
+        description="Identity that the artifact store must have, as `rmos store show` prints it; none: that "
+        "of the store found at the start.",
+    )
+
+    @field_validator("store_id")
+    @classmethod
+    def _is_a_store_id(cls, value: str | None) -> str | None:
+        if value is not None and not is_store_id(value):
+            msg = "must be a store's id: 32 lower-case hex digits, as `rmos store show` prints them"
+            raise ValueError(msg)
+        return value
 
 
 class ProducerSettings(BrokerSettings):

@@ -19,6 +19,7 @@ from rmos_producer.client import RunsClient
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.run_log import RunLog
 from rmos_shared.settings import BrokerSettings, ProducerSettings, WorkerSettings
+from rmos_shared.store.identity import init_store
 from rmos_shared.store.local import LocalStore
 from rmos_shared.tasks import QUEUES
 
@@ -111,6 +112,8 @@ StartWorker = Callable[..., WorkerProcess]
 
 @pytest.fixture
 def runs_dir(tmp_path: Path) -> Path:
+    """The directory of an empty artifact store."""
+    init_store(tmp_path / "runs")
     return tmp_path / "runs"
 
 

@@ -301,7 +301,7 @@ def test_jobs_wait_for_a_store_that_is_ill_and_finish_when_it_is_well(
 
 
 def files(store: Store) -> int:
-    return sum(1 for _ in store.advisory_dir.rglob("*.json"))
+    return sum(1 for _ in store.advisory_dir.rglob("*/*.json"))
 
 
 @pytest.mark.parametrize("status", [400, 401, 409])

@@ -206,7 +206,7 @@ def test_bad_ids_reach_no_file(store: Store, http: httpx.Client) -> None:
     for bad in BAD_IDS:
         answer = http.put(f"{PATH}/{bad}", content=make_asset().to_bytes())
         assert answer.status_code in {400, 404, 405}, bad
-    assert list(store.advisory_dir.rglob("*.json")) == []
+    assert list(store.advisory_dir.rglob("*/*.json")) == []
 
 
 def test_unknown_paths_and_methods_are_json_too(http: httpx.Client) -> None:

@@ -199,7 +199,7 @@ STEPS = {
         dead,
         unsaid(lambda ledger: ledger.replay(JOB.job_id, by="op", why="mended")),
         {"accepted": 1, "ringing": 1},
-        record={"state": "accepted", "starts": 0, "history": ["replayed"]},
+        record={"state": "accepted", "starts": 0, "history": ["died", "replayed"]},
         told=TransitionRefused,
     ),
     "discard": Step(
@@ -207,7 +207,7 @@ STEPS = {
         dead,
         lambda ledger: ledger.discard(JOB.job_id, by="op", why="known"),
         {"accepted": 1, "discarded": 1},
-        record={"state": "discarded", "history": ["discarded"]},
+        record={"state": "discarded", "history": ["died", "discarded"]},
     ),
     # What the lost answer told is not told again: a bell counts as lost and is rung again, a letter is kept.
     "take_bell": Step(

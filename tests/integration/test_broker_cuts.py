@@ -18,9 +18,9 @@ from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.ids import new_uuid7
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.run_log import RunLog
-from rmos_shared.store.local import LocalStore
 from support.http_server import HttpServer, stores
 from support.proxy import Proxy, proxied
+from support.stores import local_store
 from support.worker import StartWorker
 
 POOLS = ["prefork", "threads"]
@@ -188,7 +188,7 @@ def test_a_broker_killed_under_load_and_replaced_has_all_that_it_accepted(
         # A call whose answer was lost with the server is made again with a job of its own: the same run.
         stats = ledger.stats()
         assert (stats.accepted, stats.raw, stats.invariant) == (stats.done, 0, True), ledger.dead()
-        run_log = RunLog(LocalStore(runs_dir), ledger)
+        run_log = RunLog(local_store(runs_dir), ledger)
         stored = Counter(entry.artifact.run_id for entry in run_log.list_runs() if entry.artifact)
         linked = Counter(entry.link.run_id for entry in run_log.list_links() if entry.link)
         assert stored == linked == dict.fromkeys(producer.receipts, 1)

@@ -16,7 +16,8 @@ import pytest
 
 from rmos_producer.embedded import EmbeddedServer
 from rmos_producer.home import Home
-from rmos_producer.processes import Pipeline, free_port
+from rmos_producer.ports import free_port
+from rmos_producer.processes import Pipeline
 from rmos_shared.ids import new_uuid7
 from rmos_shared.ledger.job_ledger import JobLedger, Lease
 from rmos_shared.models.job import Failure
@@ -193,6 +194,7 @@ def test_bad_lines_are_numbered_and_the_rest_goes_in(idle: Command, ledger: JobL
     assert [line.split(":")[0] for line in done.stderr.splitlines()] == [
         *(f"line {number}" for number in (2, 3, 4, 5, 6, 7, 8)),
         "1 jobs accepted, 7 lines refused",
+        "1 runs got ids of their own",
     ]
     assert "hunter2" not in done.stdout + done.stderr
     assert ledger.stats().accepted == 1
@@ -245,14 +247,14 @@ def test_dead_letters_are_chosen_replayed_and_discarded(
     assert ledger.stats().dead == 3
 
     assert idle.json("dlq", "replay", dead[0], "--why", "fixed")["count"] == 1
-    assert idle.json("jobs", "show", dead[0])["history"][0]["why"] == "fixed"
+    assert idle.json("jobs", "show", dead[0])["history"][-1]["why"] == "fixed"
     assert idle("dlq", "replay", dead[0]).returncode == 5
     assert idle.json("dlq", "discard", "--task", "runs.create_many", "--why", "known")["count"] == 2
     assert idle.json("dlq", "discard", raw, "--why", "noise")["count"] == 1
 
     shown = idle.json("dlq", "show", dead[1])
     assert shown["state"] == "discarded"
-    assert shown["history"][0]["by"].startswith("person:")
+    assert shown["history"][-1]["by"].startswith("person:")
     assert "payload" not in shown
     assert json.loads(idle.json("dlq", "show", dead[1], "--payload")["payload"])["run"]["request_id"]
     stats = ledger.stats()
@@ -276,6 +278,7 @@ def test_corrupt_files_are_listed_and_make_the_exit_code_seven(
     running: Command, sample_requests: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     home = Home(tmp_path / "other")
+    home.init_store()
     request = {**sample_requests[0], "run_id": new_uuid7()}
     (receipt,) = running.enqueue(request)
     running.json("jobs", "wait", receipt["job_id"])
@@ -315,7 +318,7 @@ def test_doctor_finds_what_would_lose_jobs(tmp_path: Path) -> None:
 
     assert done.returncode == 7
     broken = {finding["check"] for finding in json.loads(done.stdout) if finding["state"] == "broken"}
-    assert broken == {"persistence", "eviction", "advisory store"}
+    assert broken == {"persistence", "eviction", "store", "advisory store"}
 
 
 def test_doctor_finds_a_broken_invariant(idle: Command, ledger: JobLedger) -> None:

@@ -8,7 +8,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -267,7 +267,7 @@ def test_a_doorbell_that_is_lost_costs_no_job(
     redis_client.delete(CREATE.queue)
     assert ledger.get(receipt.job_id).state is JobState.ACCEPTED
     time.sleep(0.01)
-    assert ledger.reconcile(batch=10, grace_seconds=0, max_starts=3) == 1
+    assert ledger.reconcile(batch=10, grace_seconds=0, max_starts=3).rung == 1
     assert ledger.stats().invariant
 
 
@@ -652,6 +652,17 @@ def test_without_an_append_only_file_waiting_for_it_fails_clearly(tmp_path: Path
 # -- asyncio --------------------------------------------------------------------------------------
 
 
+ConnectAsync = Callable[..., AsyncRunsClient]
+
+
+@pytest.fixture
+def connect_async(broker_url: str) -> ConnectAsync:
+    """Connect clients, each to be closed in its loop; keywords are settings."""
+    return lambda **settings: AsyncRunsClient.connect(
+        ProducerSettings.load(**{"broker_url": broker_url, **settings})
+    )
+
+
 async def longest_stall(work: Any) -> float:
     """Do the work, and return the longest time for which the event loop did nothing else."""
     worst, last, done = 0.0, time.monotonic(), False
@@ -687,13 +698,13 @@ async def drawn_slowly(requests: Iterator[dict[str, Any]]) -> AsyncIterator[dict
 
 @pytest.mark.parametrize("plain", [True, False], ids=["plain", "async"])
 def test_streams_of_both_kinds_are_accepted_batch_by_batch(
-    connect: Connect, ledger: JobLedger, *, plain: bool
+    connect_async: ConnectAsync, ledger: JobLedger, *, plain: bool
 ) -> None:
     async def run() -> None:
         drawn: list[int] = []
         requests = counted(drawn, 35)
         source = requests if plain else drawn_slowly(requests)
-        async with AsyncRunsClient(connect(accept_batch_jobs=10)) as client:
+        async with connect_async(accept_batch_jobs=10) as client:
             receipts: list[Receipt] = []
             async for receipt in client.create_runs(source, explain=True):
                 receipts.append(receipt)
@@ -707,13 +718,13 @@ def test_streams_of_both_kinds_are_accepted_batch_by_batch(
 
 @pytest.mark.parametrize("plain", [True, False], ids=["plain", "async"])
 def test_an_error_in_a_stream_takes_no_receipt_with_it(
-    connect: Connect, ledger: JobLedger, *, plain: bool
+    connect_async: ConnectAsync, ledger: JobLedger, *, plain: bool
 ) -> None:
     async def run() -> list[Receipt]:
         requests = counted([], 40, 25)
         source = requests if plain else drawn_slowly(requests)
         receipts: list[Receipt] = []
-        async with AsyncRunsClient(connect(accept_batch_jobs=10)) as client:
+        async with connect_async(accept_batch_jobs=10) as client:
             with pytest.raises(InvalidRequest, match=r"^invalid request 25: mode"):
                 await collected(client.create_runs(source), receipts)
         return receipts
@@ -725,28 +736,22 @@ def test_an_error_in_a_stream_takes_no_receipt_with_it(
 
 @pytest.mark.parametrize("plain", [True, False], ids=["plain", "async"])
 def test_no_stream_blocks_the_event_loop(
-    connect: Connect, monkeypatch: pytest.MonkeyPatch, *, plain: bool
+    connect_async: ConnectAsync, redis_client: redis.Redis, *, plain: bool
 ) -> None:
-    client = connect(accept_batch_jobs=2)
-    accept = client.ledger.accept
-
-    def slow_broker(jobs: Any, **options: Any) -> Any:
-        time.sleep(0.5)
-        return accept(jobs, **options)
-
     def slow_source() -> Iterator[dict[str, Any]]:
         for request in counted([], 3):
             if plain:
                 time.sleep(0.5)
             yield request
 
-    monkeypatch.setattr(client.ledger, "accept", slow_broker)
-
     async def run() -> tuple[float, int]:
         receipts: list[Receipt] = []
         source = slow_source() if plain else drawn_slowly(slow_source())
-        async with AsyncRunsClient(client) as wrapped:
-            stall = await longest_stall(collected(wrapped.create_runs(source), receipts))
+        async with connect_async(accept_batch_jobs=2) as client:
+            await client.create_run(REQUEST)
+            # A broker that answers nobody for a while.
+            redis_client.execute_command("CLIENT", "PAUSE", 500, "ALL")
+            stall = await longest_stall(collected(client.create_runs(source), receipts))
         return stall, len(receipts)
 
     stall, accepted = asyncio.run(run())
@@ -754,9 +759,9 @@ def test_no_stream_blocks_the_event_loop(
     assert stall < 0.4
 
 
-def test_every_call_of_the_async_client(connect: Connect, ledger: JobLedger) -> None:
+def test_every_call_of_the_async_client(connect_async: ConnectAsync, ledger: JobLedger) -> None:
     async def run() -> None:
-        async with AsyncRunsClient(connect()) as client:
+        async with connect_async() as client:
             created = await client.create_run(REQUEST, explain="full")
             assert created.explain_job_id == f"{created.job_id}.explain"
             suggested = await client.suggest_and_attach(created.run_id, detail="full", request_id="r")
@@ -775,9 +780,9 @@ def test_every_call_of_the_async_client(connect: Connect, ledger: JobLedger) -> 
     asyncio.run(run())
 
 
-def test_waiting_does_not_block_the_event_loop(connect: Connect) -> None:
+def test_waiting_does_not_block_the_event_loop(connect_async: ConnectAsync) -> None:
     async def run() -> float:
-        async with AsyncRunsClient(connect()) as client:
+        async with connect_async() as client:
             receipt = await client.create_run(REQUEST)
 
             async def wait() -> None:
@@ -796,3 +801,108 @@ def test_a_broker_that_is_down_is_told_to_asyncio_too() -> None:
                 await client.create_run(REQUEST)
 
     asyncio.run(run())
+
+
+def every_async_call(client: AsyncRunsClient) -> list[Callable[[], Awaitable[object]]]:
+    async def stream() -> None:
+        await collected(client.create_runs([REQUEST]), [])
+
+    return [
+        lambda: client.create_run(REQUEST),
+        stream,
+        lambda: client.suggest_and_attach(new_uuid7()),
+        lambda: client.attach_advisory(new_uuid7(), "adv-1"),
+        lambda: client.job(new_uuid7()),
+        lambda: client.wait(new_uuid7(), 60),
+    ]
+
+
+def test_a_broker_that_never_answers_is_told_to_asyncio_in_time(
+    connect_async: ConnectAsync, mute_url: str
+) -> None:
+    async def run() -> None:
+        # More calls at once than there are connections: those that wait for one have the same time.
+        async with connect_async(broker_url=mute_url, broker_timeout_seconds=1) as client:
+            started = time.monotonic()
+            calls = [call() for _ in range(10) for call in every_async_call(client)]
+            ended = await asyncio.gather(*calls, return_exceptions=True)
+            assert {type(error) for error in ended} == {BrokerUnavailable}
+            assert time.monotonic() - started < 2.5
+
+    asyncio.run(run())
+
+
+def test_asyncio_tries_a_cut_connection_again_and_accepts_once(
+    connect_async: ConnectAsync, proxy: Proxy, ledger: JobLedger
+) -> None:
+    proxy.losing = 1
+
+    async def run() -> Receipt:
+        async with connect_async(broker_url=proxy.url) as client:
+            return await client.create_run(REQUEST)
+
+    receipt = asyncio.run(run())
+    assert proxy.losing == 0
+    assert ledger.stats().accepted == 1
+    assert ledger.get(receipt.job_id).state is JobState.ACCEPTED
+
+
+def test_asyncio_may_wait_for_the_append_only_file_too(tmp_path: Path) -> None:
+    async def run(url: str) -> Receipt:
+        settings = ProducerSettings.load(broker_url=url, accept_waits_for_aof=True)
+        async with AsyncRunsClient.connect(settings) as client:
+            return await client.create_run(REQUEST)
+
+    with EmbeddedServer(tmp_path / "kept", config={"appendfsync": "everysec"}) as server:
+        passing = Proxy(server.url)
+        assert asyncio.run(run(passing.url)).job_id
+        wrote = passing.connections_that_carried(b"\r\naccept\r\n")
+        assert passing.connections_that_carried(b"WAITAOF") == wrote != []
+        passing.close()
+    with (
+        EmbeddedServer(tmp_path / "forgetful", config={"appendonly": "no"}) as server,
+        pytest.raises(BrokerUnavailable, match="keeps no append-only file; turn it on"),
+    ):
+        asyncio.run(run(server.url))
+
+
+def looks(client: redis.Redis) -> int:
+    """Return how often the server was asked for a job's record since its figures were reset."""
+    return int(client.info("commandstats").get("cmdstat_hgetall", {"calls": 0})["calls"])
+
+
+def test_a_thousand_tasks_that_wait_hold_no_thread_and_keep_nobody_waiting(
+    connect_async: ConnectAsync, ledger: JobLedger, redis_client: redis.Redis
+) -> None:
+    async def run() -> None:
+        async with connect_async(broker_timeout_seconds=30) as client:
+            receipts = [receipt async for receipt in client.create_runs([REQUEST] * 1_000)]
+            threads = threading.active_count()
+            waiting = [asyncio.create_task(client.wait(receipt, 120)) for receipt in receipts]
+            while looks(redis_client) < 1_000:  # noqa: ASYNC110 - until each has looked once
+                await asyncio.sleep(0.01)
+            assert threading.active_count() == threads
+            # Few connections serve them all, and this test's own clients.
+            assert redis_client.info("clients")["connected_clients"] < 40
+            other = await client.create_run(REQUEST)
+            assert (await client.job(other.job_id)).state is JobState.ACCEPTED
+            # Nobody had to end for that.
+            assert not any(task.done() for task in waiting)
+            await asyncio.to_thread(lambda: [end(ledger, receipt.job_id) for receipt in receipts])
+            ended = await asyncio.gather(*waiting)
+        assert {record.state for record in ended} == {JobState.DONE}
+        assert [record.job_id for record in ended] == [receipt.job_id for receipt in receipts]
+
+    redis_client.config_resetstat()
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("explain", [False, True])
+def test_a_receipt_can_be_waited_for_by_itself(
+    runs_client: RunsClient, ledger: JobLedger, *, explain: bool
+) -> None:
+    receipt = runs_client.create_run(REQUEST, explain=explain)
+    assert receipt.last_job_id == (receipt.explain_job_id if explain else receipt.job_id)
+    assert elapsed(lambda: runs_client.wait(receipt, 0.05), WaitTimeout) < 2
+    end(ledger, receipt.job_id, dead=True)
+    assert runs_client.wait(receipt, 30).state is JobState.DEAD

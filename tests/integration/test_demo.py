@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from rmos_producer.home import Home
-from rmos_producer.processes import Pipeline, free_port
+from rmos_producer.ports import free_port
+from rmos_producer.processes import Pipeline
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.models.run import ExplanationStatus
 from rmos_shared.run_log import RunLog
@@ -23,7 +24,8 @@ from rmos_shared.store.local import LocalStore
 
 RMOS = (sys.executable, "-c", "from rmos_producer.cli import main; main()")
 WHOLE = {"accepted": 1200, "done": 1200, "dead": 0, "discarded": 0, "pending": 0, "artifacts": 600}
-WHOLE |= {"links": 600, "approved": 240, "needs_review": 360, "corrupt": 0, "invariant": True}
+WHOLE |= {"links": 600, "explanations_approved": 240, "explanations_to_review": 360}
+WHOLE |= {"corrupt": 0, "invariant": True}
 #: Faults in these tests last seconds, not minutes, and so do the waits that answer them.
 QUICK = {
     "RMOS_RETRY_BASE_SECONDS": "0.3",
@@ -127,7 +129,7 @@ def test_a_worker_killed_in_the_middle_changes_no_figure(
     kill_process(demo.pid, name)
 
     assert summary_of(demo) == {**WHOLE, "runs_dir": str(home.runs_dir)}
-    assets = {path.name for path in home.advisory_dir.rglob("*") if path.is_file()}
+    assets = {path.name for path in home.advisory_dir.rglob("assets/*") if path.is_file()}
     assert len(assets) == 600
 
 

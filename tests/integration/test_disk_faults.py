@@ -19,12 +19,13 @@ from rmos_shared.ids import new_uuid7
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.models.run import ExplanationStatus
 from rmos_shared.run_log import RunLog
+from rmos_shared.store.identity import IDENTITY_FILE, init_store
 from rmos_shared.store.local import LocalStore
 from support.worker import StartWorker, Worker
 
 POOLS = ["prefork", "threads"]
 #: Twenty of them do not fit on the small disk.
-LARGE = {"note": "x" * 60_000}
+LARGE = {"note": "x" * 56_000}
 SMALL_DISK_BYTES = 1_048_576
 Eventually = Callable[..., None]
 
@@ -44,6 +45,7 @@ class Disk:
         self._runs_dir = runs_dir
         self.root = Path(f"/proc/{worker.pid}/root{runs_dir}")
         self._ballast = self.root / "_ballast"
+        self._aside = runs_dir.with_name("aside")
 
     def fill(self) -> None:
         """Leave no byte free."""
@@ -59,8 +61,22 @@ class Disk:
         self._ballast.unlink()
 
     def remount(self, how: str) -> None:
+        self._in_namespace("mount", "-o", f"remount,{how}", self._runs_dir)
+
+    def _in_namespace(self, *command: object) -> None:
         entered = ["nsenter", "-t", str(self._worker.pid), "-U", "-m", "--preserve-credentials"]
-        subprocess.run([*entered, "mount", "-o", f"remount,{how}", str(self._runs_dir)], check=True)
+        subprocess.run([*entered, *map(str, command)], check=True)
+
+    def unmount(self) -> None:
+        """Take the disk away, as a lost mount; what is on it stays."""
+        self._aside.mkdir(exist_ok=True)
+        self._in_namespace("mount", "--bind", self._runs_dir, self._aside)
+        # Lazily, for a worker may be writing at this very moment.
+        self._in_namespace("umount", "--lazy", self._runs_dir)
+
+    def mount(self) -> None:
+        """Bring back what ``unmount`` took away."""
+        self._in_namespace("mount", "--bind", self._aside, self._runs_dir)
 
     def used(self) -> int:
         """Return the bytes in use, the files that have no name included."""
@@ -71,7 +87,8 @@ class Disk:
         """Read all that has a name, and say whether each of it is what its name says."""
         entries = list(RunLog(LocalStore(self.root)).list_runs())
         assert [entry.error for entry in entries if entry.error] == []
-        named = {path for path in self.root.rglob("*") if path.is_file() and path != self._ballast}
+        aside = {self._ballast, self.root / IDENTITY_FILE}
+        named = {path for path in self.root.rglob("*") if path.is_file() and path not in aside}
         return named == {self.root / entry.key for entry in entries}
 
 
@@ -170,6 +187,38 @@ def test_jobs_wait_while_the_disk_is_read_only(
 
 
 @pytest.mark.parametrize("pool", POOLS)
+def test_jobs_wait_while_the_disk_is_not_mounted_and_nothing_is_written_below_it(
+    *,
+    pool: str,
+    small_disk: Callable[[str], tuple[Worker, Disk]],
+    runs_client: RunsClient,
+    ledger: JobLedger,
+    sample_requests: list[dict[str, Any]],
+    runs_dir: Path,
+    eventually: Eventually,
+) -> None:
+    """F1: an empty mount point was taken for the store, and what was written there was gone afterwards."""
+    worker, disk = small_disk(pool)
+    first = runs_client.create_run(sample_requests[0])
+    assert runs_client.wait(first.job_id, 20).state == "done"
+    disk.unmount()
+    receipts = enqueue(runs_client, sample_requests[0], 6)
+    eventually(lambda: all(ledger.get(receipt.job_id).failure for receipt in receipts))
+    record = ledger.get(receipts[-1].job_id)
+    assert record.failure is not None
+    assert (record.failure.error_type, record.tries) == ("StoreUnavailable", 0)
+    # Seen from outside the worker's namespace, the runs directory always is what lies below the disk.
+    assert {path.name for path in runs_dir.iterdir()} <= {IDENTITY_FILE}
+    assert list(disk.root.glob("20*")) == []
+    disk.mount()
+    eventually(lambda: ledger.stats().pending == 0)
+    assert [ledger.get(receipt.job_id).state for receipt in receipts] == ["done"] * 6
+    stored = {path.stem for path in disk.root.glob("20*/*.json")}
+    assert stored == {receipt.run_id for receipt in (first, *receipts)}
+    assert worker.alive
+
+
+@pytest.mark.parametrize("pool", POOLS)
 def test_a_run_directory_that_vanishes_is_waited_for_and_never_made_again(
     *,
     pool: str,
@@ -194,14 +243,22 @@ def test_a_run_directory_that_vanishes_is_waited_for_and_never_made_again(
 
     away.rename(runs_dir)
     eventually(lambda: ledger.stats().pending == 0)
-    # And for good: what was published is lost with the directory, what is new is stored all the same.
+    # Neither an empty directory in its place, as below a lost mount, nor another store is taken for it.
+    runs_dir.rename(away)
+    for init in (Path.mkdir, init_store):
+        shutil.rmtree(runs_dir, ignore_errors=True)
+        init(runs_dir)
+        late = enqueue(runs_client, sample_requests[0], 2)
+        receipts += late
+        eventually(lambda late=late: all(ledger.get(receipt.job_id).failure for receipt in late))  # type: ignore[misc]
+        assert {ledger.get(receipt.job_id).failure.error_type for receipt in late} == {"StoreUnavailable"}  # type: ignore[union-attr]
+        assert [path.name for path in runs_dir.iterdir() if path.name != IDENTITY_FILE] == []
     shutil.rmtree(runs_dir)
-    runs_dir.mkdir()
-    receipts += enqueue(runs_client, sample_requests[0], 2)
+    away.rename(runs_dir)
     eventually(lambda: ledger.stats().pending == 0)
-    assert [ledger.get(receipt.job_id).state for receipt in receipts] == ["done"] * 8
+    assert [ledger.get(receipt.job_id).state for receipt in receipts] == ["done"] * 10
     stored = {path.stem for path in runs_dir.glob("20*/*.json")}
-    assert stored == {receipt.run_id for receipt in receipts[-2:]}
+    assert stored >= {receipt.run_id for receipt in receipts}
     assert worker.alive
     assert ledger.stats().invariant
 
@@ -291,7 +348,7 @@ def test_a_worker_that_meets_a_corrupt_artifact_says_so_and_never_overwrites_it(
             assert key in record.failure.message, name
         assert seen(path) == before, name
     told = worker.log.read_text()
-    assert told.count('"corrupt file"') >= len(DAMAGE)
+    assert told.count('"corrupt file ') >= len(DAMAGE)
     # The damage of some has hidden nothing of the others.
     assert run_log.read(sound.run_id).explanation_status is ExplanationStatus.NONE
     stats = ledger.stats()

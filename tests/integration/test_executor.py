@@ -325,7 +325,7 @@ def take_over(ledger: JobLedger, redis_client: redis.Redis, job_id: str, by: Lea
     """Let the present holder fall silent and ``by`` claim the job."""
     for worker in redis_client.zrange("rmos:workers", 0, -1):
         redis_client.zadd("rmos:workers", {worker: 1})
-    assert ledger.reconcile(batch=10, grace_seconds=100, max_starts=5) == 1
+    assert ledger.reconcile(batch=10, grace_seconds=100, max_starts=5).rung == 1
     assert [claim.job_id for claim in ledger.claim([job_id], by, lease_seconds=100).claimed] == [job_id]
 
 

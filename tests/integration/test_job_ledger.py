@@ -41,7 +41,7 @@ def claim(ledger: JobLedger, job: Job, lease: Lease = LEASE) -> None:
 
 
 def reconcile(ledger: JobLedger, *, grace: float = 1000) -> int:
-    return ledger.reconcile(batch=100, grace_seconds=grace, max_starts=3)
+    return ledger.reconcile(batch=100, grace_seconds=grace, max_starts=3).rung
 
 
 def test_a_full_server_takes_no_new_job_but_lets_the_others_be_done(tmp_path: Path) -> None:

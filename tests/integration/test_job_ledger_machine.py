@@ -148,7 +148,7 @@ class LedgerMachine(RuleBasedStateMachine):
         model.state = "waiting"
         if due:
             self._rung_for()
-            assert self.ledger.reconcile(batch=1000, grace_seconds=1000, max_starts=MAX_STARTS) == 1
+            assert self.ledger.reconcile(batch=1000, grace_seconds=1000, max_starts=MAX_STARTS).rung == 1
             assert self._rung_for() == {job_id}
             model.state = "accepted"
 

@@ -24,7 +24,9 @@ import pytest
 
 from rmos_shared.errors import CorruptArtifact, DurabilityUnknown, StoreUnavailable
 from rmos_shared.store.base import KeyInvalid, Outcome
+from rmos_shared.store.identity import IDENTITY_FILE, init_store
 from rmos_shared.store.local import STAGING, LocalStore
+from support.stores import local_store
 
 KEY = "2026-08-01/a.json"
 
@@ -33,6 +35,7 @@ CHILD = """
 import errno, hashlib, json, os, resource, sys, time
 from pathlib import Path
 from rmos_shared.errors import RmosError
+from rmos_shared.store.identity import init_store
 from rmos_shared.store.local import LocalStore
 root = Path(sys.argv[1])
 def tell(verb, *args):
@@ -57,6 +60,7 @@ print(json.dumps([tell(store.create, "2026-08-01/a.json", b"data"), store.health
 
 def child(script: str, *args: object, wrapper: tuple[str, ...] = (), cwd: Path | None = None) -> Any:
     """Run ``script`` in a process of its own and return what it prints as JSON."""
+    init_store(Path(cwd or ".", str(args[0])))
     done = subprocess.run(
         [*wrapper, sys.executable, "-c", CHILD + script, *map(str, args)],
         capture_output=True,
@@ -113,7 +117,8 @@ def traced(strace: str, tmp_path: Path) -> Traced:
 def root(tmp_path: Path) -> Path:
     """A store root with one partition in it, so that a create makes no directory."""
     path = tmp_path / "runs"
-    (path / "2026-08-01").mkdir(parents=True)
+    init_store(path)
+    (path / "2026-08-01").mkdir()
     return path
 
 
@@ -131,7 +136,9 @@ def no_tmpfile(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def files_below(root: Path) -> set[str]:
-    return {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()}
+    """Return the files below ``root``, without the identity that every store has."""
+    found = (path for path in root.rglob("*") if not path.is_dir() and path.name != IDENTITY_FILE)
+    return {str(path.relative_to(root)) for path in found}
 
 
 def steps(lines: list[str], root: Path) -> list[str]:
@@ -169,9 +176,8 @@ def test_a_file_is_synced_before_it_has_a_name_and_its_directory_after(traced: T
 
 
 def test_a_new_partition_is_durable_too(traced: Traced, tmp_path: Path) -> None:
-    _, lines = traced(CREATE, tmp_path / "new" / "runs")
-    assert steps(lines, tmp_path / "new") == [
-        "fsync new",  # runs is made below it
+    _, lines = traced(CREATE, tmp_path / "runs")
+    assert steps(lines, tmp_path) == [
         "mkdirat",
         "openat",
         "write",
@@ -245,7 +251,7 @@ def test_a_failed_file_sync_publishes_nothing(traced: Traced, root: Path) -> Non
     assert files_below(root) == set()
     # The kernel would call the pages clean: this inode must never be synced again.
     assert steps(lines, root) == ["openat", "write", "fsync file"]
-    assert LocalStore(root).create(KEY, b"data") is Outcome.CREATED
+    assert local_store(root).create(KEY, b"data") is Outcome.CREATED
 
 
 def test_a_failed_file_sync_leaves_nothing_staged(traced: Traced, root: Path) -> None:
@@ -261,7 +267,7 @@ def test_a_failed_directory_sync_is_durability_unknown(traced: Traced, root: Pat
     assert outcome[2], "the cause is chained"
     assert not healthy
     assert files_below(root) == {KEY}
-    assert LocalStore(root).create(KEY, b"data") is Outcome.ALREADY_SAME
+    assert local_store(root).create(KEY, b"data") is Outcome.ALREADY_SAME
 
 
 def test_a_failed_sync_of_what_is_there_is_durability_unknown(traced: Traced, root: Path) -> None:
@@ -285,7 +291,7 @@ print(json.dumps([tell(store.create, "2026-08-01/a.json", b"data"), tell(store.p
 
 
 def test_an_unreadable_sector_is_damage_to_one_file(strace: str, root: Path) -> None:
-    LocalStore(root).create(KEY, b"data")
+    local_store(root).create(KEY, b"data")
     script = """
 print(json.dumps(tell(LocalStore(root).get, "2026-08-01/a.json")))
 """
@@ -323,7 +329,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, name: str, turn: int, code: int = e
 def test_after_any_failure_the_same_call_again_succeeds(
     root: Path, monkeypatch: pytest.MonkeyPatch, name: str, turn: int, expected: type[StoreUnavailable]
 ) -> None:
-    store = LocalStore(root)
+    store = local_store(root)
     published = expected is DurabilityUnknown
     fail_at(monkeypatch, name, turn)
     with pytest.raises(StoreUnavailable) as caught:
@@ -339,7 +345,7 @@ def test_after_any_failure_the_same_call_again_succeeds(
 def test_after_a_failure_among_many_the_same_call_again_succeeds(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = LocalStore(root)
+    store = local_store(root)
     items = [(f"2026-08-01/{number}", b"data") for number in range(3)]
     fail_at(monkeypatch, "link", 2)
     with pytest.raises(StoreUnavailable, match="2026-08-01/1"):
@@ -354,13 +360,13 @@ def test_a_failed_sync_of_what_is_there_is_durability_unknown_too(
     (root / KEY).write_bytes(b"data")
     fail_at(monkeypatch, "fsync", 2)
     with pytest.raises(DurabilityUnknown):
-        LocalStore(root).create(KEY, b"data")
+        local_store(root).create(KEY, b"data")
 
 
 def test_a_directory_that_cannot_be_listed_is_named_and_hides_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = LocalStore(tmp_path)
+    store = local_store(tmp_path)
     keys = ["2026-08-01/a", "2026-08-02/b", "2026-08-03/c"]
     store.create_many([(key, b"") for key in keys])
     fail_at(monkeypatch, "scandir", 3)  # after the root and the first partition
@@ -372,7 +378,7 @@ def test_a_directory_that_cannot_be_listed_is_named_and_hides_no_other(
 
 @pytest.mark.usefixtures("no_tmpfile")
 def test_without_tmpfile_staging_takes_its_place(tmp_path: Path) -> None:
-    store = LocalStore(tmp_path)
+    store = local_store(tmp_path)
     assert store.create(KEY, b"x") is Outcome.CREATED
     assert store.create(KEY, b"x") is Outcome.ALREADY_SAME
     assert store.create(KEY, b"y") is Outcome.CONFLICT
@@ -383,7 +389,7 @@ def test_without_tmpfile_staging_takes_its_place(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_in_staging_is_never_seen(tmp_path: Path) -> None:
-    store = LocalStore(tmp_path)
+    store = local_store(tmp_path)
     (tmp_path / STAGING).mkdir()
     (tmp_path / STAGING / "left.json").write_bytes(b"half")
     store.create(KEY, b"x")
@@ -398,7 +404,7 @@ def test_what_a_killed_process_left_in_staging_is_never_seen(tmp_path: Path) -> 
 def test_other_refusals_are_no_reason_to_fall_back(
     root: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    store, real = LocalStore(root), os.open
+    store, real = local_store(root), os.open
 
     def refusing(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
         if flags & os.O_TMPFILE == os.O_TMPFILE:
@@ -419,7 +425,7 @@ def test_a_staged_name_that_will_not_go_does_not_undo_the_create(
         raise OSError(errno.EIO, "no")
 
     monkeypatch.setattr(os, "unlink", failing)
-    assert LocalStore(root).create(KEY, b"x") is Outcome.CREATED
+    assert local_store(root).create(KEY, b"x") is Outcome.CREATED
 
 
 # Races and kills
@@ -438,6 +444,7 @@ print(json.dumps(outcomes))
 
 @pytest.mark.parametrize("same", [False, True], ids=["other bytes", "same bytes"])
 def test_of_many_processes_one_creates(tmp_path: Path, same: bool) -> None:  # noqa: FBT001
+    init_store(tmp_path)
     start = time.time() + 2
     racers = [
         subprocess.Popen(
@@ -456,7 +463,7 @@ def test_of_many_processes_one_creates(tmp_path: Path, same: bool) -> None:  # n
     ]
     told = [json.loads(racer.communicate(timeout=120)[0]) for racer in racers]
     assert [racer.returncode for racer in racers] == [0] * 8
-    store = LocalStore(tmp_path)
+    store = local_store(tmp_path)
     for turn, outcomes in enumerate(zip(*told, strict=True)):
         winner = outcomes.index("created")
         losers = [outcome for number, outcome in enumerate(outcomes) if number != winner]
@@ -480,6 +487,7 @@ while True:
 
 @pytest.mark.parametrize("way", ["tmpfile", "staging"])
 def test_kill_9_leaves_whole_files_and_all_that_were_acknowledged(tmp_path: Path, way: str) -> None:
+    init_store(tmp_path)
     acknowledged = set()
     for _ in range(8):
         with subprocess.Popen(
@@ -491,7 +499,7 @@ def test_kill_9_leaves_whole_files_and_all_that_were_acknowledged(tmp_path: Path
             writer.send_signal(signal.SIGKILL)
             # The last line may be cut off, and is then no acknowledgement.
             acknowledged |= {line.strip() for line in writer.stdout if line.endswith("\n")}
-    store = LocalStore(tmp_path)
+    store = local_store(tmp_path)
     published = set()
     for key in store.list(""):
         data = store.get(key)
@@ -516,7 +524,9 @@ def in_small_disk(script: str, disk: Path) -> Any:
         pytest.skip("unshare is not installed; RLIMIT_FSIZE stands in for a full disk")
     if works.returncode != 0:
         pytest.skip(f"may not mount here: {works.stderr.strip()}; RLIMIT_FSIZE stands in for a full disk")
-    return child(script, disk, wrapper=(*unshare, "sh", "-c", mount + 'exec "$@"', "sh"))
+    return child(
+        "init_store(root)\n" + script, disk, wrapper=(*unshare, "sh", "-c", mount + 'exec "$@"', "sh")
+    )
 
 
 FULL = """
@@ -524,7 +534,7 @@ store = LocalStore(root)
 first = tell(store.create, "2026-08-01/a", bytes(100_000))
 too_much = tell(store.create, "2026-08-01/b", bytes(300_000))
 group = tell(store.create_many, [("2026-08-01/c", b"small"), ("2026-08-01/d", bytes(300_000))])
-left = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+left = sorted(str(path.relative_to(root)) for path in root.rglob("*/*") if path.is_file())
 fits = tell(store.create, "2026-08-01/b", bytes(100_000))
 print(json.dumps([first, too_much, group, left, fits]))
 """
@@ -572,7 +582,7 @@ print(json.dumps([
 
 def test_a_vanished_root_is_unavailable_and_never_made_again(tmp_path: Path) -> None:
     root = tmp_path / "runs"
-    store = LocalStore(root)
+    store = local_store(root)
     store.create(KEY, b"x")
     shutil.rmtree(root)
     for verb in (
@@ -593,7 +603,7 @@ def test_a_root_that_is_a_file_or_cannot_be_made_is_unavailable(tmp_path: Path) 
     file = tmp_path / "file"
     file.write_bytes(b"")
     with pytest.raises(StoreUnavailable, match="cannot make"):
-        LocalStore(file / "runs")
+        init_store(file / "runs")
     with pytest.raises(StoreUnavailable, match="check RMOS_RUNS_DIR"):
         LocalStore(file).get(KEY)
 
@@ -601,12 +611,12 @@ def test_a_root_that_is_a_file_or_cannot_be_made_is_unavailable(tmp_path: Path) 
 def test_a_root_may_be_a_symbolic_link(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "runs").symlink_to("disk")
-    assert LocalStore(tmp_path / "runs").create(KEY, b"x") is Outcome.CREATED
+    assert local_store(tmp_path / "runs").create(KEY, b"x") is Outcome.CREATED
     assert (tmp_path / "disk" / KEY).read_bytes() == b"x"
 
 
 def test_without_permission_writing_waits_and_reading_is_damage(tmp_path: Path) -> None:
-    store = LocalStore(tmp_path / "runs")
+    store = local_store(tmp_path / "runs")
     store.create("2026-08-01/a", b"closed")
     store.create("2026-08-02/b", b"open")
     store.create("2026-08-03/c", b"hidden")
@@ -647,7 +657,7 @@ print(json.dumps([
 
 @pytest.mark.parametrize("kind", ["link to outside", "link to inside", "dangling link", "file"])
 def test_what_stands_in_for_a_partition_is_damage(tmp_path: Path, kind: str) -> None:
-    store = LocalStore(tmp_path / "runs")
+    store = local_store(tmp_path / "runs")
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "a.json").write_bytes(b"secret")
@@ -675,7 +685,7 @@ def test_what_stands_in_for_a_partition_is_damage(tmp_path: Path, kind: str) -> 
 def test_what_stands_in_for_an_artifact_is_never_read_or_replaced(
     root: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    store, path = LocalStore(root), root / KEY
+    store, path = local_store(root), root / KEY
     if kind == "fifo":
         os.mkfifo(path)
     elif kind == "directory":
@@ -703,7 +713,7 @@ def test_what_stands_in_for_an_artifact_is_never_read_or_replaced(
 def test_foreign_files_are_listed_under_the_name_they_have(root: Path) -> None:
     for name in (b"a b.json", b".x.json", b"\xff.json", "é".encode()):
         (Path(os.fsdecode(os.fsencode(root) + b"/2026-08-01/" + name))).write_bytes(b"")
-    listed = list(LocalStore(root).list("2026-08-01/"))
+    listed = list(local_store(root).list("2026-08-01/"))
     assert listed == sorted(f"2026-08-01/{name}" for name in (".x.json", "a b.json", "\\xff.json", "é"))
 
 
@@ -720,7 +730,7 @@ def test_files_and_directories_are_closed_to_others(tmp_path: Path) -> None:
 
 
 def test_a_name_too_long_for_the_file_system_is_a_wrong_key(root: Path) -> None:
-    store = LocalStore(root)
+    store = local_store(root)
     for verb in (store.get, store.head, lambda key: store.create(key, b"")):
         with pytest.raises(KeyInvalid):
             verb("2026-08-01/" + "a" * 256)
@@ -728,7 +738,7 @@ def test_a_name_too_long_for_the_file_system_is_a_wrong_key(root: Path) -> None:
 
 
 def test_a_listing_survives_a_directory_that_goes_while_it_runs(tmp_path: Path) -> None:
-    store = LocalStore(tmp_path)
+    store = local_store(tmp_path)
     store.create_many([("2026-08-01/a", b""), ("2026-08-02/b", b""), ("2026-08-03/c", b"")])
     listing = store.list("")
     assert next(listing) == "2026-08-01/a"
@@ -753,7 +763,7 @@ print(json.dumps(len(os.listdir("/proc/self/fd")) - before))
 
 def test_the_memory_of_durable_directories_is_bounded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rmos_shared.store.local._SETTLED_LIMIT", 2)
-    store = LocalStore(root)
+    store = local_store(root)
     for number in range(5):
         store.create(f"_reviews/2026-08-01/{number}/r", b"")
     assert len(store._settled) <= 2

@@ -65,7 +65,8 @@ def later(client: redis.Redis, index: str) -> int:
 
 
 def a_round(ledger: JobLedger) -> int:
-    return ledger.reconcile(batch=BATCH, grace_seconds=SETTINGS["bell_grace_seconds"].default, max_starts=3)
+    grace = SETTINGS["bell_grace_seconds"].default
+    return ledger.reconcile(batch=BATCH, grace_seconds=grace, max_starts=3).rung
 
 
 def waiting(client: redis.Redis) -> int:

@@ -58,7 +58,7 @@ def files(root: Path) -> Counter[str]:
 
 
 def assets(store: Store) -> int:
-    return sum(1 for _ in store.advisory_dir.rglob("*.json"))
+    return sum(1 for _ in store.advisory_dir.rglob("*/*.json"))
 
 
 def enqueue(client: RunsClient, requests: list[dict[str, Any]]) -> list[Receipt]:

@@ -136,7 +136,7 @@ BYTES: dict[str, Callable[[bytes], bytes]] = {
     "written_otherwise": lambda whole: json.dumps(json.loads(whole)).encode(),
     "with_a_tail": lambda whole: whole + b" ",
     "cut_off": lambda whole: whole[:-1],
-    "nul_inside": lambda whole: whole.replace(b'"1 job', b'"\x001 job', 1),
+    "nul_inside": lambda whole: whole.replace(b" job(s)", b"\x00job(s)", 1),
     # A perfect bell, for a job that nobody accepted.
     "unknown_job": _for_an_unknown_job,
 }

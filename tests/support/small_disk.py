@@ -33,4 +33,8 @@ def _mount(directory: Path, size: str) -> None:
 # Before anything starts a thread: a process with threads may not leave its namespace.
 _mount(Path(os.environ["RMOS_RUNS_DIR"]), os.environ.get("SMALL_DISK_SIZE", "1m"))
 
-from rmos_worker.main import app  # noqa: E402, F401 - only now is the disk there
+from rmos_shared.store.identity import init_store  # noqa: E402 - only now is the disk there
+
+init_store(Path(os.environ["RMOS_RUNS_DIR"]))
+
+from rmos_worker.main import app  # noqa: E402, F401 - as above

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict, Field
 
 from rmos_shared.canonical import canonical_json, canonical_sha256, sha256_hex
 from rmos_shared.models.run import INLINE_GCODE_BYTES, RiskLevel, RunArtifact, RunRequest, Status
@@ -36,6 +37,7 @@ WHOLE: dict[str, Any] = {
 }
 REQUIRED = ("mode", "tool_id", "status", "feasibility", "decision.risk_level")
 ZEROS = "0" * 64
+Hex = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
 
 #: Floats that Python writes in each of its ways; text of every length that UTF-8 has, and what JSON escapes.
 JSON = st.recursive(
@@ -57,9 +59,10 @@ REQUESTS = st.fixed_dictionaries(
         "mode": st.none() | st.just("router"),
         "tool_id": st.none() | st.just("saw:½"),
         "status": st.none() | st.sampled_from(["OK", "BLOCKED", "ERROR"]),
-        "request_summary": OBJECTS,
+        "request_summary": st.none() | OBJECTS,
         "feasibility": st.none() | OBJECTS,
-        "decision": st.fixed_dictionaries(
+        "decision": st.none()
+        | st.fixed_dictionaries(
             {},
             optional={
                 "risk_level": st.none() | st.sampled_from(["green", "RED", "UNKNOWN"]),
@@ -69,8 +72,10 @@ REQUESTS = st.fixed_dictionaries(
                 "details": OBJECTS,
             },
         ),
-        "hashes": st.fixed_dictionaries({}, optional={"toolpaths_sha256": st.none() | st.just(ZEROS)}),
-        "outputs": st.fixed_dictionaries(
+        "hashes": st.none()
+        | st.fixed_dictionaries({}, optional={"toolpaths_sha256": st.none() | st.just(ZEROS)}),
+        "outputs": st.none()
+        | st.fixed_dictionaries(
             {},
             optional={
                 "gcode_text": st.none() | st.sampled_from(["", "G0 X½", "½" * (INLINE_GCODE_BYTES // 2 + 1)]),
@@ -79,9 +84,58 @@ REQUESTS = st.fixed_dictionaries(
                 "preview_svg_path": st.just("p.svg"),
             },
         ),
-        "meta": OBJECTS | st.just({"exception": {"type": "ValueError", "message": "no closed paths"}}),
+        "meta": st.none()
+        | OBJECTS
+        | st.just({"exception": {"type": "ValueError", "message": "no closed paths"}}),
     },
 )
+
+
+class Section2(BaseModel):
+    """Contract section 2, as read by who knows that table, no null beside it, and none of our code."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    class Decision(BaseModel):
+        model_config = ConfigDict(strict=True, extra="forbid")
+        risk_level: Literal["GREEN", "YELLOW", "RED", "UNKNOWN", "ERROR"]
+        score: Annotated[int | float, Field(ge=0, le=100)] | None
+        block_reason: str | None
+        warnings: list[str]
+        details: dict[str, Any]
+
+    class Hashes(BaseModel):
+        model_config = ConfigDict(strict=True, extra="forbid")
+        feasibility_sha256: Hex
+        toolpaths_sha256: Hex | None
+        gcode_sha256: Hex | None
+        opplan_sha256: Hex | None
+
+    class Outputs(BaseModel):
+        model_config = ConfigDict(strict=True, extra="forbid")
+        gcode_text: str | None
+        opplan_json: dict[str, Any] | None
+        gcode_path: str | None
+        opplan_path: str | None
+        preview_svg_path: str | None
+
+    schema_version: Literal["1"]
+    run_id: Annotated[str, Field(pattern=r"\A[0-9a-f]{12}7[0-9a-f]{19}\z")]
+    created_at_utc: Annotated[str, Field(pattern=r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z\z")]
+    request_id: str | None
+    event_type: str
+    mode: Annotated[str, Field(pattern=r"\S")]
+    tool_id: Annotated[str, Field(pattern=r"\S")]
+    status: Literal["OK", "BLOCKED", "ERROR"]
+    request_summary: dict[str, Any]
+    feasibility: dict[str, Any]
+    decision: Decision
+    hashes: Hashes
+    outputs: Outputs
+    advisory_inputs: Annotated[list[Any], Field(max_length=0)]
+    explanation_status: Literal["NONE"]
+    explanation_summary: None
+    meta: dict[str, Any]
 
 
 def stored(**changes: Any) -> tuple[RunArtifact, bytes | None]:
@@ -123,6 +177,15 @@ def test_what_is_made_is_what_validation_would_have_made(request: dict[str, Any]
     assert RunArtifact.read(json.loads(data)) == artifact
     if attachment is not None:
         assert artifact.hashes.gcode_sha256 == sha256_hex(attachment)
+
+
+@given(REQUESTS)
+def test_what_is_stored_is_read_by_who_knows_only_the_contract(request: dict[str, Any]) -> None:
+    artifact, _ = artifact_of(RunRequest.read(request))
+    read = Section2.model_validate_json(artifact.to_bytes())
+    # What has a null in the table may have one; no field is left out.
+    assert read.model_fields_set == set(Section2.model_fields)
+    assert read.event_type == (request.get("event_type") or "unknown")
 
 
 def test_every_retry_writes_the_same_bytes() -> None:

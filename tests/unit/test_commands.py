@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,7 @@ def test_without_a_command_the_help_is_an_error() -> None:
 
 def test_the_table_names_files_of_its_own_folder_and_all_that_hold_commands() -> None:
     (folder,) = cli.__path__
-    without = {"__init__", "commands", "context", "help", "main", "requests"}
+    without = {"__init__", "commands", "context", "help", "main", "requests", "table", "verdict"}
     assert {file.stem for file in Path(folder).glob("*.py")} - without == set(MODULES.values())
 
 
@@ -120,6 +121,101 @@ def test_a_command_that_is_none_is_refused(word: str, told: str) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-1] == told
     assert "Traceback" not in done.stderr
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    done, loaded = rmos("--version")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"rmos-runs {version('rmos-runs')}\n", "")
+    assert "typer" not in loaded
+
+
+@pytest.fixture
+def shell_path(tmp_path: Path) -> str:
+    """A search path on which ``rmos`` is this one."""
+    program = tmp_path / "bin/rmos"
+    program.parent.mkdir()
+    program.write_text(f"#!{sys.executable}\nfrom rmos_producer.cli import main\nmain()\n")
+    program.chmod(0o755)
+    return f"{program.parent}:{os.environ['PATH']}"
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("rmos ", set(COMMANDS)),
+        ("rmos ru", {"runs"}),
+        ("rmos jobs ", {"list", "show", "wait", "mend"}),
+        ("rmos runs list --date-", {"--date-from", "--date-to"}),
+        ("rmos jobs list --state d", {"done", "dead", "discarded"}),
+    ],
+)
+def test_a_real_bash_completes_commands_options_and_values(
+    shell_path: str, typed: str, offered: set[str]
+) -> None:
+    empty = '""' if typed.endswith(" ") else ""
+    # What the user does once, and then what bash does at each press of the key.
+    script = (
+        'eval "$(rmos --show-completion bash)"\n'
+        f"COMP_WORDS=({typed}{empty})\n"
+        "COMP_CWORD=$(( ${#COMP_WORDS[@]} - 1 ))\n"
+        "function_of=$(complete -p rmos | sed 's/.*-F \\([^ ]*\\) .*/\\1/')\n"
+        "$function_of rmos\n"
+        'printf "%s\\n" "${COMPREPLY[@]}"\n'
+    )
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script],
+        env={**os.environ, "PATH": shell_path, "SHELL": "/bin/bash"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert done.stderr == ""
+    found = set(done.stdout.split())
+    assert found == offered if typed != "rmos jobs " else found >= offered
+
+
+def test_completion_is_installed_where_bash_reads_it(shell_path: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["rmos", "--install-completion", "bash"],
+        env={**os.environ, "PATH": shell_path, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert any("_RMOS_COMPLETE" in file.read_text() for file in tmp_path.rglob("*.sh"))
+    assert ".bash_completions" in (tmp_path / ".bashrc").read_text()
+
+
+def test_a_full_disk_behind_the_output_is_told_in_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", "from rmos_producer.cli import main; main()", "--version"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert (done.returncode, done.stderr) == (1, "error: [Errno 28] No space left on device\n")
+
+
+def test_an_argument_that_is_no_text_is_refused_in_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from rmos_producer.cli import main; main()", "jobs", "show", b"\xff"],
+        env={**os.environ, "RMOS_BROKER_URL": "redis://127.0.0.1:1/0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode in {2, 6}
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_reader_that_goes_away_is_no_error_to_tell() -> None:

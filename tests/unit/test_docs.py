@@ -270,7 +270,11 @@ def compose() -> dict[str, Any]:
 
 
 def test_compose_runs_the_processes_and_redis(compose: dict[str, Any]) -> None:
-    assert set(compose["services"]) == {"redis", *PROCESSES}
+    assert set(compose["services"]) == {"redis", "runs-store", *PROCESSES}
+    assert compose["services"]["runs-store"]["command"] == ["rmos", "store", "init"]
+    for name in ("worker-create", "worker-advise"):
+        needs = compose["services"][name]["depends_on"]["runs-store"]
+        assert needs == {"condition": "service_completed_successfully"}, "workers make no store"
     for name, arguments in PROCESSES.items():
         command = tuple(compose["services"][name]["command"])
         # What a container adds, such as a log level, comes after.
@@ -311,6 +315,9 @@ def test_compose_has_no_secret_of_its_own(compose: dict[str, Any]) -> None:
 def test_compose_watches_and_restarts_every_service(compose: dict[str, Any]) -> None:
     soft_shutdown = celery_config(BrokerSettings())["worker_soft_shutdown_timeout"]
     for name, service in compose["services"].items():
+        if name == "runs-store":
+            assert service["restart"] == "no", "it does its work and ends"
+            continue
         assert service["healthcheck"]["test"], name
         assert service["restart"] == "unless-stopped", name
         assert service["read_only"] is True, name

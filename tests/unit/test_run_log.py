@@ -25,16 +25,14 @@ from rmos_shared.errors import (
     RunNotFound,
 )
 from rmos_shared.ids import new_uuid7
-from rmos_shared.models.advisory import AdvisoryLink, Attempt, Review
 from rmos_shared.models.job import Failure, JobRecord, JobState
 from rmos_shared.models.run import ExplanationStatus, RunArtifact
 from rmos_shared.run_log import RunLog, attachment_key
 from rmos_shared.store.base import Head, Outcome
-from rmos_shared.store.local import LocalStore
 from rmos_shared.store.memory import MemoryStore
+from support.records import HOUR, NOON, make_attempt, make_link, make_review, make_run
+from support.stores import local_store
 
-NOON = datetime(2026, 8, 1, 12, tzinfo=UTC)
-HOUR = timedelta(hours=1)
 CREATED, SAME, CONFLICT = Outcome.CREATED, Outcome.ALREADY_SAME, Outcome.CONFLICT
 NONE, PENDING, READY, ERROR = (
     ExplanationStatus.NONE,
@@ -42,69 +40,6 @@ NONE, PENDING, READY, ERROR = (
     ExplanationStatus.READY,
     ExplanationStatus.ERROR,
 )
-
-
-def make_run(at: datetime = NOON, **fields: Any) -> RunArtifact:
-    feasibility = {"score": 87.5, "note": "bridge plate, Adirondack, ½ turn"}
-    values: dict[str, Any] = {
-        "run_id": new_uuid7(at),
-        "created_at_utc": at,
-        "mode": "router",
-        "tool_id": "endmill-3.175",
-        "status": "OK",
-        "request_summary": {},
-        "feasibility": feasibility,
-        "decision": {"risk_level": "GREEN", "score": 87.5},
-        "hashes": {"feasibility_sha256": canonical_sha256(feasibility)},
-        "outputs": {},
-        "meta": {},
-    }
-    return RunArtifact.read(values | fields)
-
-
-def make_link(run: RunArtifact, advisory_id: str = "adv1", **fields: Any) -> AdvisoryLink:
-    values: dict[str, Any] = {
-        "run_id": run.run_id,
-        "advisory_id": advisory_id,
-        "kind": "explanation",
-        "created_at_utc": NOON + HOUR,
-        "request_id": "req-1",
-        "engine_id": "feasibility",
-        "engine_version": "1",
-        "summary": "All rules passed.",
-        "inputs_sha256": "a" * 64,
-        "advisory_sha256": "b" * 64,
-        "policy_id": "green_auto",
-        "policy_version": "1",
-        "approved": True,
-        "reviewed_by": "system:auto_explanation_green",
-        "reason": "GREEN",
-    }
-    return AdvisoryLink.read(values | fields)
-
-
-def make_review(link: AdvisoryLink, review_id: str = "rev1", **fields: Any) -> Review:
-    values = {
-        "review_id": review_id,
-        "run_id": link.run_id,
-        "advisory_id": link.advisory_id,
-        "created_at_utc": NOON + 2 * HOUR,
-        "approved": True,
-        "reviewed_by": "ana",
-    }
-    return Review.read(values | fields)
-
-
-def make_attempt(run: RunArtifact, **fields: Any) -> Attempt:
-    values = {
-        "run_id": run.run_id,
-        "job_id": new_uuid7(NOON),
-        "request_id": None,
-        "failed_at_utc": NOON,
-        "reason": "retries_exhausted",
-        "message": "no answer",
-    }
-    return Attempt.read(values | fields)
 
 
 def make_job(state: JobState, failure: Failure | None = None) -> JobRecord:
@@ -177,7 +112,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def log(root: Path) -> RunLog:
-    return RunLog(LocalStore(root))
+    return RunLog(local_store(root))
 
 
 def ids(log: RunLog, date_from: date | None = None, date_to: date | None = None) -> list[str]:
@@ -611,10 +546,34 @@ def test_what_waits_for_a_person(log: RunLog, root: Path) -> None:
     (root / f"_reviews/2026-08-04/{unreadable.run_id}/foreign.json").write_bytes(b"{}")
     # Nor does a corrupt link stop the others.
     (root / f"2026-08-05/{runs[4].run_id}_advisory_x.json").write_bytes(b"")
-    found = list(log.waiting_reviews())
+    entries = list(log.waiting_reviews())
+    # Damage that may hide one is among them, by its name.
+    assert [(entry.key, entry.advisory) for entry in entries if entry.advisory is None] == [
+        (f"2026-08-05/{runs[4].run_id}_advisory_x.json", None)
+    ]
+    assert [entry.error.key for entry in entries if entry.error] == [
+        f"2026-08-05/{runs[4].run_id}_advisory_x.json",
+        f"_reviews/2026-08-04/{unreadable.run_id}/foreign.json",
+    ]
+    found = [entry.advisory for entry in entries if entry.advisory]
     assert [advisory.link for advisory in found] == [unreadable, waiting]
     assert all(advisory.needs_review for advisory in found)
-    assert [advisory.link for advisory in log.waiting_reviews(date_to=date(2026, 8, 1))] == [waiting]
+    (only,) = log.waiting_reviews(date_to=date(2026, 8, 1))
+    assert only.advisory
+    assert only.advisory.link == waiting
+
+
+def test_a_list_goes_on_after_any_of_its_entries(log: RunLog, root: Path) -> None:
+    runs = [make_run(NOON + timedelta(days=day)) for day in (0, 0, 0, 2, 400)]
+    log.put_runs(runs)
+    (root / "2026-08-02").mkdir(exist_ok=True)
+    (root / f"2026-08-02/{make_run(NOON + timedelta(days=1)).run_id}.json").write_bytes(b"{}")
+    whole = [entry.key for entry in log.list_runs()]
+    assert len(whole) == 6
+    for number, key in enumerate(whole):
+        assert [entry.key for entry in log.list_runs(after=key)] == whole[number + 1 :]
+    # A partition that could not be listed is an entry too.
+    assert [entry.key for entry in log.list_runs(after="2026-08-03")] == whole[2:]
 
 
 # Damage

@@ -536,13 +536,17 @@ def test_older_ids_are_read(run_id: str) -> None:
     assert RunArtifact.read(put(ARTIFACT, "run_id", run_id)).run_id == run_id
 
 
+def test_an_event_that_is_null_is_still_read() -> None:
+    assert RunArtifact.read({**ARTIFACT, "event_type": None}).event_type is None
+
+
 def test_a_stored_run_is_json_of_the_contracts_fields() -> None:
     stored = json.loads(RunArtifact.read(ARTIFACT).to_bytes())
     assert stored == {
         **ARTIFACT,
         "schema_version": "1",
         "request_id": None,
-        "event_type": None,
+        "event_type": "unknown",
         "decision": {
             "risk_level": "GREEN",
             "score": 87.5,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
+import signal
 import threading
 from typing import Any
 
@@ -13,6 +15,7 @@ from celery.exceptions import Ignore, Retry
 from rmos_shared.errors import RmosError
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.settings import WorkerSettings
+from rmos_shared.store.base import ArtifactStore
 from rmos_shared.store.local import LocalStore
 from rmos_shared.tasks import TASKS, TaskSpec
 from rmos_worker.broker import celery_config
@@ -22,6 +25,8 @@ from rmos_worker.reconciler import Reconciler
 from rmos_worker.schedule import add_schedule
 from rmos_worker.services import Services
 
+_PR_SET_PDEATHSIG = 1
+
 
 class JobDead(Exception):
     """The ledger has the job among the dead letters; see ``rmos dlq show``."""
@@ -30,9 +35,10 @@ class JobDead(Exception):
 class ServicesOfProcess:
     """The services of whichever process asks: a prefork child must not use its parent's connections."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, settings: WorkerSettings, store: ArtifactStore) -> None:
         """Prepare; the first task of a process starts its services."""
         self._settings = settings
+        self._store = store
         self._lock = threading.Lock()
         self._of: tuple[int, Services] | None = None
 
@@ -40,7 +46,7 @@ class ServicesOfProcess:
         """Return this process's services, started."""
         with self._lock:
             if self._of is None or self._of[0] != os.getpid():
-                self._of = (os.getpid(), Services.start(self._settings))
+                self._of = (os.getpid(), Services.start(self._settings, self._store))
             return self._of[1]
 
     def stop(self, **_: Any) -> None:
@@ -59,14 +65,17 @@ def create_app(settings: WorkerSettings) -> Celery:
         broker_transport="rmos_worker.gate:GatedTransport",
         worker_consumer="rmos_worker.consumer:GroupingConsumer",
     )
-    services = ServicesOfProcess(settings)
+    # Made before any child, so that all of them know the store which their worker found at its start.
+    store = LocalStore(settings.runs_dir, store_id=settings.store_id)
+    services = ServicesOfProcess(settings, store)
     for spec in TASKS.values():
         _add_task(app, spec, services)
     add_schedule(app)
-    app.steps["worker"].update({_store_step(settings), _reconciler_step(settings)})
+    app.steps["worker"].update({_store_step(store), _reconciler_step(settings)})
     # Weak references would let these closures be collected.
     signals.setup_logging.connect(_configure_logs, weak=False)
     signals.worker_before_create_process.connect(_keep_memory_shared, weak=False)
+    signals.worker_process_init.connect(_end_with_worker, weak=False)
     signals.worker_process_shutdown.connect(services.stop, weak=False)
     signals.worker_shutdown.connect(services.stop, weak=False)
     return app
@@ -76,6 +85,11 @@ def _keep_memory_shared(**_: Any) -> None:
     # A full garbage collection writes to every object it looks at, and what a child writes to it no longer
     # shares with its parent. What is there before the fork stays, so nobody needs to look at it.
     gc.freeze()
+
+
+def _end_with_worker(**_: Any) -> None:
+    # A child whose worker was killed would go on with its task, and nobody would end it.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _configure_logs(loglevel: int | str | None = None, **_: Any) -> None:
@@ -113,13 +127,15 @@ def celery_state(report: Report) -> dict[str, Any]:
     return {"done": len(report.done), "refused": report.refused}
 
 
-def _store_step(settings: WorkerSettings) -> type[bootsteps.StartStopStep]:
+def _store_step(store: LocalStore) -> type[bootsteps.StartStopStep]:
     class StoreStep(bootsteps.StartStopStep):
         """Refuses to start a worker whose store cannot write, sync and publish."""
 
-        def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+        def __init__(self, parent: Any, **kwargs: Any) -> None:
+            # Not in start: the pool may be started, and its children forked, before it.
+            super().__init__(parent, **kwargs)
             try:
-                LocalStore(settings.runs_dir).probe()
+                store.probe()
             except RmosError as error:
                 raise SystemExit(f"error {error.code}: {error}") from None
 

@@ -7,6 +7,7 @@ from typing import Any
 from rmos_shared.canonical import encode, sha256_hex
 from rmos_shared.models.run import (
     INLINE_GCODE_BYTES,
+    UNKNOWN_EVENT,
     Decision,
     Hashes,
     Outputs,
@@ -40,7 +41,7 @@ def artifact_of(request: RunRequest) -> tuple[RunArtifact, bytes | None]:
         run_id=request.run_id,
         created_at_utc=request.created_at_utc,
         request_id=request.request_id,
-        event_type=request.event_type,
+        event_type=request.event_type or UNKNOWN_EVENT,
         mode=request.mode or ABSENT,
         tool_id=request.tool_id or ABSENT,
         status=Status.BLOCKED if missing or request.status is None else request.status,

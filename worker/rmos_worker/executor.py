@@ -12,7 +12,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TypeVar
 
-from rmos_shared.errors import BrokerUnavailable
+from rmos_shared.errors import BrokerDamaged, BrokerUnavailable
 from rmos_shared.ledger.job_ledger import Claim, Finish, JobLedger, Lease
 from rmos_shared.models.job import JobState
 from rmos_shared.settings import WorkerSettings
@@ -194,7 +194,7 @@ def _settled(step: Callable[[], _AnswerT]) -> _AnswerT | None:
     for pause in _SETTLE_PAUSES_SECONDS:
         try:
             return step()
-        except BrokerUnavailable:
+        except (BrokerUnavailable, BrokerDamaged):
             time.sleep(pause)
     logger.error("a job could not be settled; it will run again")
     return None

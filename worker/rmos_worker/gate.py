@@ -3,7 +3,7 @@
 A message that Celery cannot use is deleted by Celery, or stops the worker; and one that Celery pops with
 ``BRPOP`` is gone if the answer is lost (docs/celery.md). So messages are popped by the ledger's ``take``: one
 step on the server that hands out only the bells which the ledger itself rang, and keeps everything else among
-the dead letters. Control messages travel by pub/sub and are not touched.
+the dead letters. What travels by pub/sub passes ``BroadcastGate``.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from time import monotonic
 from typing import Any, Literal
 
 import redis
-from kombu.transport.redis import Channel, Transport
+from kombu.transport.redis import Transport
 from redis.exceptions import NoScriptError
 
 from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.ledger.job_ledger import JobLedger, Taken
 from rmos_shared.tasks import QUEUES
+from rmos_worker.broadcast import BroadcastGate
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ _MOST = 1
 _COMMANDS = {"look": "EVALSHA", "wait": "BRPOP"}
 
 
-class GatedChannel(Channel):
+class GatedChannel(BroadcastGate):
     """A channel that looks for bells with ``take`` and, while there are none, waits for a wake token.
 
     kombu sends one command whenever it may take a message, reads the answer once it has come, and calls both
@@ -47,6 +48,8 @@ class GatedChannel(Channel):
     _asked: Literal["kombu", "look", "wait"] = "kombu"
     #: Whether the last look found every queue empty.
     _empty = False
+    #: What the server said when it refused last.
+    _last_refusal = ""
     #: The queue whose token ended the last wait.
     _woken: str | None = None
 
@@ -87,6 +90,9 @@ class GatedChannel(Channel):
                 # A new server, or one whose scripts were flushed.
                 self._load_script()
                 raise Empty from None
+            except redis.ResponseError as error:
+                self._refused(error)
+                raise Empty from None
             except self.connection_errors:
                 connection.disconnect()
                 raise
@@ -120,6 +126,14 @@ class GatedChannel(Channel):
         for message in bells:
             # As kombu's own reader does.
             self.connection._deliver(json.loads(message.bell or b""), message.queue)  # noqa: SLF001
+
+    def _refused(self, error: redis.ResponseError) -> None:
+        """Outlive what is damaged in the ledger: say so once, and wait before the next look."""
+        if str(error) != self._last_refusal:
+            self._last_refusal = str(error)
+            logger.error("no message taken: %s; see rmos doctor", error)
+        # A look also takes away tokens that cannot be waited for.
+        self._empty = self._asked == "look"
 
     def _load_script(self) -> None:
         try:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from rmos_shared.errors import BrokerUnavailable
+from rmos_shared.errors import BrokerDamaged, BrokerUnavailable
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.settings import WorkerSettings
 
@@ -45,7 +45,7 @@ class Presence:
         self._thread.join(timeout=self._settings.broker_timeout_seconds)
         try:
             self._ledger.retire(self.name, max_starts=self._settings.max_starts)
-        except BrokerUnavailable:
+        except (BrokerUnavailable, BrokerDamaged):
             logger.warning("could not retire; the leases will lapse", extra={"worker": self.name})
 
     @contextmanager
@@ -81,6 +81,8 @@ class Presence:
                 self.beat()
             except BrokerUnavailable:
                 logger.warning("heartbeat not delivered", extra={"worker": self.name})
+            except BrokerDamaged as error:
+                logger.error("heartbeat not delivered: %s", error)  # noqa: TRY400 - the text says all
             except Exception:
                 # A heart that stops for a bug would cost every lease of this process.
                 logger.exception("heartbeat failed", extra={"worker": self.name})

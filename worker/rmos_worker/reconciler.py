@@ -6,7 +6,7 @@ import logging
 import secrets
 import threading
 
-from rmos_shared.errors import BrokerUnavailable
+from rmos_shared.errors import BrokerDamaged, BrokerUnavailable
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.settings import WorkerSettings
 
@@ -23,6 +23,7 @@ class Reconciler:
         self._ledger = ledger
         self._settings = settings
         self._name = secrets.token_hex(8)
+        self._damaged: tuple[str, ...] = ()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
 
@@ -43,14 +44,18 @@ class Reconciler:
         """
         if not self._ledger.try_lock(_LOCK, self._name, seconds=self._settings.reconcile_seconds * 5):
             return 0
-        rung = self._ledger.reconcile(
+        done = self._ledger.reconcile(
             batch=self._settings.reconcile_batch_jobs,
             grace_seconds=self._settings.bell_grace_seconds,
             max_starts=self._settings.max_starts,
         )
-        if rung:
-            logger.info("rang again", extra={"jobs": rung})
-        return rung
+        if done.rung:
+            logger.info("rang again", extra={"jobs": done.rung})
+        if done.damaged != self._damaged:
+            self._damaged = done.damaged
+            # Once, not each second, and once more when it is mended.
+            logger.error("keys of the ledger are damaged; see rmos doctor", extra={"keys": done.damaged})
+        return done.rung
 
     def _run(self) -> None:
         while not self._stopping.wait(self._settings.reconcile_seconds):
@@ -58,6 +63,8 @@ class Reconciler:
                 self.round()
             except BrokerUnavailable:
                 logger.warning("no reconciliation; the broker is away")
+            except BrokerDamaged as error:
+                logger.error("no reconciliation: %s", error)  # noqa: TRY400 - the text says all
             except Exception:
                 # The last net below every job must not end with the first bug in it.
                 logger.exception("reconciliation failed")

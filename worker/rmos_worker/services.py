@@ -8,7 +8,7 @@ from rmos_shared.clock import SystemClock
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.run_log import RunLog
 from rmos_shared.settings import WorkerSettings
-from rmos_shared.store.local import LocalStore
+from rmos_shared.store.base import ArtifactStore
 from rmos_shared.tasks import ATTACH, CREATE, CREATE_MANY, EXPLAIN_MISSING, SUGGEST
 from rmos_worker.advisory.breaker import RedisBreaker
 from rmos_worker.advisory.client import AdvisoryClient
@@ -35,11 +35,11 @@ class Services:
     advisories: AdvisoryClient
 
     @classmethod
-    def start(cls, settings: WorkerSettings) -> Services:
-        """Connect, and begin to beat."""
+    def start(cls, settings: WorkerSettings, store: ArtifactStore) -> Services:
+        """Connect, and begin to beat; ``store`` is the one that the worker's main process has opened."""
         clock = SystemClock()
         ledger = JobLedger.connect(settings)
-        runs = RunLog(LocalStore(settings.runs_dir, make=False), ledger)
+        runs = RunLog(store, ledger)
         existing = ExistingRuns(runs, ledger)
         policy = policy_named(settings.policy)
         breaker = RedisBreaker(

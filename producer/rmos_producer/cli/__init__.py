@@ -10,18 +10,47 @@ def main() -> None:
     """Run the ``rmos`` command; an installation that lacks a part says which, without a traceback."""
     words = sys.argv[1:]
     try:
-        if not words or words[0] == "--help":
+        if "_RMOS_COMPLETE" in os.environ:
+            # A shell asks what could follow; the words so far are in its variables.
+            _run("")
+        elif not words or words[0] == "--help":
             _help(asked=bool(words))
+        elif words[0] == "--version":
+            _version()
         else:
-            from rmos_producer.cli.main import run  # noqa: PLC0415 - needs what only the extra "cli" brings
-
-            run(words[0])
+            _run(words[0])
     except ModuleNotFoundError as missing:
         sys.exit(_lacks(missing))
     except BrokenPipeError:
-        # The reader of our output went away; there is nobody left to tell, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output went away; there is nobody left to tell.
+        _drop_output()
         sys.exit(141)
+    except OSError as error:
+        # What errors of ours do not cover, such as a full disk behind our output.
+        _drop_output()
+        sys.exit(f"error: {error}")
+
+
+def _drop_output() -> None:
+    # Or Python would try to write the rest at exit, and complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(name: str) -> None:
+    from rmos_producer.cli.main import run  # noqa: PLC0415 - needs what only the extra "cli" brings
+
+    try:
+        run(name)
+    finally:
+        # Here, not at exit, where nobody would catch that the reader of our output went away.
+        sys.stdout.flush()
+
+
+def _version() -> None:
+    from importlib.metadata import version  # noqa: PLC0415 - no other call needs it
+
+    sys.stdout.write(f"rmos-runs {version('rmos-runs')}\n")
+    sys.stdout.flush()
 
 
 def _help(*, asked: bool) -> None:
@@ -33,4 +62,5 @@ def _help(*, asked: bool) -> None:
 
 def _lacks(missing: ModuleNotFoundError) -> str:
     # Upstream services install the client alone; commands and embedded processes come with the extras.
-    return f"error: this needs {missing.name}, which is not installed; install rmos-runs[all]"
+    name = (missing.name or "a part").partition(".")[0]
+    return f"error: this needs {name}, which is not installed; install rmos-runs[all]"

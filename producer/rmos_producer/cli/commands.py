@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor:doctor", "Check that all is as the guarantees need it."),
     "jobs": ("jobs:app", "The job ledger."),
     "runs": ("runs:app", "The stored runs."),
+    "store": ("store:app", "The directory that holds the artifacts."),
     "dlq": ("dlq:app", "The dead letters: jobs and messages that could not be done."),
     "reviews": ("reviews:app", "The review queue."),
 }

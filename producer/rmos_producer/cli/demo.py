@@ -15,13 +15,14 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from rmos_producer.cli.context import JsonOption, err, out, print_json, print_rows
-from rmos_producer.cli.requests import read_requests
+from rmos_producer.cli.requests import LineIds, read_jobs
 from rmos_producer.client import RunsClient
 from rmos_producer.home import Home
 from rmos_shared.errors import InvariantBroken, WaitTimeout
 from rmos_shared.models.job import LedgerStats
 from rmos_shared.run_log import RunLog
 from rmos_shared.store.local import LocalStore
+from rmos_shared.tasks import CREATE_MANY
 
 _POLL_SECONDS = 0.1
 
@@ -37,8 +38,8 @@ class Summary:
     pending: int
     artifacts: int
     links: int
-    approved: int
-    needs_review: int
+    explanations_approved: int
+    explanations_to_review: int
     corrupt: int
     invariant: bool
     runs_dir: str
@@ -76,7 +77,7 @@ def demo(
         print_json(asdict(summary))
     else:
         print_rows(
-            [{"": name, "value": value} for name, value in asdict(summary).items()],
+            [{"figure": name.replace("_", " "), "value": value} for name, value in asdict(summary).items()],
             as_json=False,
             title="demo",
         )
@@ -112,12 +113,20 @@ def _run(place: Home, file: Path | None, *, timeout: float) -> tuple[Summary, li
             )
         )
         bar = progress.add_task("jobs done", total=None)
-        receipts = list(client.create_runs(read_requests(lines, wrong), explain=True))
+        jobs = read_jobs(
+            lines,
+            CREATE_MANY,
+            explain=True,
+            most_bytes=client.max_payload_bytes,
+            ids=LineIds(None),
+            refuse=lambda number, error: wrong.append({"line": number, "error": str(error)}),
+        )
+        runs = sum(1 for _ in client.accept_each(job for _, job in jobs))
         # Each run brings a second job, its explanation, accepted when it is stored.
-        total = 2 * len(receipts)
+        total = 2 * runs
         deadline = time.monotonic() + timeout
         while True:
-            pipeline.supervisor.watch()
+            pipeline.watch()
             stats = client.ledger.stats()
             progress.update(bar, completed=stats.done, total=max(total, stats.accepted))
             if stats.pending == 0 or time.monotonic() > deadline:
@@ -142,8 +151,8 @@ def _summary(stats: LedgerStats, runs: RunLog, runs_dir: Path) -> Summary:
         pending=stats.pending,
         artifacts=sum(entry.artifact is not None for entry in entries),
         links=len(good),
-        approved=sum(link.approved for link in good),
-        needs_review=sum(1 for _ in runs.waiting_reviews()),
+        explanations_approved=sum(link.approved for link in good),
+        explanations_to_review=sum(entry.advisory is not None for entry in runs.waiting_reviews()),
         corrupt=corrupt,
         invariant=stats.invariant,
         runs_dir=str(runs_dir.resolve()),

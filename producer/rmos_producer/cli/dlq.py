@@ -175,17 +175,17 @@ def _row(letter: JobRecord | RawLetter) -> dict[str, Any]:
         failure = letter.failure
         return {
             "id": letter.job_id,
-            "kind": letter.task,
             "reason": failure.reason if failure else None,
             "message": failure.message if failure else None,
-            "died_at_utc": format_utc(letter.changed_at_utc),
+            "kind": letter.task,
             "run_id": letter.run_id,
+            "died_at_utc": format_utc(letter.changed_at_utc),
         }
     return {
         "id": letter.raw_id,
-        "kind": f"message on {letter.queue}",
         "reason": letter.reason,
         "message": letter.detail,
-        "died_at_utc": format_utc(letter.kept_at_utc),
+        "kind": f"message on {letter.queue}",
         "run_id": None,
+        "died_at_utc": format_utc(letter.kept_at_utc),
     }

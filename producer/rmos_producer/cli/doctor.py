@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Literal
 from urllib.error import HTTPError, URLError
@@ -13,15 +14,18 @@ from urllib.request import urlopen
 
 from rmos_producer.cli.context import DEFAULT_HOME, HomeOption, JsonOption, ledger_of, print_json, print_rows
 from rmos_producer.home import Home
-from rmos_shared.errors import BrokerUnavailable, DamageFound, InvariantBroken, RmosError
-from rmos_shared.ledger.audit import LedgerAudit
+from rmos_shared.errors import BrokerDamaged, BrokerUnavailable, DamageFound, InvariantBroken, RmosError
+from rmos_shared.ledger.audit import OTHER_VERSION, LedgerAudit
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.ledger.redis_errors import broker_errors
 from rmos_shared.settings import WorkerSettings, variables
 from rmos_shared.store.local import LocalStore
+from rmos_shared.verification import StoreVerification
 
 _CLOCK_SKEW_SECONDS = 2.0
 _MOST_NAMED = 100
+#: Longest time that the files of the last two days may take.
+_FILES_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +44,14 @@ def doctor(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> N
     Exits with 8 when the invariant is broken, with 7 when anything else is.
     """
     place = Home(home)
-    findings = [*_settings(), *_store(place), *_advisory_store(place)]
+    findings = [*_settings(), *_processes(place), *_store(place), *_advisory_store(place)]
     try:
         with ledger_of(home) as ledger:
             findings += [*_broker(ledger), *_ledger(ledger)]
     except BrokerUnavailable as error:
         findings.append(Finding("broker", "broken", str(error), "start it, or mend RMOS_BROKER_URL"))
+    except BrokerDamaged as error:
+        findings.append(Finding("ledger", "broken", str(error), "move that key away; nothing was changed"))
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
@@ -66,6 +72,21 @@ def _settings() -> Iterator[Finding]:
         yield Finding("settings", "warning", f"unknown: {', '.join(unknown)}", "mend the names or unset them")
     else:
         yield Finding("settings", "ok", "every RMOS_ variable is known")
+
+
+def _processes(place: Home) -> Iterator[Finding]:
+    told = place.addresses()
+    if told is None:
+        return  # they run elsewhere, or not at all, as the broker's row tells
+    if told.held_back:
+        yield Finding(
+            "processes",
+            "broken",
+            f"end again and again: {', '.join(told.held_back)}",
+            f"see their logs in {place.logs_dir}; they are started again by themselves",
+        )
+    else:
+        yield Finding("processes", "ok", "all of rmos up run")
 
 
 def _broker(ledger: JobLedger) -> Iterator[Finding]:
@@ -115,9 +136,21 @@ def _ledger(ledger: JobLedger) -> Iterator[Finding]:
         yield Finding(
             "invariant", "broken", figures, "mend the jobs named below; if there are none, records are gone"
         )
-    faults = LedgerAudit(ledger.script).faults()
+    audit = LedgerAudit(ledger.script)
+    faults = audit.faults()
     for job_id, fault in islice(faults.items(), _MOST_NAMED):
-        yield Finding(f"job {job_id}", "broken", fault, f"rmos jobs mend {job_id}")
+        if fault.endswith(OTHER_VERSION):
+            yield Finding(f"job {job_id}", "warning", fault, "it waits for a worker of that version")
+        else:
+            yield Finding(f"job {job_id}", "broken", fault, f"rmos jobs mend {job_id}")
+    least = audit.records
+    if stats.accepted < least.total or stats.done < least.done:
+        yield Finding(
+            "counters",
+            "broken",
+            f"{least.total} records, {least.done} of them done, are more than were counted",
+            "the counters were deleted or set back: the records are whole, the invariant says nothing",
+        )
     if len(faults) > _MOST_NAMED:
         yield Finding(
             "jobs", "broken", f"{len(faults)} faulty jobs in all", "mend those above, then look again"
@@ -131,12 +164,40 @@ def _ledger(ledger: JobLedger) -> Iterator[Finding]:
 
 def _store(place: Home) -> Iterator[Finding]:
     try:
-        runs_dir = place.store_settings().runs_dir
-        LocalStore(runs_dir).probe()
+        settings = place.store_settings()
+        store = LocalStore(settings.runs_dir, store_id=settings.store_id)
+        store.probe()
+        identity = store.identity()
+        yield Finding(
+            "store", "ok", f"writes, syncs and publishes in {settings.runs_dir} ({identity.store_id})"
+        )
+        yield from _files(store)
     except RmosError as error:
-        yield Finding("store", "broken", str(error), "mend the directory, or RMOS_RUNS_DIR")
-    else:
-        yield Finding("store", "ok", f"writes, syncs and publishes in {runs_dir}")
+        yield Finding("store", "broken", str(error), "mount it or mend RMOS_RUNS_DIR; jobs wait meanwhile")
+
+
+def _files(store: LocalStore) -> Iterator[Finding]:
+    """Check what was stored today and yesterday, as far as it takes little time."""
+    today = datetime.now(UTC).date()
+    yesterday = today - timedelta(days=1)
+    verification, files, damaged = StoreVerification(store), 0, 0
+    until, cut = time.monotonic() + _FILES_SECONDS, ""
+    for day in verification.days(yesterday, today):
+        for checked in verification.day(day):
+            files += 1
+            if checked.damage is not None:
+                damaged += 1
+                if damaged <= _MOST_NAMED:
+                    yield Finding(f"file {checked.key}", "broken", checked.damage, "restore it from a backup")
+            if time.monotonic() > until:
+                cut = f" (the first {_FILES_SECONDS:g} seconds' worth)"
+                break
+    yield Finding(
+        "files",
+        "broken" if damaged else "ok",
+        f"{files} of today and yesterday{cut}, {damaged} damaged",
+        f"rmos runs verify --date-from {yesterday} checks all of them" if damaged or cut else "",
+    )
 
 
 def _advisory_store(place: Home) -> Iterator[Finding]:

@@ -24,7 +24,10 @@ Usage: rmos [OPTIONS] COMMAND [ARGS]...
   artifacts.
 
 Options:
-  --help  Show this message and exit.
+  --version             Show the version and exit.
+  --install-completion  Have the current shell complete commands and options.
+  --show-completion     Print what that would install.
+  --help                Show this message and exit.
 
 Commands:
 {commands}

@@ -84,8 +84,8 @@ def mend(
 def _row(record: JobRecord) -> dict[str, Any]:
     return {
         "job_id": record.job_id,
-        "task": record.task,
         "state": record.state.value,
+        "task": record.task,
         "run_id": record.run_id,
         "tries": record.tries,
         "starts": record.starts,

@@ -10,7 +10,7 @@ import typer
 
 from rmos_producer.cli.commands import COMMANDS
 from rmos_producer.cli.context import err
-from rmos_shared.errors import InvalidRequest, RmosError
+from rmos_shared.errors import InvalidRequest, RmosError, SettingsInvalid
 
 
 def root(names: Iterable[str] = COMMANDS) -> typer.Typer:
@@ -18,7 +18,7 @@ def root(names: Iterable[str] = COMMANDS) -> typer.Typer:
     app = typer.Typer(
         # Without a callback, Typer would take a command that is alone for the root itself.
         callback=lambda: None,
-        add_completion=False,
+        add_completion=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
@@ -41,6 +41,20 @@ def run(name: str) -> None:
     except RmosError as error:
         _complain(error)
         sys.exit(error.exit_code)
+    except UnicodeEncodeError:
+        if all(map(_is_text, sys.argv)):
+            raise
+        # No id, name or reason of ours is anything but text; file names are never encoded.
+        err.print("error: an argument is not UTF-8 text", style="red")
+        sys.exit(SettingsInvalid.exit_code)
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _complain(error: RmosError) -> None:

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from rmos_producer.cli.context import (
     DEFAULT_HOME,
     ByOption,
+    Damage,
     DayOption,
     HomeOption,
     JsonOption,
     LimitOption,
+    out,
     person,
-    print_object,
+    print_json,
     print_rows,
     runs_of,
     utc_day,
 )
+from rmos_producer.cli.table import Row
+from rmos_producer.cli.verdict import run_lines
 from rmos_shared.ids import new_uuid7
-from rmos_shared.models.advisory import ComposedAdvisory, Review
+from rmos_shared.models.advisory import Review
+from rmos_shared.run_log import WaitingEntry
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -37,16 +42,30 @@ def list_reviews(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """List the advisories that the policy left to a person and nobody has reviewed."""
+    """List the advisories that the policy left to a person and nobody has reviewed.
+
+    A damaged file that may hide one is named, and makes the exit code 7.
+    """
+    damage = Damage()
     with runs_of(home) as runs:
-        waiting = list(islice(runs.waiting_reviews(utc_day(date_from), utc_day(date_to)), limit))
-    print_rows([_row(advisory) for advisory in waiting], as_json=as_json, title="waiting for a person")
+        entries = runs.waiting_reviews(utc_day(date_from), utc_day(date_to))
+        print_rows(
+            _rows(entries, damage),
+            as_json=as_json,
+            title="waiting for a person",
+            limit=limit,
+            more=lambda _: "raise --limit, or choose the days with --date-from and --date-to",
+        )
+    damage.exit()
 
 
-def _row(advisory: ComposedAdvisory) -> dict[str, Any]:
-    told = advisory.link.dump()
-    names = ("run_id", "advisory_id", "summary")
-    return {name: told[name] for name in names}
+def _rows(entries: Iterable[WaitingEntry], damage: Damage) -> Iterator[Row]:
+    for entry in entries:
+        if entry.error is not None:
+            damage.tell(entry.error)
+        if entry.advisory is not None:
+            link = entry.advisory.link
+            yield {"run_id": link.run_id, "advisory_id": link.advisory_id, "summary": link.summary}
 
 
 AdvisoryArgument = Annotated[str, typer.Argument(help="The advisory, as `rmos reviews list` shows it.")]
@@ -64,7 +83,7 @@ def approve(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Approve an advisory. The verdict is a new record; no file changes."""
+    """Approve an advisory: its words, not the cut. The verdict is a new record; no file changes."""
     _review(home, run_id, advisory_id, approved=True, by=by, note=note, as_json=as_json)
 
 
@@ -78,7 +97,7 @@ def reject(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Reject an advisory. The verdict is a new record; no file changes."""
+    """Reject an advisory: its words, not the cut. The verdict is a new record; no file changes."""
     _review(home, run_id, advisory_id, approved=False, by=by, note=note, as_json=as_json)
 
 
@@ -104,5 +123,19 @@ def _review(
         }
     )
     with runs_of(home) as runs:
+        run = runs.get_artifact(run_id)
         runs.add_review(review)
-    print_object(review.dump(), as_json=as_json)
+    if as_json:
+        decision = run.decision
+        verdict = {
+            "status": run.status,
+            "risk_level": decision.risk_level,
+            "block_reason": decision.block_reason,
+        }
+        print_json(review.dump() | {"judged": "advisory", "run_verdict": verdict})
+        return
+    what = "approved" if approved else "rejected"
+    out.print(f"{what} by {review.reviewed_by}: advisory {advisory_id}", markup=False)
+    out.print("The run itself stays as the server judged it:")
+    for line in run_lines(run):
+        out.print(line, markup=False)

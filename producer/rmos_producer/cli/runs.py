@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from itertools import islice
-from typing import Annotated, Any
+from collections.abc import Iterable, Iterator
+from typing import Annotated
 
 import typer
 
 from rmos_producer.cli.context import (
     DEFAULT_HOME,
+    Damage,
     DayOption,
     HomeOption,
     JsonOption,
     LimitOption,
-    err,
-    print_object,
+    out,
+    print_json,
     print_rows,
     runs_of,
     utc_day,
 )
-from rmos_shared.errors import CorruptArtifact
-from rmos_shared.run_log import RunEntry
+from rmos_producer.cli.table import Row
+from rmos_producer.cli.verdict import verdict_lines
+from rmos_producer.cli.verify import verify
+from rmos_shared import keys
+from rmos_shared.errors import RunNotFound
+from rmos_shared.run_log import RunEntry, RunLog
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -30,19 +35,25 @@ def list_runs(
     *,
     date_from: DayOption = None,
     date_to: DayOption = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Go on after this run: its id, or its path as listed.")
+    ] = None,
     limit: LimitOption = 50,
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """List runs, newest first. Corrupt files are listed too, and make the exit code 7."""
+    damage = Damage()
     with runs_of(home) as runs:
-        entries = list(islice(runs.list_runs(utc_day(date_from), utc_day(date_to)), limit))
-    print_rows([_row(entry) for entry in entries], as_json=as_json, title="runs")
-    damaged = [entry for entry in entries if entry.error is not None]
-    for entry in damaged:
-        err.print(f"corrupt: {entry.error}", markup=False, style="red")
-    if damaged:
-        raise typer.Exit(CorruptArtifact.exit_code)
+        entries = runs.list_runs(utc_day(date_from), utc_day(date_to), after=_key(runs, after))
+        print_rows(
+            _rows(entries, damage),
+            as_json=as_json,
+            title="runs",
+            limit=limit,
+            more=lambda last: f"--after {last['path']}, or raise --limit",
+        )
+    damage.exit()
 
 
 @app.command()
@@ -52,13 +63,41 @@ def show(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Show a run as readers see it: the artifact, its advisories, reviews and explanation status."""
+    """Show a run as readers see it: its own verdict first, then who approved which explanation of it."""
     with runs_of(home) as runs:
-        told = runs.read(run_id).dump()
-    print_object(told, as_json=as_json)
+        run = runs.read(run_id)
+    # The same fields in JSON as in the store; what was decided on the run itself stands first.
+    told = run.dump()
+    first = ("schema_version", "run_id", "status", "decision")
+    told = {name: told[name] for name in first} | told
+    if as_json:
+        print_json(told)
+        return
+    for line in verdict_lines(run):
+        out.print(line, markup=False)
+    out.print_json(data=told, ensure_ascii=False)
 
 
-def _row(entry: RunEntry) -> dict[str, Any]:
+app.command()(verify)
+
+
+def _key(runs: RunLog, after: str | None) -> str | None:
+    if after is None or keys.partition_day(keys.partition_of(after)) is not None:
+        return after
+    key = runs.artifact_key(after)
+    if key is None:
+        raise RunNotFound(after)
+    return key
+
+
+def _rows(entries: Iterable[RunEntry], damage: Damage) -> Iterator[Row]:
+    for entry in entries:
+        if entry.error is not None:
+            damage.tell(entry.error)
+        yield _row(entry)
+
+
+def _row(entry: RunEntry) -> Row:
     run = entry.artifact
     if run is None:
         return {"run_id": None, "status": "CORRUPT", "risk": None, "tool": None, "path": entry.key}

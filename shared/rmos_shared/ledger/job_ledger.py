@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,18 +17,33 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from rmos_shared.canonical import sha256_hex
-from rmos_shared.errors import JobNotFound, TransitionRefused
+from rmos_shared.errors import BrokerDamaged, JobNotFound, TransitionRefused
 from rmos_shared.ledger.records import RAW_FIELDS, job_record, raw_letter
 from rmos_shared.ledger.redis_errors import broker_errors
 from rmos_shared.ledger.script import MAY_EXCEED_MEMORY, LedgerScript
 from rmos_shared.models.job import Failure, Job, JobRecord, JobState, LedgerStats, RawLetter
 from rmos_shared.settings import BrokerSettings
-from rmos_shared.tasks import DEAD_LETTER_QUEUE, QUEUES
+from rmos_shared.tasks import DEAD_LETTER_QUEUE, QUEUES, TASKS, TaskSpec
+
+logger = logging.getLogger(__name__)
 
 _WAKE = "wake:"
+#: What the script says of a job whose task this version does not know.
+OTHER_VERSION = "of another version"
 CODE_VERSION = metadata.version("rmos-runs")
 #: Claims of one job, over all its tries, after which losing it again counts as a crash loop.
 MAX_CLAIMS = 50
+
+
+#: Only a cut or refused connection is tried again: that is known at once, and costs no time.
+CUTS_TRIED_AGAIN = (ConstantBackoff(0.05), 1)
+
+
+def connection_options(settings: BrokerSettings) -> dict[str, Any]:
+    """Return the options of a connection to the broker, blocking or not."""
+    # Connecting and one answer share the time-out, so that a caller has its own within it.
+    seconds = settings.broker_timeout_seconds / 2
+    return {"socket_timeout": seconds, "socket_connect_timeout": seconds, "health_check_interval": 25}
 
 
 class Acceptance(StrEnum):
@@ -85,6 +101,16 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True)
+class Round:
+    """What one round of the reconciler came to."""
+
+    #: Jobs that were rung for.
+    rung: int
+    #: Keys of the ledger that are of a wrong type.
+    damaged: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Taken:
     """One message taken off a queue."""
 
@@ -113,27 +139,28 @@ class JobLedger:
     """
 
     def __init__(
-        self, client: redis.Redis, *, prefix: str = "rmos:", script_header: str = MAY_EXCEED_MEMORY
+        self,
+        client: redis.Redis,
+        *,
+        prefix: str = "rmos:",
+        script_header: str = MAY_EXCEED_MEMORY,
+        tasks: Iterable[TaskSpec] = TASKS.values(),
     ) -> None:
-        """Use ``client``, which must not decode responses.
+        """Use ``client``, which must not decode responses; ``tasks`` are all that this version knows.
 
         ``script_header`` is empty for a server that knows no script flags (fakeredis).
         """
         self._client = client
         self._prefix = prefix
-        self._script = LedgerScript(client, prefix=prefix, header=script_header)
+        self._script = LedgerScript(client, prefix=prefix, header=script_header, tasks=tasks)
 
     @classmethod
     def connect(cls, settings: BrokerSettings) -> Self:
         """Return a ledger on the broker; connects when first used."""
         client = redis.Redis.from_url(
             settings.broker_url.get_secret_value(),
-            # Connecting and one answer share the time-out, so that a caller has its own within it. Only a
-            # cut or refused connection is tried again: that is known at once, and costs no time.
-            socket_timeout=settings.broker_timeout_seconds / 2,
-            socket_connect_timeout=settings.broker_timeout_seconds / 2,
-            retry=Retry(ConstantBackoff(0.05), 1, supported_errors=(redis.ConnectionError,)),
-            health_check_interval=25,
+            retry=Retry(*CUTS_TRIED_AGAIN, supported_errors=(redis.ConnectionError,)),
+            **connection_options(settings),
         )
         return cls(client)
 
@@ -163,10 +190,10 @@ class JobLedger:
             BrokerUnavailable: also when that does not happen within ``disk_seconds``.
         """
         if disk_seconds is None:
-            answer = self._script.run("accept", *_accept_args(jobs))
+            answer = self._script.run("accept", *accept_args(jobs))
         else:
-            answer = self._script.run_to_disk("accept", *_accept_args(jobs), timeout_seconds=disk_seconds)
-        return _acceptances(answer)
+            answer = self._script.run_to_disk("accept", *accept_args(jobs), timeout_seconds=disk_seconds)
+        return acceptances(answer)
 
     @contextmanager
     def accepting(
@@ -180,8 +207,8 @@ class JobLedger:
         if disk_seconds is not None:
             yield lambda: self.accept(jobs, disk_seconds=disk_seconds)
             return
-        with self._script.begun("accept", *_accept_args(jobs)) as answer:
-            yield lambda: _acceptances(answer())
+        with self._script.begun("accept", *accept_args(jobs)) as answer:
+            yield lambda: acceptances(answer())
 
     # -- working ----------------------------------------------------------------------------------
 
@@ -267,13 +294,14 @@ class JobLedger:
         """End the leases of ``worker`` at once, so that its jobs run elsewhere. Returns how many it had."""
         return int(self._script.run("retire", worker, max_starts, CODE_VERSION))
 
-    def reconcile(self, *, batch: int, grace_seconds: float, max_starts: int) -> int:
+    def reconcile(self, *, batch: int, grace_seconds: float, max_starts: int) -> Round:
         """Bring every job that nobody would come for back to a queue.
 
         Those are the jobs of silent workers, the ones due, and those whose bell was lost; at most
-        ``batch`` of each kind a call. Returns how many were rung for.
+        ``batch`` of each kind a call. What is damaged in the ledger keeps only those waiting that need it.
         """
-        return int(self._script.run("reconcile", batch, _ms(grace_seconds), max_starts, CODE_VERSION))
+        rung, *damaged = self._script.run("reconcile", batch, _ms(grace_seconds), max_starts, CODE_VERSION)
+        return Round(int(rung), tuple(key.decode() for key in damaged))
 
     def ring_again(self, job_ids: Sequence[str]) -> None:
         """Ring for jobs whose bell was taken and will not be answered; those that moved on are left alone."""
@@ -330,6 +358,10 @@ class JobLedger:
         state = cast("bytes", self._script.run("replay", letter_id, by, why, secrets.token_hex(8))).decode()
         if state == "unknown":
             self._settle_raw(letter_id, "replayed", by, why)
+        elif state == OTHER_VERSION:
+            raise TransitionRefused(
+                f"job {letter_id} is of a task that only another version knows; replay it with that version"
+            )
         elif state != "replayed":
             raise TransitionRefused(
                 f"job {letter_id} is {state}, not dead; only dead letters can be replayed"
@@ -361,7 +393,7 @@ class JobLedger:
     def dead(self, *, limit: int = 1_000) -> list[JobRecord]:
         """Return up to ``limit`` dead jobs, oldest first."""
         ids = self._script.members("dead", limit=limit)
-        return [record for job_id in ids if (record := self.find(job_id)) is not None]
+        return [record for job_id in ids if (record := self._readable(job_id)) is not None]
 
     def raw_letters(self, *, limit: int = 1_000) -> list[RawLetter]:
         """Return up to ``limit`` raw letters, oldest first, without their bytes."""
@@ -422,10 +454,18 @@ class JobLedger:
         for job_id in sorted(self._ids_in(state), reverse=True):
             if limit <= 0:
                 return
-            record = self.find(job_id)
+            record = self._readable(job_id)
             if record is not None and state in {None, record.state}:
                 limit -= 1
                 yield record
+
+    def _readable(self, job_id: str) -> JobRecord | None:
+        """Return a job's record for a list, which one damaged record must not end."""
+        try:
+            return self.find(job_id)
+        except BrokerDamaged as error:
+            logger.error("%s", error)  # noqa: TRY400 - the text says all
+            return None
 
     def _ids_in(self, state: JobState | None) -> list[str]:
         match state:
@@ -455,7 +495,8 @@ class JobLedger:
         )
 
 
-def _accept_args(jobs: Sequence[Job]) -> list[Any]:
+def accept_args(jobs: Sequence[Job]) -> list[Any]:
+    """Return the arguments of the operation ``accept``."""
     args: list[Any] = [len(jobs)]
     for job in jobs:
         args += _job_args(job)
@@ -467,7 +508,8 @@ def _job_args(job: Job) -> tuple[str | bytes, ...]:
     return job.job_id, job.task, payload, sha256_hex(payload), job.run_id, job.request_id or ""
 
 
-def _acceptances(answer: Sequence[bytes]) -> list[Acceptance]:
+def acceptances(answer: Sequence[bytes]) -> list[Acceptance]:
+    """Return what the operation ``accept`` answered, one for each job."""
     return [Acceptance(outcome.decode()) for outcome in answer]
 
 

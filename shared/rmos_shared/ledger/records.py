@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from rmos_shared.errors import BrokerDamaged, InvalidRequest
 from rmos_shared.models.job import JobRecord, JobState, RawLetter
 from rmos_shared.tasks import TASKS
 
@@ -14,8 +15,20 @@ RAW_FIELDS = ("queue", "reason", "detail", "kept_at", "size", "state", "history"
 
 
 def job_record(job_id: str, fields: dict[bytes, bytes]) -> JobRecord:
-    """Return what a job's hash tells, without its payload."""
-    told = {key.decode(): value.decode() for key, value in fields.items()}
+    """Return what a job's hash tells, without its payload.
+
+    Raises:
+        BrokerDamaged: it is no record that the ledger wrote. The text names no value.
+    """
+    try:
+        return _job_record(job_id, {key.decode(): value.decode() for key, value in fields.items()})
+    except (KeyError, ValueError, TypeError, OverflowError, OSError, InvalidRequest) as error:
+        raise BrokerDamaged(
+            f"the record of job {job_id} cannot be read ({type(error).__name__}); rmos doctor says why"
+        ) from None
+
+
+def _job_record(job_id: str, told: dict[str, str]) -> JobRecord:
     spec = TASKS.get(told["task"])
     state = JobState(told["state"])
     times: dict[str, Any] = {

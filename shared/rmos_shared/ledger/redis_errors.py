@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from redis import exceptions
 
-from rmos_shared.errors import BrokerUnavailable
+from rmos_shared.errors import BrokerDamaged, BrokerUnavailable
 
 #: Answers of a server that is alive but cannot serve now; it sends them as plain response errors.
 _PASSING = (
@@ -23,6 +24,10 @@ _PASSING = (
 )
 
 
+#: How the script names a key of a wrong type.
+_DAMAGE = re.compile(r"DAMAGED (\S+) is (\w+), not (\w+)")
+
+
 @contextmanager
 def broker_errors() -> Iterator[None]:
     """Translate every way in which Redis can be out of reach.
@@ -30,6 +35,7 @@ def broker_errors() -> Iterator[None]:
     Raises:
         BrokerUnavailable: not reachable, not in time, refused the login, or refuses writes. Whether the
             step was done is then unknown; every step of ours may be repeated.
+        BrokerDamaged: a key is not of the type that the ledger gives it. The step was not done.
     """
     try:
         yield
@@ -42,7 +48,17 @@ def broker_errors() -> Iterator[None]:
         # A script reports the code of the command inside it somewhere in its text; those codes that redis-py
         # knows it cuts off the text.
         told = f"{error.status_code} {error}"
+        damage = _DAMAGE.search(told)
+        if damage is not None:
+            raise BrokerDamaged(
+                f"the ledger's key {damage[1]} is a {damage[2]}, not a {damage[3]}; nothing was changed. "
+                "Another program wrote it: move it away (RENAME), then see rmos doctor"
+            ) from error
         code = next((word for word in _PASSING if word in told), None)
+        if code is None and ("WRONGTYPE" in told or "script" in told):
+            raise BrokerDamaged(
+                "something in the ledger is not what the ledger writes; rmos doctor names it"
+            ) from error
         if code is None:
             raise
         raise BrokerUnavailable(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import resources
 from typing import Any, cast
@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError
 
 from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.ledger.redis_errors import broker_errors
-from rmos_shared.tasks import DEAD_LETTER_QUEUE, QUEUES, TASKS
+from rmos_shared.tasks import DEAD_LETTER_QUEUE, TASKS, TaskSpec
 
 #: A full server must still let jobs be claimed and settled, for that is what makes room, and messages be
 #: kept that were just taken off a queue. Only what brings new data in is refused there.
@@ -21,30 +21,62 @@ MAY_EXCEED_MEMORY = "#!lua flags=allow-oom\n"
 _BRINGING_IN = frozenset({"accept"})
 
 
-def _tables() -> str:
+_LUA = resources.files(__package__).joinpath("job_ledger.lua").read_text()
+
+
+def _tables(tasks: Iterable[TaskSpec]) -> str:
     """Return the tasks and queues as the script reads them."""
-    tasks = (
+    specs = list(tasks)
+    rows = (
         f'["{spec.name}"] = {{queue = "{spec.queue}", topic = "{spec.topic}", '
         f"ids_per_bell = {spec.ids_per_bell}}}"
-        for spec in TASKS.values()
+        for spec in specs
     )
-    queues = (f'"{queue}"' for queue in QUEUES)
-    return f"local TASKS = {{{', '.join(tasks)}}}\nlocal QUEUES = {{{', '.join(queues)}}}\n"
+    queues = (f'"{queue}"' for queue in dict.fromkeys(spec.queue for spec in specs))
+    return f"local TASKS = {{{', '.join(rows)}}}\nlocal QUEUES = {{{', '.join(queues)}}}\n"
 
 
-_SOURCE = _tables() + resources.files(__package__).joinpath("job_ledger.lua").read_text()
+def script_source(tasks: Iterable[TaskSpec] = TASKS.values()) -> str:
+    """Return the script as a server takes it; ``MAY_EXCEED_MEMORY`` goes before it for what settles."""
+    return _tables(tasks) + _LUA
+
+
+def script_keys(prefix: str) -> tuple[str, str]:
+    """Return the keys that the script is given."""
+    return prefix, DEAD_LETTER_QUEUE
+
+
+def on_disk(answers: Sequence[Any]) -> Any:
+    """Return what an operation answered, of its answer and that to the WAITAOF after it on its connection.
+
+    Raises:
+        BrokerUnavailable: the append-only file does not hold it, or not in time. The operation is done then.
+    """
+    answer, synced = answers
+    if isinstance(answer, Exception):
+        raise answer
+    if isinstance(synced, redis.ResponseError):
+        msg = "the broker keeps no append-only file; turn it on (appendonly yes)"
+        raise BrokerUnavailable(msg) from synced
+    if isinstance(synced, Exception) or synced[0] < 1:
+        msg = "the broker's append-only file did not reach its disk in time; repeat the call: that is safe"
+        raise BrokerUnavailable(msg)
+    return answer
 
 
 class LedgerScript:
     """Runs the operations of ``job_ledger.lua``; each raises ``BrokerUnavailable`` when Redis is away."""
 
-    def __init__(self, client: redis.Redis, *, prefix: str, header: str) -> None:
-        """Use ``client``, which must not decode responses."""
+    def __init__(
+        self, client: redis.Redis, *, prefix: str, header: str, tasks: Iterable[TaskSpec] = TASKS.values()
+    ) -> None:
+        """Use ``client``, which must not decode responses; ``tasks`` are all that this version knows."""
         self.client = client
         self.prefix = prefix
-        self._accepting = client.register_script(_SOURCE)
-        self._settling = client.register_script(header + _SOURCE)
-        self._keys = (prefix, DEAD_LETTER_QUEUE)
+        source = script_source(tasks)
+        self._accepting = client.register_script(source)
+        self._settling = client.register_script(header + source)
+        self._keys = script_keys(prefix)
 
     def run(self, operation: str, *args: Any) -> Any:
         """Run one operation, atomically, and return its raw answer."""
@@ -95,18 +127,7 @@ class LedgerScript:
         with broker_errors(), self.client.pipeline(transaction=False) as pipe:
             self._script_of(operation)(keys=self._keys, args=[operation, *args], client=pipe)
             pipe.waitaof(1, 0, int(timeout_seconds * 1000))
-            answer, synced = pipe.execute(raise_on_error=False)
-            if isinstance(answer, Exception):
-                raise answer
-        if isinstance(synced, redis.ResponseError):
-            msg = "the broker keeps no append-only file; turn it on (appendonly yes)"
-            raise BrokerUnavailable(msg) from synced
-        if isinstance(synced, Exception) or synced[0] < 1:
-            msg = (
-                "the broker's append-only file did not reach its disk in time; repeat the call: that is safe"
-            )
-            raise BrokerUnavailable(msg)
-        return answer
+            return on_disk(pipe.execute(raise_on_error=False))
 
     def command(self, operation: str, *args: Any) -> tuple[Any, ...]:
         """Return an operation as the words of a Redis command, for a connection of somebody else's.
@@ -119,6 +140,10 @@ class LedgerScript:
         """Tell the server of the script behind ``command``."""
         with broker_errors():
             self.client.script_load(self._settling.script)
+
+    def queues(self) -> list[str]:
+        """Return every queue that jobs may lie on, those of other versions among them."""
+        return self.texts("queues")
 
     def texts(self, operation: str, *args: Any) -> list[str]:
         """Run an operation that answers a list of texts."""

@@ -24,6 +24,8 @@ from rmos_shared.models.base import Frozen, JsonObject, Line, SafeId, Sha256, Te
 
 #: Contract section 2: more G-code than this, in bytes of UTF-8, goes to an attachment.
 INLINE_GCODE_BYTES = 204_800
+#: Stored where the caller names no event: production's reader knows no null there, and would hide the run.
+UNKNOWN_EVENT = "unknown"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -276,7 +278,8 @@ class RunRecord(Frozen):
     run_id: SafeId
     created_at_utc: UtcTime
     request_id: Line | None = None
-    event_type: Line | None = None
+    #: Null is read, never written: see ``UNKNOWN_EVENT``.
+    event_type: Line | None = UNKNOWN_EVENT
     mode: Line
     tool_id: Line
     status: StatusField

@@ -12,9 +12,10 @@ from typing import Protocol, runtime_checkable
 from rmos_shared.errors import CallerError
 
 #: A key is relative, with ``/`` between parts. A part fits a file name and begins with no dot, so none is
-#: ``.`` or ``..``.
-_PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}"
-KEY = re.compile(rf"{_PART}(/{_PART}){{0,5}}", re.ASCII)
+#: ``.`` or ``..``. Only the last part, the file, may hold dots: so a directory is never taken for a file.
+_DIRECTORY = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,254}"
+_FILE = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}"
+KEY = re.compile(rf"({_DIRECTORY}/){{0,5}}{_FILE}", re.ASCII)
 
 
 class Outcome(Enum):

@@ -2,7 +2,9 @@
 
 A file is written and synced while it has no name, then linked to its name, then its directory is synced.
 Never renamed: a rename overwrites, and lets the last of two racers win. Every directory below the root is
-opened from its parent without following symbolic links, so a planted one cannot lead out of the root.
+opened from its parent without following symbolic links, so a planted one cannot lead out of the root. Each
+time the root is opened its identity is checked through the same descriptor, so what is written lands in this
+store or nowhere.
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rmos_shared.errors import CorruptArtifact, DurabilityUnknown
+from rmos_shared.errors import CorruptArtifact, DurabilityUnknown, StoreUnavailable
 from rmos_shared.store.base import Head, KeyInvalid, Outcome, check_key
 from rmos_shared.store.faults import PLANTED, UNREADABLE, fault
+from rmos_shared.store.identity import IDENTITY_FILE, StoreIdentity, is_of_identity, read_identity
 
 #: Holds unpublished files where the file system refuses nameless ones. What a killed process leaves in it
 #: is seen by no reader and may be removed while no worker runs.
@@ -46,29 +49,32 @@ class LocalStore:
     the umask. The root itself may be a symbolic link; nothing below it may.
     """
 
-    def __init__(self, root: Path, *, make: bool = True) -> None:
-        """Make ``root`` if it is missing. A root that goes missing later is never made again.
+    def __init__(self, root: Path, *, store_id: str | None = None) -> None:
+        """Use the store that ``root`` holds, without opening it yet; nothing makes it but ``init_store``.
 
-        Otherwise a disk that lost its mount would be written below its mount point. Without ``make`` it is
-        never made at all: for a process that begins while others have long used the root.
-
-        Raises:
-            StoreUnavailable: the root could not be made.
+        ``store_id`` is the identity that it must have; without one it is that of the store first found there.
+        Every verb raises ``StoreUnavailable`` while the root holds another store or none.
         """
         self._root = root
+        self._store_id = store_id
+        #: Device and inode of the identity file that was read last.
+        self._seen: tuple[int, int] | None = None
         self._settled: set[str] = set()
         self._healthy = True
-        if not make:
-            return
-        try:
-            _make_root(root)
-        except OSError as error:
-            raise fault(error, "make", root, "") from error
 
     @property
     def healthy(self) -> bool:
         """False once a directory sync failed: from then on the disk's word is in doubt."""
         return self._healthy
+
+    def identity(self) -> StoreIdentity:
+        """Return which store this is.
+
+        Raises:
+            StoreUnavailable: the root holds another store than at first, or none.
+        """
+        with ExitStack() as stack:
+            return read_identity(self._chain("", stack, make=False)[0], self._root)
 
     def probe(self) -> None:
         """Write, sync and link a file in the staging directory: what every ``create`` needs.
@@ -148,7 +154,7 @@ class LocalStore:
         """
         branch = prefix[: prefix.rfind("/") + 1]
         if branch:
-            check_key(branch[:-1])
+            check_key(f"{branch}x")
         yield from self._walk(branch, self._names(branch), prefix, after)
 
     def _walk(self, branch: str, names: Sequence[str], prefix: str, after: str) -> Iterator[str]:
@@ -178,7 +184,9 @@ class LocalStore:
             if not chain:
                 return []
             with self._guard("list", branch[:-1], UNREADABLE), os.scandir(chain[-1]) as entries:
-                return sorted(_entry_name(entry) for entry in entries)
+                names = sorted(_entry_name(entry) for entry in entries)
+        # Only at the root has the store files of its own.
+        return [name for name in names if branch or not is_of_identity(name)]
 
     def _create_group(self, items: Sequence[tuple[str, bytes]]) -> Sequence[Outcome]:
         with ExitStack() as stack:
@@ -285,6 +293,7 @@ class LocalStore:
         with self._guard("open", ""):
             chain = [os.open(self._root, _OPEN_DIRECTORY)]
         stack.callback(os.close, chain[0])
+        self._recognise(chain[0])
         parts = directory.split("/") if directory else []
         for depth, part in enumerate(parts, start=1):
             # Not to be written is a state of the store; not to be read is damage to what lies there.
@@ -298,6 +307,26 @@ class LocalStore:
             stack.callback(os.close, below)
             chain.append(below)
         return chain
+
+    def _recognise(self, root: int) -> None:
+        """Make sure that the open ``root`` is this store's: not an empty mount point, nor another store."""
+        try:
+            status = os.stat(IDENTITY_FILE, dir_fd=root, follow_symlinks=False)
+            seen = (status.st_dev, status.st_ino)
+        except OSError:
+            seen = None  # read_identity says what is wrong
+        if seen is not None and seen == self._seen:
+            return
+        # Another mount of the same store may have other numbers.
+        found = read_identity(root, self._root).store_id
+        if self._store_id is None:
+            self._store_id = found
+        elif found != self._store_id:
+            raise StoreUnavailable(
+                f"{self._root} holds store {found}, not {self._store_id}; mount the right one, or check "
+                "RMOS_RUNS_DIR and RMOS_STORE_ID"
+            )
+        self._seen = seen
 
     def _open_file(self, key: str, stack: ExitStack) -> int | None:
         directory, name = _split(_check(key))
@@ -329,25 +358,15 @@ class LocalStore:
 
 
 def _check(key: str) -> str:
-    if check_key(key).split("/", 1)[0] == STAGING:
-        raise KeyInvalid(f"store keys under {STAGING}/ are the store's own")
+    first = check_key(key).split("/", 1)[0]
+    if first in {STAGING, IDENTITY_FILE}:
+        raise KeyInvalid(f"store keys under {first} are the store's own")
     return key
 
 
 def _split(key: str) -> tuple[str, str]:
     directory, _, name = key.rpartition("/")
     return directory, name
-
-
-def _make_root(root: Path) -> None:
-    missing = [path for path in (root, *root.parents) if not path.exists()]
-    for directory in reversed(missing):
-        directory.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
-        parent = os.open(directory.parent, _OPEN_DIRECTORY)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)
 
 
 def _open_below(parent: int, name: str, *, make: bool) -> int:
@@ -375,4 +394,6 @@ def _read(file: int) -> bytes:
 def _entry_name(entry: os.DirEntry[str]) -> str:
     # Foreign names may be no UTF-8; escaped they can be logged, and no valid key looks like that.
     name = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
-    return f"{name}/" if entry.is_dir(follow_symlinks=False) else name
+    # No directory of ours has a dot in its name: one that has stands where a file should be, and whoever
+    # reads it as the file learns that it is corrupt.
+    return f"{name}/" if entry.is_dir(follow_symlinks=False) and "." not in name else name

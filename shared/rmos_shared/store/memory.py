@@ -50,7 +50,7 @@ class MemoryStore:
         """
         branch = prefix[: prefix.rfind("/") + 1]
         if branch:
-            check_key(branch[:-1])
+            check_key(f"{branch}x")
         with self._lock:
             keys = sorted(key for key in self._files if key.startswith(prefix) and key > after)
         yield from keys

@@ -19,6 +19,7 @@ from rmos_shared.clock import SystemClock
 from rmos_shared.errors import FieldProblem, InvalidRequest, RmosError, SettingsInvalid
 from rmos_shared.models.advisory import AdvisoryAsset
 from rmos_shared.settings import AdvisoryStoreSettings
+from rmos_shared.store.identity import init_store
 from rmos_shared.store.local import LocalStore
 from rmos_worker.advisory.base import SaveOutcome
 from rmos_worker.advisory_store.assets import AssetLog, ReviewRequest
@@ -41,6 +42,7 @@ def create_app(settings: AdvisoryStoreSettings | None = None) -> FastAPI:
         StoreUnavailable: the directory cannot be used.
     """
     settings = settings or AdvisoryStoreSettings.load()
+    init_store(settings.advisory_dir)
     log = AssetLog(LocalStore(settings.advisory_dir), SystemClock())
     switch = FaultSwitch(Faults.of(settings))
     app = FastAPI(title="Reference advisory store", openapi_url=None, redirect_slashes=False)

@@ -1,0 +1,394 @@
+"""Keys that another program wrote, and jobs of another version: nothing stops half-way, nobody is harmed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+import redis
+
+from rmos_producer.client import RunsClient
+from rmos_shared.errors import BrokerDamaged, TransitionRefused
+from rmos_shared.ids import new_uuid7
+from rmos_shared.ledger.audit import LedgerAudit, Records
+from rmos_shared.ledger.job_ledger import OTHER_VERSION, Finish, JobLedger, Lease
+from rmos_shared.models.job import Failure, Job
+from rmos_shared.tasks import CREATE, DEAD_LETTER_QUEUE, SUGGEST, TASKS, TaskSpec
+from support.worker import StartWorker
+
+LEASE = Lease("w", "1")
+FAILURE = Failure(reason="conflict", error_type="X", message="x")
+#: A task that only a later version has, on a queue of its own and on one that is known.
+LATER = TaskSpec("runs.later", "runs.later", CREATE.payload, "later")
+BESIDE = replace(LATER, name="runs.beside", queue=CREATE.queue)
+Eventually = Callable[..., None]
+
+
+@pytest.fixture
+def client(broker_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(broker_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def ledger(client: redis.Redis) -> JobLedger:
+    return JobLedger(client)
+
+
+@pytest.fixture
+def later(client: redis.Redis) -> JobLedger:
+    """The ledger of a version that knows two tasks more."""
+    return JobLedger(client, tasks=[*TASKS.values(), LATER, BESIDE])
+
+
+def accept(ledger: JobLedger, task: str = CREATE.name, amount: int = 1) -> list[str]:
+    ids = [new_uuid7() for _ in range(amount)]
+    jobs = [Job(job_id=job_id, task=task, run_id=job_id, request_id="r", payload="{}") for job_id in ids]
+    ledger.accept(jobs)
+    return ids
+
+
+def dump(client: redis.Redis) -> dict[bytes, Any]:
+    """Return all that the server holds, save what may be lost without loss."""
+    volatile = (b"rmos:wake:", b"rmos:answered:", b"rmos:bells", b"rmos:letters")
+    read: dict[bytes, Callable[[bytes], Any]] = {
+        b"string": client.get,
+        b"list": lambda key: client.lrange(key, 0, -1),
+        b"hash": client.hgetall,
+        b"zset": lambda key: client.zrange(key, 0, -1, withscores=True),
+        b"set": client.smembers,
+    }
+    return {key: read[client.type(key)](key) for key in client.scan_iter() if not key.startswith(volatile)}  # type: ignore[index]
+
+
+# Keys of a wrong type (F8)
+
+KEYS = [
+    "rmos:job:{job}",
+    "rmos:payload:{job}",
+    "rmos:rung:runs.create",
+    "rmos:answered:runs.create",
+    "rmos:wake:runs.create",
+    "rmos:bells",
+    "rmos:queues",
+    "rmos:leases:w",
+    "rmos:waiting",
+    "rmos:dead",
+    "rmos:discarded",
+    "rmos:counts",
+    "rmos:subjects",
+    "rmos:workers",
+    "rmos:raw:{raw}",
+    "rmos:raw",
+    "rmos:raw_discarded",
+    "rmos:letters",
+    "runs.create",
+    DEAD_LETTER_QUEUE,
+]
+#: How a key of each type is made.
+WRONG: dict[str, Callable[[redis.Redis, str], Any]] = {
+    "string": lambda client, key: client.set(key, "garbage"),
+    "list": lambda client, key: client.rpush(key, "garbage"),
+    "hash": lambda client, key: client.hset(key, "garbage", "garbage"),
+    "zset": lambda client, key: client.zadd(key, {"garbage": 1}),
+}
+
+
+def follower() -> Job:
+    return Job(new_uuid7(), SUGGEST.name, "r", None, "{}")
+
+
+#: Every operation, on the job that each expects.
+OPERATIONS: dict[str, Callable[[JobLedger, dict[str, str]], Any]] = {
+    "accept": lambda ledger, _: accept(ledger),
+    "accept again": lambda ledger, ids: ledger.accept(
+        [Job(job_id=ids["accepted"], task=CREATE.name, run_id="r", request_id=None, payload="{}")]
+    ),
+    "claim": lambda ledger, ids: ledger.claim([ids["accepted"]], LEASE, lease_seconds=60),
+    "finish": lambda ledger, ids: ledger.finish(
+        [Finish(ids["running"], {}, (Job(new_uuid7(), SUGGEST.name, "r", None, "{}"),))],
+        LEASE,
+        ttl_seconds=60,
+    ),
+    "wait": lambda ledger, ids: ledger.wait(
+        ids["running"], LEASE, delay_seconds=1, spends_try=True, failure=FAILURE
+    ),
+    "bury": lambda ledger, ids: ledger.bury(ids["running"], LEASE, failure=FAILURE),
+    "give_back": lambda ledger, ids: ledger.give_back(ids["running"], LEASE, max_starts=3),
+    "beat": lambda ledger, _: ledger.beat("w", [], lease_seconds=60, stale_seconds=-1),
+    "retire": lambda ledger, _: ledger.retire("w", max_starts=1),
+    "reconcile": lambda ledger, _: ledger.reconcile(batch=10, grace_seconds=-1, max_starts=3),
+    "ring": lambda ledger, ids: ledger.ring_again([ids["accepted"]]),
+    "take": lambda ledger, _: ledger.take(CREATE.queue),
+    "replay": lambda ledger, ids: ledger.replay(ids["dead"], by="op", why="x"),
+    "discard": lambda ledger, ids: ledger.discard(ids["dead"], by="op", why="x"),
+    "replay raw": lambda ledger, ids: ledger.replay(ids["raw"], by="op", why="x"),
+    "discard raw": lambda ledger, ids: ledger.discard(ids["raw"], by="op", why="x"),
+    "stats": lambda ledger, _: ledger.stats(),
+    "faults": lambda ledger, _: LedgerAudit(ledger.script).faults(),
+    "mend": lambda ledger, ids: LedgerAudit(ledger.script).mend(ids["astray"]),
+    "find": lambda ledger, ids: ledger.find(ids["running"]),
+    "jobs": lambda ledger, _: list(ledger.jobs()),
+    "dead letters": lambda ledger, _: [*ledger.dead(), *ledger.raw_letters()],
+    "explanation": lambda ledger, ids: ledger.job_about("create", ids["running"]),
+}
+
+
+def refusal(operation: Callable[[], Any]) -> str:
+    """Return what an operation says when it does nothing; empty when it does what it is asked to."""
+    try:
+        operation()
+    except (BrokerDamaged, TransitionRefused) as error:
+        return str(error)
+    return ""
+
+
+def one_of_each(ledger: JobLedger) -> dict[str, str]:
+    ids = dict(zip(("accepted", "running", "dead", "astray"), accept(ledger, amount=4), strict=True))
+    for state in ("running", "dead"):
+        ledger.claim([ids[state]], LEASE, lease_seconds=60)
+    ledger.bury(ids["dead"], LEASE, failure=FAILURE)
+    ledger.client.rpush(CREATE.queue, b"garbage")
+    taken = ledger.take(CREATE.queue)
+    assert taken is not None
+    ids["raw"] = taken.raw_id
+    ledger.client.zrem("rmos:rung:runs.create", ids["astray"])
+    return ids
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_an_operation_is_done_whole_or_not_at_all_whatever_a_key_is(
+    ledger: JobLedger, client: redis.Redis, key: str
+) -> None:
+    about = ["running", "dead", "accepted"] if "{job}" in key else [""]
+    for (name, operation), wrong, state in product(OPERATIONS.items(), WRONG, about):
+        client.flushall()
+        ids = one_of_each(ledger)
+        place = key.format(job=ids.get(state), raw=ids["raw"])
+        if client.type(place).decode() == wrong:
+            continue
+        client.delete(place)
+        WRONG[wrong](client, place)
+        before = dump(client)
+        refused = refusal(lambda: operation(ledger, ids))  # noqa: B023 - called at once
+        if refused:
+            assert dump(client) == before, (name, wrong)
+            assert "garbage" not in refused
+
+
+def test_the_error_names_the_key_and_what_to_do(ledger: JobLedger, client: redis.Redis) -> None:
+    client.set("rmos:counts", "garbage")
+    with pytest.raises(BrokerDamaged, match="key rmos:counts is a string, not a hash; nothing was changed"):
+        accept(ledger)
+
+
+@pytest.mark.parametrize("name", ["starts", "claims", "tries", "due_at", "waiting_since", "history", "lease"])
+def test_garbage_in_a_field_stops_nobody(ledger: JobLedger, client: redis.Redis, name: str) -> None:
+    for operation in OPERATIONS.values():
+        client.flushall()
+        ids = one_of_each(ledger)
+        for job_id in ids.values():
+            if client.exists(f"rmos:job:{job_id}"):
+                client.hset(f"rmos:job:{job_id}", name, "garbage")
+        assert "garbage" not in refusal(lambda: operation(ledger, ids))  # noqa: B023 - called at once
+
+
+def test_one_damaged_record_keeps_no_other_job_from_its_turn(ledger: JobLedger, client: redis.Redis) -> None:
+    ids = accept(ledger, amount=5)
+    ledger.claim([*ids], LEASE, lease_seconds=0)
+    client.delete(f"rmos:job:{ids[0]}")
+    client.set(f"rmos:job:{ids[0]}", "garbage")
+    done = ledger.reconcile(batch=2, grace_seconds=100, max_starts=3)
+    done_again = ledger.reconcile(batch=2, grace_seconds=100, max_starts=3)
+    assert (done.rung, done_again.rung) == (2, 2)
+    assert LedgerAudit(ledger.script).faults() == {ids[0]: "has a string in place of its record"}
+    assert LedgerAudit(ledger.script).mend(ids[0]) == "discarded"
+    assert ledger.stats().invariant
+
+
+def test_a_damaged_index_keeps_only_those_waiting_that_need_it(
+    ledger: JobLedger, client: redis.Redis
+) -> None:
+    put_off, lost = accept(ledger, amount=2)
+    ledger.claim([put_off], LEASE, lease_seconds=60)
+    ledger.wait(put_off, LEASE, delay_seconds=0, spends_try=False, failure=FAILURE)
+    client.delete("rmos:workers")
+    client.set("rmos:workers", "garbage")
+    client.delete(CREATE.queue)
+    done = ledger.reconcile(batch=10, grace_seconds=-1, max_starts=3)
+    assert done.damaged == ("rmos:workers",)
+    assert done.rung >= 2
+    assert {ledger.get(job).state.value for job in (put_off, lost)} == {"accepted"}
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_workers_outlive_damage_and_go_on_when_it_is_taken_away(
+    *,
+    pool: str,
+    start_worker: StartWorker,
+    client: redis.Redis,
+    runs_client: RunsClient,
+    sample_requests: list[dict[str, Any]],
+    eventually: Eventually,
+) -> None:
+    worker = start_worker(pool)
+    for key in ("rmos:workers", "rmos:rung:runs.batch", "rmos:raw", "rmos:wake:runs.create", "runs.batch"):
+        if client.exists(key):
+            client.rename(key, f"aside:{key}")
+        client.hset(key, "garbage", "garbage")
+        count = worker.log.read_text().count("ledger")
+        eventually(
+            lambda key=key, count=count: (  # type: ignore[misc]
+                key.startswith("rmos:wake") or worker.log.read_text().count("ledger") > count
+            ),
+            told=lambda: worker.log.read_text()[-2_000:],
+        )
+        client.delete(key)
+        if client.exists(f"aside:{key}"):
+            client.rename(f"aside:{key}", key)
+        receipt = runs_client.create_run(sample_requests[0])
+        assert runs_client.wait(receipt.job_id, 20).state == "done", key
+    assert worker.alive
+    assert "Traceback" not in worker.log.read_text()
+    assert runs_client.ledger.stats().invariant
+
+
+def test_counters_that_were_deleted_hide_nothing(ledger: JobLedger, client: redis.Redis) -> None:
+    (job_id,) = accept(ledger)
+    ledger.claim([job_id], LEASE, lease_seconds=60)
+    ledger.finish([Finish(job_id, {})], LEASE, ttl_seconds=60)
+    client.delete("rmos:counts")
+    assert ledger.stats().invariant, "0 = 0: the figures alone say nothing"
+    audit = LedgerAudit(ledger.script)
+    assert audit.faults() == {}
+    assert audit.records == Records(total=1, done=1)
+
+
+# Jobs of another version (F5)
+
+
+@pytest.mark.parametrize("spec", [LATER, BESIDE], ids=["queue of its own", "known queue"])
+def test_jobs_of_another_version_stay_where_they_are_and_are_named(
+    ledger: JobLedger, later: JobLedger, client: redis.Redis, spec: TaskSpec
+) -> None:
+    ids = dict(
+        zip(("accepted", "running", "waiting", "dead"), accept(later, spec.name, amount=4), strict=True)
+    )
+    for state in ("running", "waiting", "dead"):
+        later.claim([ids[state]], LEASE, lease_seconds=0)
+    later.wait(ids["waiting"], LEASE, delay_seconds=0, spends_try=True, failure=FAILURE)
+    later.bury(ids["dead"], LEASE, failure=FAILURE)
+    later.take(spec.queue)
+    before = dump(client)
+
+    assert ledger.reconcile(batch=1, grace_seconds=-1, max_starts=3).rung == 0
+    assert ledger.claim([*ids.values()], LEASE, lease_seconds=60).claimed == ()
+    client.zadd("rmos:workers", {"w": 1})
+    with pytest.raises(TransitionRefused, match="only another version knows"):
+        ledger.replay(ids["dead"], by="op", why="x")
+    audit = LedgerAudit(ledger.script)
+    assert audit.mend(ids["accepted"]) == OTHER_VERSION
+    assert audit.mend(ids["waiting"]) == OTHER_VERSION
+    ledger.retire("w", max_starts=3)
+    after = dump(client)
+    assert {k: v for k, v in after.items() if b"workers" not in k} == {
+        k: v for k, v in before.items() if b"workers" not in k
+    }
+    assert audit.faults() == {
+        job_id: f"is {state}, and of a task that only another version knows" for state, job_id in ids.items()
+    }
+    assert ledger.stats().invariant
+    assert {record.job_id for record in ledger.dead()} == {ids["dead"]}
+
+    # A version that knows them comes for each.
+    client.delete(spec.queue)
+    client.zadd("rmos:workers", {"w": 1})
+    assert later.reconcile(batch=10, grace_seconds=-1, max_starts=3).rung >= 3
+    later.replay(ids["dead"], by="op", why="x")
+    assert len(later.claim([*ids.values()], Lease("new", "1"), lease_seconds=60).refused) <= 3
+    assert LedgerAudit(later.script).faults() == {}
+
+
+def test_jobs_of_another_version_hide_no_job_that_is_due(ledger: JobLedger, later: JobLedger) -> None:
+    for job_id in accept(later, LATER.name, amount=30):
+        later.claim([job_id], LEASE, lease_seconds=60)
+        later.wait(job_id, LEASE, delay_seconds=0, spends_try=False, failure=FAILURE)
+    (job_id,) = accept(ledger)
+    ledger.claim([job_id], LEASE, lease_seconds=60)
+    ledger.wait(job_id, LEASE, delay_seconds=0, spends_try=False, failure=FAILURE)
+    assert ledger.reconcile(batch=2, grace_seconds=100, max_starts=3).rung == 1
+
+
+def test_a_bell_of_another_version_is_no_dead_letter(ledger: JobLedger, later: JobLedger) -> None:
+    (job_id,) = accept(later, BESIDE.name)
+    assert ledger.take(CREATE.queue) is None
+    assert ledger.raw_letters() == []
+    # Its own version finds that the bell was lost.
+    assert later.reconcile(batch=10, grace_seconds=-1, max_starts=3).rung == 1
+    assert [claim.job_id for claim in later.claim([job_id], LEASE, lease_seconds=60).claimed] == [job_id]
+
+
+# Bells under another's name (F12)
+
+
+@pytest.mark.parametrize("suffix", ["", "~7"])
+def test_a_bell_under_the_message_id_of_another_job_is_kept(ledger: JobLedger, suffix: str) -> None:
+    (first,), (second,) = accept(ledger), accept(ledger)
+    item = ledger.client.lindex(CREATE.queue, 0)
+    assert isinstance(item, bytes)
+    ids = json.loads(json.loads(item)["body"])[0][0]
+    assert ids in ([second], [first])
+    forged = item.replace(f'"{ids[0]}"'.encode(), f'"{new_uuid7()}{suffix}"'.encode())
+    assert forged != item
+    ledger.client.rpush(CREATE.queue, forged)
+    taken = ledger.take(CREATE.queue)
+    assert taken is not None
+    assert (taken.bell, taken.reason) == (None, "malformed_message")
+    assert ledger.raw_item(taken.raw_id) == forged
+
+
+# What a record tells of itself (U6)
+
+
+def test_every_failure_replay_and_outcome_stays_in_the_history(ledger: JobLedger) -> None:
+    (job_id,) = accept(ledger)
+    for turn in range(3):
+        ledger.claim([job_id], Lease("w", str(turn)), lease_seconds=60)
+        ledger.wait(job_id, Lease("w", str(turn)), delay_seconds=0, spends_try=True, failure=FAILURE)
+    ledger.claim([job_id], Lease("w", "3"), lease_seconds=60)
+    ledger.bury(job_id, Lease("w", "3"), failure=FAILURE)
+    ledger.replay(job_id, by="person:ana", why="disk is back")
+    ledger.claim([job_id], Lease("w", "4"), lease_seconds=60)
+    ledger.finish([Finish(job_id, {})], Lease("w", "4"), ttl_seconds=60)
+
+    record = ledger.get(job_id)
+    assert record.failure is None
+    assert [(entry["what"], entry.get("times")) for entry in record.history] == [
+        ("put_off", 3),
+        ("died", None),
+        ("replayed", None),
+        ("done", None),
+    ]
+    assert {key: record.history[0][key] for key in ("reason", "error_type", "message")} == {
+        "reason": "conflict",
+        "error_type": "X",
+        "message": "x",
+    }
+    assert record.history[0]["since"] <= record.history[0]["at"]
+
+
+def test_a_history_is_bounded_and_says_what_it_left_out(ledger: JobLedger) -> None:
+    (job_id,) = accept(ledger)
+    for turn in range(60):
+        lease = Lease("w", str(turn))
+        ledger.claim([job_id], lease, lease_seconds=60)
+        failure = FAILURE.model_copy(update={"message": f"failure {turn}"})
+        ledger.wait(job_id, lease, delay_seconds=0, spends_try=False, failure=failure)
+    history = ledger.get(job_id).history
+    assert len(history) == 50
+    assert (history[0]["what"], history[0]["dropped"]) == ("earlier", 11)
+    assert [entry["message"] for entry in history[1:]] == [f"failure {turn}" for turn in range(11, 60)]

@@ -1,0 +1,105 @@
+"""The pauses of what ends again and again, and the logs that it writes meanwhile."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rmos_producer.log_file import KEPT, open_log, turn_over
+from rmos_producer.restarts import STABLE_SECONDS, pause_seconds, short_lives_after
+from rmos_worker.flower_access import refusal
+
+
+@pytest.mark.parametrize(
+    ("short_lives", "seconds"),
+    [(0, 0), (1, 0), (3, 0), (4, 1), (5, 2), (6, 4), (9, 32), (10, 60), (1_000_000, 60)],
+)
+def test_a_pause_grows_up_to_a_minute(short_lives: int, seconds: float) -> None:
+    assert pause_seconds(short_lives) == seconds
+
+
+def test_one_long_life_makes_up_for_all_short_ones() -> None:
+    assert short_lives_after(7, STABLE_SECONDS - 0.1) == 8
+    assert short_lives_after(7, STABLE_SECONDS) == 0
+
+
+def test_a_log_is_turned_over_above_its_size_and_the_oldest_goes(tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    writer = open_log(log)
+    for number in range(KEPT + 3):
+        os.write(writer, b"%d" % number * 100)
+        assert turn_over(log, max_bytes=99)
+        assert not turn_over(log, max_bytes=99)
+    os.write(writer, b"last")
+    os.close(writer)
+    assert log.read_bytes() == b"last", "its writer appends, so it begins anew"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "worker.log",
+        *(f"worker.log.{n}" for n in range(1, KEPT + 1)),
+    ]
+    assert [(tmp_path / f"worker.log.{n}").read_bytes()[:1] for n in (1, 2, 3)] == [b"5", b"4", b"3"]
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_no_log_yet_is_no_error(tmp_path: Path) -> None:
+    assert not turn_over(tmp_path / "none.log")
+
+
+def test_a_writer_that_goes_on_loses_next_to_nothing(tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    lines = 40_000
+    script = f"for number in range({lines}): print(number, flush=True)"
+    descriptor = open_log(log)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=descriptor) as writer:
+        turned = 0
+        while writer.poll() is None:
+            turned += turn_over(log, max_bytes=100_000)
+            time.sleep(0.001)
+    os.close(descriptor)
+    kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert turned >= 1
+    if turned <= KEPT:
+        assert kept.count(b"\n") >= lines * 0.999
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "refused"),
+    [
+        ([], {}, True),
+        ([], {"FLOWER_ADDRESS": "0.0.0.0"}, True),
+        ([], {"FLOWER_ADDRESS": "10.0.0.1", "FLOWER_BASIC_AUTH": ""}, True),
+        (["--address=::"], {"FLOWER_ADDRESS": "127.0.0.1"}, True),
+        ([], {"FLOWER_ADDRESS": "127.0.0.1"}, False),
+        (["--address", "127.0.0.1"], {}, False),
+        (["--address=localhost"], {}, False),
+        ([], {"FLOWER_ADDRESS": "::1"}, False),
+        (["--basic-auth=a:b"], {}, False),
+        (["--basic_auth=a:b"], {}, False),
+        ([], {"FLOWER_BASIC_AUTH": "a:b"}, False),
+        ([], {"FLOWER_OAUTH2_KEY": "k", "FLOWER_ADDRESS": "0.0.0.0"}, False),
+        (["--unix-socket=/tmp/f"], {}, False),
+    ],
+)
+def test_flower_without_credentials_stays_on_loopback(
+    arguments: list[str], environment: dict[str, str], *, refused: bool
+) -> None:
+    assert (refusal(arguments, environment) is not None) is refused
+
+
+def test_flower_itself_refuses_and_names_the_variable() -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("FLOWER_", "RMOS_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "rmos_worker.watch", "flower", "--port=0"],
+        env=clean,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "set FLOWER_BASIC_AUTH to user:password" in done.stderr
