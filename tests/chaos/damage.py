@@ -42,7 +42,8 @@ if untouched == 0 and had == 1 and redis.call('TYPE', KEYS[1]).ok == 'zset' then
 elseif untouched == 0 and had == 1 and redis.call('TYPE', KEYS[1]).ok == 'string' then
   -- A number that was counted on from elsewhere; it must not go back.
   local now, before = tonumber(redis.call('GET', KEYS[1])), tonumber(redis.call('GET', KEYS[2]))
-  if now and before and now > before then redis.call('DEL', KEYS[2]) else redis.call('RENAME', KEYS[2], KEYS[1]) end
+  if not (now and before and now > before) then redis.call('RENAME', KEYS[2], KEYS[1]) end
+  redis.call('DEL', KEYS[2])
   return 1
 elseif had == 1 then
   redis.call('RENAME', KEYS[2], KEYS[1])
