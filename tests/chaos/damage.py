@@ -39,6 +39,12 @@ local had = redis.call('EXISTS', KEYS[2])
 if untouched == 0 and had == 1 and redis.call('TYPE', KEYS[1]).ok == 'zset' then
   redis.call('ZUNIONSTORE', KEYS[1], 2, KEYS[1], KEYS[2], 'AGGREGATE', 'MAX')
   redis.call('DEL', KEYS[2])
+elseif untouched == 0 and had == 1 and redis.call('TYPE', KEYS[1]).ok == 'string' then
+  -- A number that was counted on from elsewhere; it must not go back.
+  local now, before = tonumber(redis.call('GET', KEYS[1])), tonumber(redis.call('GET', KEYS[2]))
+  if not (now and before and now > before) then redis.call('RENAME', KEYS[2], KEYS[1]) end
+  redis.call('DEL', KEYS[2])
+  return 1
 elseif had == 1 then
   redis.call('RENAME', KEYS[2], KEYS[1])
 elseif untouched == 1 then

@@ -33,8 +33,7 @@ EDGES = ("homes", "mounts", "channels", "damage", "later")
 _SECOND_SECONDS = 20.0
 #: How long a fault of homes waits for the one before to be over.
 _UP_SECONDS = 20.0
-#: Both workers and Flower listen, and garbage waits for them so long.
-_LISTENERS = 3
+#: How long garbage waits for somebody who listens.
 _LISTENING_SECONDS = 8.0
 #: How long a fault that needs the ledger whole waits for it.
 _WHOLE_SECONDS = 15.0
@@ -106,6 +105,17 @@ class Edges:
         self._damaged = [damage.Damage(harm.name, harm.key, 0.0, harm.job_id) for harm in self._damaged]
         self.tick()
 
+    def wait_for(self, ready: Callable[[], bool], seconds: float) -> bool:
+        """Wait until it is, while what lasts ends and what ended starts again. Returns whether it is."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            if time.monotonic() > deadline:
+                return False
+            self.tick()
+            self._system.tend()
+            time.sleep(0.05)
+        return True
+
     @property
     def lasting(self) -> bool:
         """Whether something is damaged or away yet."""
@@ -114,14 +124,14 @@ class Edges:
     # -- the home ---------------------------------------------------------------------------------
 
     def kill_supervisor(self) -> str | None:
-        if not self._system.await_up(_UP_SECONDS):
+        if not self.wait_for(lambda: self._system.is_up, _UP_SECONDS):
             return None
         self._system.kill_supervisor(away=self._rng.uniform(0.0, 3.0))
         return "rmos up"
 
     def second_up(self) -> str | None:
         system = self._system
-        if not system.await_up(_UP_SECONDS):
+        if not self.wait_for(lambda: system.is_up, _UP_SECONDS):
             return None
         second = subprocess.Popen(
             [str(system.command), "up", "--home", str(system.home)],
@@ -163,7 +173,7 @@ class Edges:
 
     def mount_away_at_start(self) -> str | None:
         """A machine that starts the pipeline before it has mounted its disks."""
-        if not self._system.await_up(_UP_SECONDS):
+        if not self.wait_for(lambda: self._system.is_up, _UP_SECONDS):
             return None
         told = self._mount(self._system.mount.leave, "unmounted")
         if told is not None:
@@ -175,10 +185,7 @@ class Edges:
         if self._system.mount.refused:
             return None
         # The fault before is to be over.
-        while self._mount_back_at is not None:
-            self.tick()
-            self._system.tend()
-            time.sleep(0.05)
+        self.wait_for(lambda: self._mount_back_at is None, _UP_SECONDS)
         change()
         self._mount_back_at = time.monotonic() + self._rng.uniform(2.0, 5.0)
         return told
@@ -192,11 +199,9 @@ class Edges:
         return self._publish(EVENTS)
 
     def _publish(self, channels: tuple[str, ...] | list[str]) -> str | None:
-        heard, deadline = 0, time.monotonic() + _LISTENING_SECONDS
+        heard = 0
         with self._system.direct() as client:
-            while client.pubsub_numpat() < _LISTENERS and time.monotonic() < deadline:
-                self._system.tend()
-                time.sleep(0.05)
+            self.wait_for(lambda: client.pubsub_numpat() > 0, _LISTENING_SECONDS)
             for shape in self._rng.sample(shapes(self._rng), 6):
                 channel = self._rng.choice(channels)
                 heard += bool(client.publish(channel, shape))
@@ -260,14 +265,7 @@ class Edges:
 
     def _await_whole(self) -> bool:
         """Wait until the broker answers and no key of its own is damaged. Returns whether that came."""
-        deadline = time.monotonic() + _WHOLE_SECONDS
-        while self._damaged or not self._system.broker_answers():
-            if time.monotonic() > deadline:
-                return False
-            self.tick()
-            self._system.tend()
-            time.sleep(0.05)
-        return True
+        return self.wait_for(lambda: not self._damaged and self._system.broker_answers(), _WHOLE_SECONDS)
 
     def _later(self, state: str) -> str | None:
         if not self._await_whole():

@@ -149,7 +149,7 @@ class Faults:
         self._rng.seed(planned.seed)
         kind, _, variety = planned.kind.partition(":")
         if FAMILY_OF[planned.kind] in _ASKING:
-            self._system.await_broker(_BROKER_SECONDS)
+            self.edges.wait_for(self._system.broker_answers, _BROKER_SECONDS)
         if kind == "malformed":
             self._malformed(variety)
             return

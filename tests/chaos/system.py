@@ -295,14 +295,6 @@ class System:
         except (redis.RedisError, OSError):
             return False
 
-    def await_broker(self, seconds: float) -> bool:
-        """Wait until it answers. Returns whether it does."""
-        deadline = time.monotonic() + seconds
-        while not (answers := self.broker_answers()) and time.monotonic() < deadline:
-            self.tend()
-            time.sleep(0.05)
-        return answers
-
     def _watch_broker(self, now: float) -> None:
         if not self.broker_answers():
             if now - self._answered_at > _AWAY_SECONDS and self._start_up_at is None:
@@ -332,15 +324,10 @@ class System:
             self._start_up_at = None
             self.up.start()
 
-    def await_up(self, seconds: float) -> bool:
-        """Wait until ``rmos up`` has announced itself. Returns whether it has."""
-        deadline = time.monotonic() + seconds
-        while not (self.up.alive and self.addresses.supervisor == self.up.pid):
-            if time.monotonic() > deadline:
-                return False
-            self.tend()
-            time.sleep(0.05)
-        return True
+    @property
+    def is_up(self) -> bool:
+        """Whether the ``rmos up`` of ours has announced itself."""
+        return self.up.alive and self.addresses.supervisor == self.up.pid
 
     def rmos(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command on the home, as an operator would; a traceback is a breach."""
