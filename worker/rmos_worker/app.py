@@ -15,6 +15,7 @@ from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.settings import WorkerSettings
 from rmos_shared.store.local import LocalStore
 from rmos_shared.tasks import TASKS, TaskSpec
+from rmos_worker.broadcast import ControlNode
 from rmos_worker.broker import celery_config
 from rmos_worker.executor import Report
 from rmos_worker.logs import configure_logs
@@ -59,6 +60,7 @@ def create_app(settings: WorkerSettings) -> Celery:
         broker_transport="rmos_worker.gate:GatedTransport",
         worker_consumer="rmos_worker.consumer:GroupingConsumer",
     )
+    app.control.mailbox.node_cls = ControlNode  # type: ignore[attr-defined]  # the stubs lack it
     services = ServicesOfProcess(settings)
     for spec in TASKS.values():
         _add_task(app, spec, services)

@@ -1,14 +1,21 @@
 """What ``celery -A rmos_worker.watch flower`` finds: an app that watches and does no work.
 
-Flower picks its broker page by the scheme of the transport, so it gets Celery's own, without the gate.
+Flower picks its broker page by the scheme of the broker's address, so it gets no transport of our own name;
+instead kombu takes ours, which has no gate, for those schemes.
 """
 
 from __future__ import annotations
 
 from celery import Celery
+from kombu.transport import TRANSPORT_ALIASES
 
 from rmos_shared.settings import BrokerSettings
 from rmos_worker.broker import celery_config
 
+TRANSPORT_ALIASES.update(
+    (scheme, "rmos_worker.broadcast:CheckedTransport")
+    for scheme, transport in TRANSPORT_ALIASES.copy().items()
+    if transport == "kombu.transport.redis:Transport"
+)
 app = Celery("rmos")
 app.conf.update(celery_config(BrokerSettings.load()))
