@@ -15,6 +15,7 @@ from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.settings import WorkerSettings
 from rmos_shared.store.local import LocalStore
 from rmos_shared.tasks import TASKS, TaskSpec
+from rmos_worker.advisory.breaker import RedisBreaker
 from rmos_worker.broadcast import ControlNode
 from rmos_worker.broker import celery_config
 from rmos_worker.executor import Report
@@ -137,7 +138,8 @@ def _reconciler_step(settings: WorkerSettings) -> type[bootsteps.StartStopStep]:
         def __init__(self, parent: Any, **kwargs: Any) -> None:
             super().__init__(parent, **kwargs)
             self._ledger = JobLedger.connect(settings)
-            self._reconciler = Reconciler(self._ledger, settings)
+            breaker = RedisBreaker.of(self._ledger.client, settings)
+            self._reconciler = Reconciler(self._ledger, settings, breaker)
 
         def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
             self._reconciler.start()
