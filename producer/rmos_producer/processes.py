@@ -25,8 +25,9 @@ _PORT_SECONDS = 20.0
 _POLL_SECONDS = 0.05
 
 _CELERY = ("-m", "celery", "-A", "rmos_worker.main")
-# Workers that tell each other of their state would listen to more that anybody may publish; nothing needs it.
-_WORKER = (*_CELERY, "worker", "-l", "INFO", "--without-gossip", "--without-mingle")
+_WORKER = (*_CELERY, "worker", "-l", "INFO")
+#: Workers have nothing to tell each other: what they share is in the ledger.
+_ALONE = ("--without-gossip", "--without-mingle")
 #: The Procfile in Python; a test holds the two together. Each runs under this interpreter.
 PROCESSES: Mapping[str, tuple[str, ...]] = {
     "advisory-store": ("-m", "rmos_worker.advisory_store"),
@@ -40,8 +41,9 @@ PROCESSES: Mapping[str, tuple[str, ...]] = {
         "2",
         "-Q",
         "runs.create,runs.batch",
+        *_ALONE,
     ),
-    "worker-advise": (*_WORKER, "-n", "advise@%h", "-P", "threads", "-c", "8", "-Q", "runs.advise"),
+    "worker-advise": (*_WORKER, "-n", "advise@%h", "-P", "threads", "-c", "8", "-Q", "runs.advise", *_ALONE),
     "beat": (*_CELERY, "beat", "-l", "INFO"),
     "flower": ("-m", "celery", "-A", "rmos_worker.watch", "flower"),
 }

@@ -18,6 +18,7 @@
     ├── TryLater               nothing is wrong with the call; repeat it unchanged
     │   ├── BrokerUnavailable
     │   ├── AdvisoryUnavailable
+    │   │   ├── AdvisoryMisconfigured  its address or token is wrong; an operator must mend the settings
     │   │   └── BreakerOpen        not even tried: the store was down a moment ago
     │   ├── StoreUnavailable       disk full, read-only, gone
     │   │   └── DurabilityUnknown  published, but the disk would not say that it will stay
@@ -208,10 +209,19 @@ class AdvisoryUnavailable(TryLater):
 
     code = "ADVISORY_UNAVAILABLE"
 
-    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
-        """Keep how long the store itself asked to wait, if it did."""
+    def __init__(
+        self, message: str, *, retry_after_seconds: float | None = None, outage: bool = False
+    ) -> None:
+        """Keep how long the store itself asked to wait, if it did, and whether nobody reaches it now."""
         self.retry_after_seconds = retry_after_seconds
+        self.outage = outage
         super().__init__(message)
+
+
+class AdvisoryMisconfigured(AdvisoryUnavailable):
+    """The advisory store's address or our token for it is wrong; jobs wait until an operator mends that."""
+
+    code = "ADVISORY_MISCONFIGURED"
 
 
 class BreakerOpen(AdvisoryUnavailable):

@@ -120,7 +120,11 @@ class WorkerSettings(BrokerSettings, StoreSettings):
         description="Failed advisory calls in a row, over all workers, that open the breaker.",
     )
     breaker_open_seconds: float = Field(
-        5.0, gt=0, le=600, description="How long the open breaker holds calls back before one may probe."
+        5.0,
+        gt=0,
+        le=600,
+        description="How long the open breaker holds calls back before one may probe; up to eight times as "
+        "long while an outage lasts.",
     )
     retry_tries: int = Field(8, ge=1, le=100, description="Tries of a job before it is dead.")
     retry_base_seconds: float = Field(

@@ -18,7 +18,7 @@ import pytest
 
 from rmos_producer.client import RunsClient
 from rmos_shared.canonical import canonical_sha256
-from rmos_shared.errors import AdvisoryRefused, AdvisoryUnavailable, RmosError
+from rmos_shared.errors import AdvisoryMisconfigured, AdvisoryRefused, AdvisoryUnavailable, RmosError
 from rmos_shared.ids import new_uuid7
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.models.advisory import AdvisoryAsset
@@ -126,12 +126,14 @@ FAULTS = {
     ),
     "another_asset": Fault(answer(201, b'{"asset_id":"b"}'), AdvisoryUnavailable, "does not name", calls=1),
     "too_large": Fault(floods(100 * MB), AdvisoryUnavailable, "larger than", calls=1),
-    # What cannot: the job is dead at once, and says why.
+    # What an operator has to mend: it costs the job nothing.
+    "401": Fault(answer(401), AdvisoryMisconfigured, "RMOS_ADVISORY_TOKEN", calls=1),
+    "404": Fault(answer(404), AdvisoryMisconfigured, "RMOS_ADVISORY_URL", calls=1),
+    "redirect": Fault(answer(307, **ELSEWHERE), AdvisoryMisconfigured, "redirects are not followed", calls=1),
+    # What cannot pass: the job is dead at once, and says why.
     "400": Fault(answer(400), AdvisoryRefused, "found the request invalid", calls=1),
-    "401": Fault(answer(401), AdvisoryRefused, "RMOS_ADVISORY_TOKEN", calls=1),
-    "404": Fault(answer(404), AdvisoryRefused, "RMOS_ADVISORY_URL", calls=1),
     "409_other_content": Fault(answer(409), AdvisoryRefused, "conflict", calls=1),
-    "redirect": Fault(answer(307, **ELSEWHERE), AdvisoryRefused, "redirects are not followed", calls=1),
+    "413": Fault(answer(413), AdvisoryRefused, "larger than it takes", calls=1),
 }
 
 
@@ -154,7 +156,7 @@ def test_every_fault_on_the_wire_ends_in_time_and_in_the_right_error(name: str, 
         assert end.failure.reason == "advisory_refused"
         return
     assert isinstance(end, Wait)
-    assert end.spends_try
+    assert end.spends_try is (fault.raises is AdvisoryUnavailable)
     if fault.retry_after_seconds is not None:
         # A date counts from the moment that it is read.
         assert fault.retry_after_seconds - 3 < end.delay_seconds <= fault.retry_after_seconds
@@ -304,7 +306,7 @@ def files(store: Store) -> int:
     return sum(1 for _ in store.advisory_dir.rglob("*/*.json"))
 
 
-@pytest.mark.parametrize("status", [400, 401, 409])
+@pytest.mark.parametrize("status", [400, 409, 413])
 def test_a_store_that_refuses_for_good_leaves_the_run_and_a_dead_letter_that_says_why(
     *,
     status: int,

@@ -20,7 +20,13 @@ import pytest
 from pydantic import SecretStr
 
 from rmos_shared.canonical import canonical_sha256
-from rmos_shared.errors import AdvisoryNotFound, AdvisoryRefused, AdvisoryUnavailable, SettingsInvalid
+from rmos_shared.errors import (
+    AdvisoryMisconfigured,
+    AdvisoryNotFound,
+    AdvisoryRefused,
+    AdvisoryUnavailable,
+    SettingsInvalid,
+)
 from rmos_shared.models.advisory import AdvisoryAsset
 from rmos_shared.settings import AdvisoryStoreSettings
 from rmos_worker.advisory.base import SaveOutcome
@@ -139,7 +145,7 @@ def test_the_token_is_asked_for(advisory_store: StartStore, connect: Connect) ->
         assert_error(answer, 401, "UNAUTHORIZED")
         assert answer.headers["WWW-Authenticate"] == "Bearer"
     assert_error(httpx.put(f"{store.url}/_faults", json={}, trust_env=False), 401)
-    with pytest.raises(AdvisoryRefused, match=r"401.*RMOS_ADVISORY_TOKEN"):
+    with pytest.raises(AdvisoryMisconfigured, match=r"401.*RMOS_ADVISORY_TOKEN"):
         connect(store.url, "wrong").save(make_asset())
     assert connect(store.url, "open-sesame").save(make_asset()) is SaveOutcome.CREATED
     assert "open-sesame" not in store.log.read_text()

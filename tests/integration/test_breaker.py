@@ -15,14 +15,14 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from rmos_shared.errors import BreakerOpen
-from rmos_worker.advisory.breaker import Breaker, RedisBreaker
+from rmos_worker.advisory.breaker import Breaker, Outage, Reading, RedisBreaker
 
 OTHER_PROCESS = """
 import sys, redis
 from rmos_worker.advisory.breaker import RedisBreaker
 breaker = RedisBreaker(redis.Redis.from_url(sys.argv[1]), failures=3, open_seconds=60, probe_seconds=60)
 for _ in range(3):
-    breaker.record_failure()
+    breaker.record_failure("X")
 """
 
 
@@ -46,7 +46,7 @@ def is_open(breaker: Breaker) -> bool:
 
 def fail(breaker: Breaker, times: int = 3) -> None:
     for _ in range(times):
-        breaker.record_failure()
+        breaker.record_failure("X")
 
 
 def end_hold(client: redis.Redis) -> None:
@@ -56,10 +56,10 @@ def end_hold(client: redis.Redis) -> None:
 
 def test_opens_after_failures_in_a_row_over_all_workers(client: redis.Redis) -> None:
     one, two = make(client), make(client)
-    one.record_failure()
-    two.record_failure()
+    one.record_failure("X")
+    two.record_failure("X")
     assert not is_open(one)
-    one.record_failure()
+    one.record_failure("X")
     assert is_open(one)
     assert is_open(two)
 
@@ -75,7 +75,7 @@ def test_a_success_starts_the_count_anew(client: redis.Redis) -> None:
 def test_only_after_a_failure_is_a_success_news(client: redis.Redis) -> None:
     breaker, other = make(client), make(client)
     assert not breaker.allow()
-    other.record_failure()
+    other.record_failure("X")
     assert breaker.allow()
     breaker.record_success()
     assert not breaker.allow()
@@ -125,18 +125,61 @@ def test_a_probe_that_succeeds_closes_it(client: redis.Redis) -> None:
     breaker.allow()
     breaker.record_success()
     assert not is_open(breaker)
-    assert client.keys("rmos:breaker:*") == []
+    # All that is left says when.
+    assert client.keys("rmos:breaker:*") == [b"rmos:breaker:advisory:ended"]
 
 
 def test_a_probe_that_fails_opens_it_again(client: redis.Redis) -> None:
     breaker = make(client, probe_seconds=600)
     fail(breaker)
-    end_hold(client)
-    breaker.allow()
-    breaker.record_failure()
-    with pytest.raises(BreakerOpen) as caught:
+    held = []
+    for _ in range(6):
+        end_hold(client)
         breaker.allow()
-    assert caught.value.retry_after_seconds == pytest.approx(60, abs=10)
+        breaker.record_failure("X")
+        with pytest.raises(BreakerOpen) as caught:
+            breaker.allow()
+        held.append(caught.value.retry_after_seconds)
+    # For longer each time, and no more than eight times as long as at first.
+    assert held == [pytest.approx(seconds, abs=10) for seconds in (120, 240, 480, 480, 480, 480)]
+
+
+def test_an_outage_begins_and_ends_once_over_all_workers(client: redis.Redis) -> None:
+    breakers = [make(client) for _ in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        told = list(pool.map(lambda breaker: breaker.record_failure("X"), breakers))
+        assert sorted(outage.value for outage in told) == [0, 0, 1, *[2] * 13]
+        ended = list(pool.map(lambda breaker: breaker.record_success(), breakers))
+    assert sum(lasted is not None for lasted in ended) == 1
+    assert breakers[0].record_success() is None
+
+
+def test_an_outage_of_another_kind_is_told_again(client: redis.Redis) -> None:
+    breaker = make(client)
+    fail(breaker)
+    told = []
+    for why in ("X", "Y", "Y", "X"):
+        end_hold(client)
+        breaker.allow()
+        told.append(breaker.record_failure(why))
+    assert told == [Outage.LASTS, Outage.BEGINS, Outage.LASTS, Outage.BEGINS]
+
+
+def test_a_reading_changes_nothing_and_says_when_a_probe_may_go(client: redis.Redis) -> None:
+    breaker = make(client)
+    assert breaker.read() == Reading(open=False, holds=False, ended_ms=0)
+    fail(breaker, 2)
+    assert breaker.read() == Reading(open=False, holds=False, ended_ms=0)
+    fail(breaker, 1)
+    assert breaker.read() == Reading(open=True, holds=True, ended_ms=0)
+    end_hold(client)
+    assert breaker.read() == breaker.read() == Reading(open=True, holds=False, ended_ms=0)
+    breaker.allow()
+    breaker.record_success()
+    seconds, _ = client.time()  # type: ignore[misc]
+    read = breaker.read()
+    assert (read.open, read.holds) == (False, False)
+    assert read.ended_ms / 1000 == pytest.approx(seconds, abs=5)
 
 
 def test_a_probe_that_never_reports_gives_way(client: redis.Redis) -> None:
@@ -153,7 +196,7 @@ def test_late_failures_do_not_keep_it_open_longer(client: redis.Redis) -> None:
     breaker = make(client)
     fail(breaker)
     client.pexpire("rmos:breaker:advisory:hold", 5_000)
-    breaker.record_failure()
+    breaker.record_failure("X")
     assert client.pttl("rmos:breaker:advisory:hold") <= 5_000
 
 
@@ -182,7 +225,8 @@ def test_calls_pass_when_redis_is_no_help(
         client.rpush("rmos:breaker:advisory:failures", "x")
         breaker = make(client)
     breaker.allow()
-    breaker.record_failure()
-    breaker.record_success()
+    breaker.record_failure("X")
+    assert breaker.record_success() is None
+    assert breaker.read() == Reading(open=False, holds=False, ended_ms=0)
     assert "unguarded" in caplog.text
     assert "s3cret" not in caplog.text

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from rmos_producer.processes import Pipeline
 from rmos_shared.ids import new_uuid7
 from rmos_shared.ledger.job_ledger import JobLedger, Lease
 from rmos_shared.models.job import Failure
+from support.http_server import HttpServer, answer
 
 RMOS = (sys.executable, "-c", "from rmos_producer.cli import main; main()")
 
@@ -324,6 +325,42 @@ def test_doctor_finds_what_would_lose_jobs(tmp_path: Path) -> None:
     assert done.returncode == 7
     broken = {finding["check"] for finding in json.loads(done.stdout) if finding["state"] == "broken"}
     assert broken == {"persistence", "eviction", "store", "advisory store"}
+
+
+def test_doctor_asks_the_advisory_store_as_a_worker_does(
+    tmp_path: Path, broker_url: str, advisory_store: Callable[..., Any]
+) -> None:
+    store = advisory_store(advisory_token="right")
+    for token, path, state, says, mend in (
+        ("right", "", "ok", "answers at", ""),
+        ("another", "", "broken", "status 401", "RMOS_ADVISORY_TOKEN"),
+        ("right", "/elsewhere", "broken", "status 404", "RMOS_ADVISORY_URL"),
+    ):
+        done = Command(Home(tmp_path))(
+            "doctor",
+            "--json",
+            RMOS_BROKER_URL=broker_url,
+            RMOS_ADVISORY_URL=f"{store.url}{path}",
+            RMOS_ADVISORY_TOKEN=token,
+        )
+
+        (found,) = [finding for finding in json.loads(done.stdout) if finding["check"] == "advisory store"]
+        assert found["state"] == state
+        assert says in found["found"]
+        assert mend in found["mend"]
+        assert "another" not in done.stdout + done.stderr
+
+
+def test_doctor_follows_no_redirect_to_an_advisory_store(tmp_path: Path, broker_url: str) -> None:
+    with HttpServer(answer(302, Location="/health")) as server:
+        done = Command(Home(tmp_path))(
+            "doctor", "--json", RMOS_BROKER_URL=broker_url, RMOS_ADVISORY_URL=server.url
+        )
+
+    (found,) = [finding for finding in json.loads(done.stdout) if finding["check"] == "advisory store"]
+    assert (found["state"], len(server.calls)) == ("broken", 1)
+    assert "status 302" in found["found"]
+    assert "redirects are not followed" in found["mend"]
 
 
 def test_doctor_finds_a_broken_invariant(idle: Command, ledger: JobLedger) -> None:

@@ -186,8 +186,8 @@ def test_each_job_of_a_group_has_its_own_end(
     [
         (GeneratorExit(), "dead", "unexpected_error"),
         (ZeroDivisionError(SECRET), "dead", "unexpected_error"),
-        (MemoryError(), "waiting", "retries_exhausted"),
-        (TimeoutError(), "waiting", "retries_exhausted"),
+        (MemoryError(), "waiting", "try_failed"),
+        (TimeoutError(), "waiting", "try_failed"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
 )

@@ -9,20 +9,26 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
+from celery.schedules import crontab, schedule
 
 from rmos_shared.ids import new_uuid7
 from rmos_shared.ledger.job_ledger import Claim, Finish, JobLedger, Lease
-from rmos_shared.models.job import ExplainMissing, JobState, SuggestAndAttach
+from rmos_shared.models.job import ExplainMissing, Job, JobState, SuggestAndAttach
 from rmos_shared.models.run import RunRequest
 from rmos_shared.run_log import RunLog
 from rmos_shared.store.memory import MemoryStore
 from rmos_shared.tasks import EXPLAIN_MISSING, SUGGEST
 from rmos_worker.artifact import artifact_of
 from rmos_worker.handlers.explain_missing import ExplainMissingHandler
-from rmos_worker.schedule import LedgerScheduler, batch_job
+from rmos_worker.schedule import NIGHTLY, LedgerScheduler, last_due, scheduled_job
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 LEASE = Lease("w", "t")
+
+
+def batch_job() -> Job:
+    """Return the job of a day's batch, each time another entry's."""
+    return scheduled_job(new_uuid7(), EXPLAIN_MISSING.name, (), {}, NOON)
 
 
 @pytest.fixture
@@ -55,7 +61,7 @@ def drain(ledger: JobLedger, handler: ExplainMissingHandler) -> list[str]:
 @pytest.mark.parametrize("page", [1, 4, 5, 24, 25, 500])
 def test_every_run_is_asked_for_once_whatever_the_page(ledger: JobLedger, runs: RunLog, page: int) -> None:
     stored = [entry.artifact.run_id for entry in runs.list_runs() if entry.artifact]
-    ledger.accept([batch_job(NOON)])
+    ledger.accept([batch_job()])
 
     asked = drain(ledger, ExplainMissingHandler(runs, ledger, page=page))
 
@@ -65,9 +71,9 @@ def test_every_run_is_asked_for_once_whatever_the_page(ledger: JobLedger, runs: 
 
 def test_what_is_under_way_or_dead_is_not_asked_for_again(ledger: JobLedger, runs: RunLog) -> None:
     handler = ExplainMissingHandler(runs, ledger)
-    ledger.accept([batch_job(NOON)])
+    ledger.accept([batch_job()])
     first = drain(ledger, handler)
-    ledger.accept([batch_job(NOON)])
+    ledger.accept([batch_job()])
 
     assert len(first) == 25
     assert drain(ledger, handler) == []
@@ -101,3 +107,68 @@ def test_beat_accepts_a_job_instead_of_sending_a_message(
     assert job.task == EXPLAIN_MISSING.name
     stats = ledger.stats()
     assert (stats.accepted, stats.queues["runs.batch"]) == (1, 1)
+
+
+def test_each_entry_makes_its_own_job_and_one_that_makes_none_stops_nobody(
+    broker_url: str,
+    ledger: JobLedger,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("RMOS_BROKER_URL", broker_url)
+    app = Celery(set_as_current=False, broker=broker_url)
+    scheduler = LedgerScheduler(app, schedule_filename=str(tmp_path / "beat"), lazy=True)
+    scheduler.setup_schedule()
+    entries: list[dict[str, Any]] = [
+        {"name": "unknown", "task": "celery.backend_cleanup"},
+        {"name": "not-a-batch", "task": SUGGEST.name, "kwargs": {"run_id": "r"}},
+        {"name": "odd", "task": EXPLAIN_MISSING.name, "kwargs": {"days": 1}},
+        {"name": "wrong", "task": EXPLAIN_MISSING.name, "kwargs": {"detail": "none"}},
+        {"name": "endless", "task": EXPLAIN_MISSING.name, "kwargs": {"days_back": 10**12}},
+        {"name": "nameless", "task": EXPLAIN_MISSING.name, "args": (1,)},
+        {"name": "monthly", "task": EXPLAIN_MISSING.name, "kwargs": {"days_back": 31, "detail": "full"}},
+        {"name": "nightly", "task": EXPLAIN_MISSING.name},
+        {"name": "nightly", "task": EXPLAIN_MISSING.name},
+    ]
+
+    for entry in entries:
+        scheduler.apply_entry(scheduler.Entry(schedule=crontab(hour="2", minute="0"), app=app, **entry))
+
+    scheduler.close()
+    refused = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert [record.entry for record in refused] == [entry["name"] for entry in entries[:6]]  # type: ignore[attr-defined]
+    assert not [record for record in refused if record.exc_info]
+    jobs = {
+        job.request_id: ExplainMissing.read_json(ledger.payload(job.job_id) or b"") for job in ledger.jobs()
+    }
+    due = last_due(crontab(hour="2", minute="0"), datetime.now(UTC))
+    assert {name: (told.detail, told.date_from, told.date_to) for name, told in jobs.items()} == {
+        f"{name}-{due:%Y-%m-%d}T02:00Z": (
+            detail,
+            (due.date() - timedelta(days=days)).isoformat(),
+            due.date().isoformat(),
+        )
+        for name, detail, days in (("monthly", "full", 31), ("nightly", "summary", 7))
+    }
+
+
+@pytest.mark.parametrize(
+    ("when", "expected"),
+    [
+        (NIGHTLY["explain-missing-nightly"]["schedule"], "2026-11-20T02:00"),
+        (crontab(hour="12", minute="0"), "2026-11-20T12:00"),
+        (crontab(hour="12", minute="1"), "2026-11-19T12:01"),
+        (crontab(hour="*/6", minute="30"), "2026-11-20T06:30"),
+        (crontab(hour="3", minute="0", day_of_week="sun"), "2026-11-15T03:00"),
+        (crontab(hour="3", minute="0", day_of_month="31"), "2026-10-31T03:00"),
+        (crontab(hour="3", minute="0", day_of_month="29", month_of_year="2"), "2024-02-29T03:00"),
+        (schedule(timedelta(days=1)), "2026-11-20T00:00"),
+    ],
+    ids=str,
+)
+def test_when_an_entry_was_due_last(when: Any, expected: str) -> None:
+    due = last_due(when, NOON + timedelta(seconds=30))
+    assert due.tzinfo is UTC
+    assert f"{due:%Y-%m-%dT%H:%M}" == expected
+    assert last_due(when, due) == due

@@ -77,6 +77,7 @@ KEYS = [
     "rmos:queues",
     "rmos:leases:w",
     "rmos:waiting",
+    "rmos:held",
     "rmos:dead",
     "rmos:discarded",
     "rmos:counts",
@@ -115,8 +116,9 @@ OPERATIONS: dict[str, Callable[[JobLedger, dict[str, str]], Any]] = {
         ttl_seconds=60,
     ),
     "wait": lambda ledger, ids: ledger.wait(
-        ids["running"], LEASE, delay_seconds=1, spends_try=True, failure=FAILURE
+        ids["running"], LEASE, delay_seconds=1, spends_try=True, failure=FAILURE, held=True
     ),
+    "forward": lambda ledger, _: ledger.bring_forward(most=10),
     "bury": lambda ledger, ids: ledger.bury(ids["running"], LEASE, failure=FAILURE),
     "give_back": lambda ledger, ids: ledger.give_back(ids["running"], LEASE, max_starts=3),
     "beat": lambda ledger, _: ledger.beat("w", [], lease_seconds=60, stale_seconds=-1),

@@ -78,7 +78,7 @@ def test_beat_killed_before_and_after_its_hour_has_one_batch_a_night(
         return sorted(job.request_id or "" for job in ledger.jobs())
 
     def name_of(night: datetime) -> str:
-        return f"nightly-{night.date().isoformat()}"
+        return f"explain-missing-nightly-{night.date().isoformat()}T02:00Z"
 
     # Killed in good time before the hour, and away when it strikes: not lost.
     start_beat(two - timedelta(minutes=5)).kill()

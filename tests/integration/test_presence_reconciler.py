@@ -17,6 +17,7 @@ from rmos_shared.ledger.job_ledger import Finish, JobLedger, Lease
 from rmos_shared.models.job import Failure, Job, JobState
 from rmos_shared.settings import WorkerSettings
 from rmos_shared.tasks import CREATE, CREATE_MANY, DEAD_LETTER_QUEUE, SUGGEST, TaskSpec
+from rmos_worker.advisory.breaker import RedisBreaker
 from rmos_worker.presence import Presence
 from rmos_worker.reconciler import Reconciler
 
@@ -43,7 +44,8 @@ def make_presence(ledger: JobLedger, worker_settings: MakeSettings) -> Iterator[
 @pytest.fixture
 def make_reconciler(ledger: JobLedger, worker_settings: MakeSettings) -> Callable[..., Reconciler]:
     def make(**settings: float) -> Reconciler:
-        return Reconciler(ledger, worker_settings(**({"max_starts": 3} | settings)))
+        told = worker_settings(**({"max_starts": 3} | settings))
+        return Reconciler(ledger, told, RedisBreaker.of(ledger.client, told))
 
     return make
 
@@ -463,7 +465,8 @@ def test_presence_and_bells_outlive_a_restart_of_the_server(
     with EmbeddedServer(tmp_path / "valkey") as server:
         settings = worker_settings(broker_url=server.url, bell_grace_seconds=0.01, reconcile_seconds=0.02)
         ledger = JobLedger.connect(settings)
-        presence, reconciler = Presence(ledger, settings), Reconciler(ledger, settings)
+        presence = Presence(ledger, settings)
+        reconciler = Reconciler(ledger, settings, RedisBreaker.of(ledger.client, settings))
         kept, lost = accept(ledger, 2)
         claim(ledger, presence.name, kept, lease_seconds=1)
         with presence.working([kept]):

@@ -21,6 +21,7 @@ from pydantic import SecretStr
 
 from rmos_shared.canonical import canonical_sha256
 from rmos_shared.errors import (
+    AdvisoryMisconfigured,
     AdvisoryNotFound,
     AdvisoryRefused,
     AdvisoryUnavailable,
@@ -32,7 +33,7 @@ from rmos_shared.errors import (
 from rmos_shared.models.advisory import AdvisoryAsset
 from rmos_worker.advisory import client as client_module
 from rmos_worker.advisory.base import AdvisoryStore, SaveOutcome
-from rmos_worker.advisory.breaker import NoBreaker
+from rmos_worker.advisory.breaker import NoBreaker, Outage
 from rmos_worker.advisory.client import MAX_ANSWER_BYTES, AdvisoryClient, retry_after_seconds
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -65,11 +66,14 @@ class CountingBreaker(NoBreaker):
     def allow(self) -> bool:
         return self.in_doubt
 
-    def record_success(self) -> None:
+    def record_success(self) -> float | None:
         self.events.append("success")
+        return None
 
-    def record_failure(self) -> None:
+    def record_failure(self, why: str) -> Outage:
         self.events.append("failure")
+        self.why = why
+        return Outage.NONE
 
 
 class Server:
@@ -222,20 +226,12 @@ def test_other_server_errors_are_left_to_the_job(code: int) -> None:
     ("code", "said"),
     [
         (400, "invalid"),
-        (401, "RMOS_ADVISORY_TOKEN"),
-        (403, "RMOS_ADVISORY_TOKEN"),
-        (404, "RMOS_ADVISORY_URL"),
-        (405, "cannot help"),
         (409, "conflict"),
         (410, "cannot help"),
         (413, "larger"),
         (418, "cannot help"),
         (422, "cannot help"),
         (499, "cannot help"),
-        (304, "redirects are not followed"),
-        (301, "redirects are not followed"),
-        (307, "redirects are not followed"),
-        (308, "redirects are not followed"),
         (799, "cannot help"),
     ],
 )
@@ -249,11 +245,87 @@ def test_refusals_are_final(code: int, said: str) -> None:
     assert_tells_no_secret(caught.value)
 
 
-def test_fetching_what_is_not_there() -> None:
-    server = Server(status(404))
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (401, "RMOS_ADVISORY_TOKEN"),
+        (403, "RMOS_ADVISORY_TOKEN"),
+        (404, "RMOS_ADVISORY_URL"),
+        (405, "RMOS_ADVISORY_URL"),
+        (300, "redirects are not followed"),
+        (301, "redirects are not followed"),
+        (302, "redirects are not followed"),
+        (304, "redirects are not followed"),
+        (307, "redirects are not followed"),
+        (308, "redirects are not followed"),
+    ],
+)
+def test_an_operators_mistake_is_waited_for(code: int, said: str) -> None:
+    server = Server(status(code, Location="http://elsewhere.test/"))
+    with pytest.raises(
+        AdvisoryMisconfigured, match=rf"PUT /api/advisory/assets/a1 with status {code}: "
+    ) as caught:
+        server.client.save(ASSET)
+    assert said in str(caught.value)
+    assert len(server.requests) == 1
+    assert (server.breaker.events, server.breaker.why) == (["failure"], "ADVISORY_MISCONFIGURED")
+    assert_tells_no_secret(caught.value)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda _: httpx.Response(404, json={"error": "ADVISORY_NOT_FOUND", "message": "m"}),
+        lambda _: httpx.Response(404, json={"detail": "no asset a1"}),
+        lambda _: httpx.Response(404, json=["Not Found"]),
+        lambda _: httpx.Response(404, text="no such asset"),
+        lambda _: httpx.Response(404, content=b"[" * 100_000),
+        lambda _: httpx.Response(404),
+    ],
+)
+def test_fetching_what_is_not_there(answer: Handler) -> None:
+    server = Server(answer)
     with pytest.raises(AdvisoryNotFound):
         server.client.fetch("a1")
     assert server.breaker.events == ["success"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda _: httpx.Response(404, json={"error": "NOT_FOUND", "message": "m"}),
+        lambda _: httpx.Response(404, json={"detail": "Not Found"}),
+        lambda _: httpx.Response(404, html="<html>nginx</html>"),
+        lambda _: httpx.Response(405, json={"error": "METHOD_NOT_ALLOWED"}),
+    ],
+)
+def test_fetching_from_what_is_no_advisory_store(answer: Handler) -> None:
+    server = Server(answer)
+    with pytest.raises(AdvisoryMisconfigured, match="RMOS_ADVISORY_URL"):
+        server.client.fetch("a1")
+    assert server.breaker.events == ["failure"]
+
+
+def test_an_outage_is_told_once_when_it_begins_and_once_when_it_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = Server(*[status(500)] * 4, receipt())
+    told = [Outage.NONE, Outage.BEGINS, Outage.LASTS, Outage.LASTS]
+    server.breaker.record_failure = lambda _: told.pop(0)  # type: ignore[method-assign]
+    server.breaker.record_success = lambda: 12.34  # type: ignore[method-assign]
+    outages = []
+    for _ in range(4):
+        with pytest.raises(AdvisoryUnavailable) as caught:
+            server.client.save(ASSET)
+        outages.append(caught.value.outage)
+    server.client.save(ASSET)
+    assert outages == [False, True, True, True]
+    assert [(line.levelname, line.message) for line in caplog.records] == [
+        ("ERROR", "the advisory store is out of reach; jobs wait for it"),
+        ("WARNING", "the advisory store is back"),
+    ]
+    assert "status 500" in caplog.records[0].reason  # type: ignore[attr-defined]
+    assert caplog.records[1].outage_seconds == 12.3  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("asset_id", ["", "..", "a/b", "a%2Fb", "a\\b", "a\0", "-a", "x" * 129, "é"])

@@ -44,6 +44,7 @@ EXIT_CODES = {
     "TransitionRefused": 5,
     "TryLater": 6,
     "BrokerUnavailable": 6,
+    "AdvisoryMisconfigured": 6,
     "AdvisoryUnavailable": 6,
     "BreakerOpen": 6,
     "StoreUnavailable": 6,

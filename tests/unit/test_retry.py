@@ -19,7 +19,7 @@ import rmos_shared
 import rmos_worker
 from rmos_shared import errors
 from rmos_shared.errors import AdvisoryUnavailable, BreakerOpen, FieldProblem, RmosError, StoreUnavailable
-from rmos_shared.models.job import DeadReason
+from rmos_shared.models.job import DeadReason, WaitReason
 from rmos_shared.store.base import KeyInvalid
 from rmos_worker.retry import Bury, GiveBack, RetryLimits, Wait, decide, describe
 
@@ -31,7 +31,7 @@ End = Wait | Bury | GiveBack
 FREE, PAID = "put off at no cost", "put off at the cost of a try"
 
 #: Every class of the error tree. One that is missing fails a test below.
-TABLE: dict[type[RmosError], tuple[RmosError, DeadReason | str]] = {
+TABLE: dict[type[RmosError], tuple[RmosError, DeadReason | tuple[str, WaitReason]]] = {
     errors.RmosError: (errors.RmosError("x"), DeadReason.UNEXPECTED_ERROR),
     errors.CallerError: (errors.CallerError("x"), DeadReason.UNEXPECTED_ERROR),
     errors.InvalidRequest: (errors.InvalidRequest(PROBLEM), DeadReason.INVALID_PAYLOAD),
@@ -47,12 +47,16 @@ TABLE: dict[type[RmosError], tuple[RmosError, DeadReason | str]] = {
     errors.SettingsInvalid: (errors.SettingsInvalid("x"), DeadReason.UNEXPECTED_ERROR),
     KeyInvalid: (KeyInvalid("x"), DeadReason.UNEXPECTED_ERROR),
     errors.TryLater: (errors.TryLater("x"), DeadReason.UNEXPECTED_ERROR),
-    errors.BrokerUnavailable: (errors.BrokerUnavailable("x"), FREE),
-    errors.AdvisoryUnavailable: (errors.AdvisoryUnavailable("x"), PAID),
-    errors.BreakerOpen: (errors.BreakerOpen("x"), FREE),
-    errors.StoreUnavailable: (errors.StoreUnavailable("x"), FREE),
-    errors.DurabilityUnknown: (errors.DurabilityUnknown("x"), FREE),
-    errors.RunPending: (errors.RunPending("r"), FREE),
+    errors.BrokerUnavailable: (errors.BrokerUnavailable("x"), (FREE, WaitReason.BROKER_UNAVAILABLE)),
+    errors.AdvisoryUnavailable: (errors.AdvisoryUnavailable("x"), (PAID, WaitReason.ADVISORY_UNAVAILABLE)),
+    errors.AdvisoryMisconfigured: (
+        errors.AdvisoryMisconfigured("x"),
+        (FREE, WaitReason.ADVISORY_MISCONFIGURED),
+    ),
+    errors.BreakerOpen: (errors.BreakerOpen("x"), (FREE, WaitReason.BREAKER_OPEN)),
+    errors.StoreUnavailable: (errors.StoreUnavailable("x"), (FREE, WaitReason.STORE_UNAVAILABLE)),
+    errors.DurabilityUnknown: (errors.DurabilityUnknown("x"), (FREE, WaitReason.STORE_UNAVAILABLE)),
+    errors.RunPending: (errors.RunPending("r"), (FREE, WaitReason.RUN_PENDING)),
     errors.WaitTimeout: (errors.WaitTimeout("x"), DeadReason.UNEXPECTED_ERROR),
     errors.DamageFound: (errors.DamageFound("x"), DeadReason.UNEXPECTED_ERROR),
     errors.CorruptArtifact: (errors.CorruptArtifact("k", "cut off"), DeadReason.CORRUPT_ARTIFACT),
@@ -124,9 +128,12 @@ def test_the_end_of_each_error_of_ours(kind: type[RmosError]) -> None:
         assert isinstance(end, Bury)
         assert end.failure.reason == expected.value
     else:
+        cost, reason = expected
         assert isinstance(end, Wait)
-        assert end.spends_try is (expected is PAID)
+        assert end.spends_try is (cost is PAID)
         assert end.delay_seconds > 0
+        assert end.failure.reason == reason.value
+        assert end.held is isinstance(error, AdvisoryUnavailable)
     assert end.failure.error_type == kind.__name__
     assert end.failure.message == str(error)
 
@@ -157,7 +164,7 @@ def test_the_end_of_foreign_errors(error: BaseException, expected: type[End]) ->
     if isinstance(end, Wait):
         assert end.spends_try
     reason = {
-        Wait: DeadReason.RETRIES_EXHAUSTED,
+        Wait: WaitReason.TRY_FAILED,
         Bury: DeadReason.UNEXPECTED_ERROR,
         GiveBack: DeadReason.CRASH_LOOP,
     }[expected]
@@ -187,7 +194,10 @@ def test_a_job_is_tried_as_often_as_the_limit_says(tries: int) -> None:
     # ``tries`` were spent before, so this one is number tries + 1.
     end = decided(AdvisoryUnavailable("x"), tries=tries)
     assert isinstance(end, Wait if tries + 1 < LIMITS.tries else Bury)
-    assert end.failure.reason == DeadReason.RETRIES_EXHAUSTED.value
+    # Only of a job that is dead is it said that its tries are exhausted.
+    dead = isinstance(end, Bury)
+    told = DeadReason.RETRIES_EXHAUSTED if dead else WaitReason.ADVISORY_UNAVAILABLE
+    assert end.failure.reason == told.value
 
 
 def test_a_limit_of_one_means_no_second_try() -> None:
@@ -195,7 +205,7 @@ def test_a_limit_of_one_means_no_second_try() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [kind for kind, (_, end) in TABLE.items() if end is FREE], ids=lambda k: k.__name__
+    "kind", [kind for kind, (_, end) in TABLE.items() if end[0] is FREE], ids=lambda k: k.__name__
 )
 def test_what_is_no_fault_of_the_job_costs_no_try_only_time(kind: type[RmosError]) -> None:
     error = TABLE[kind][0]
@@ -281,6 +291,37 @@ def test_jobs_put_off_together_do_not_come_back_together() -> None:
     drawn = {delay(StoreUnavailable("x"), tries=3, jitter=draw.uniform) for _ in range(100)}
     assert len(drawn) == 100
     assert max(drawn) - min(drawn) > 4
+
+
+# -- while nobody reaches the advisory store ------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [AdvisoryUnavailable, errors.AdvisoryMisconfigured, BreakerOpen])
+def test_an_outage_costs_no_job_a_try(kind: type[AdvisoryUnavailable]) -> None:
+    end = decided(kind("x", outage=True), tries=1_000)
+    assert isinstance(end, Wait)
+    assert (end.spends_try, end.outage, end.held) == (False, True, True)
+    assert isinstance(decided(kind("x", outage=True), waiting_seconds=21_600.0), Bury)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "asked", "low", "high"),
+    [
+        (0.0, 5.0, 5, 10),  # at first over the breaker's own time
+        (60.0, 5.0, 5, 65),  # then over as long again as the outage has lasted
+        (600.0, 5.0, 5, 605),
+        (10_000.0, 5.0, 5, 900),  # and within the cap
+        (0.0, None, 1, 2),
+        (60.0, None, 1, 61),
+        (0.0, 1e9, 900, 900),  # whatever the store asks for
+    ],
+)
+def test_jobs_of_an_outage_are_spread_over_a_time_that_grows_with_it(
+    waiting: float, asked: float | None, low: float, high: float
+) -> None:
+    error = AdvisoryUnavailable("x", retry_after_seconds=asked, outage=True)
+    assert delay(error, waiting_seconds=waiting, jitter=lowest) == low
+    assert delay(error, waiting_seconds=waiting, jitter=highest) == high
 
 
 # -- what is told ---------------------------------------------------------------------------------

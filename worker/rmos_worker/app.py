@@ -18,6 +18,8 @@ from rmos_shared.settings import WorkerSettings
 from rmos_shared.store.base import ArtifactStore
 from rmos_shared.store.local import LocalStore
 from rmos_shared.tasks import TASKS, TaskSpec
+from rmos_worker.advisory.breaker import RedisBreaker
+from rmos_worker.broadcast import ControlNode
 from rmos_worker.broker import celery_config
 from rmos_worker.executor import Report
 from rmos_worker.logs import configure_logs
@@ -65,6 +67,7 @@ def create_app(settings: WorkerSettings) -> Celery:
         broker_transport="rmos_worker.gate:GatedTransport",
         worker_consumer="rmos_worker.consumer:GroupingConsumer",
     )
+    app.control.mailbox.node_cls = ControlNode  # type: ignore[attr-defined]  # the stubs lack it
     # Made before any child, so that all of them know the store which their worker found at its start.
     store = LocalStore(settings.runs_dir, store_id=settings.store_id)
     services = ServicesOfProcess(settings, store)
@@ -151,7 +154,8 @@ def _reconciler_step(settings: WorkerSettings) -> type[bootsteps.StartStopStep]:
         def __init__(self, parent: Any, **kwargs: Any) -> None:
             super().__init__(parent, **kwargs)
             self._ledger = JobLedger.connect(settings)
-            self._reconciler = Reconciler(self._ledger, settings)
+            breaker = RedisBreaker.of(self._ledger.client, settings)
+            self._reconciler = Reconciler(self._ledger, settings, breaker)
 
         def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
             self._reconciler.start()

@@ -1,4 +1,7 @@
-"""Celery's consumer, with the next message at hand, and telling Flower of tasks only a few times a second."""
+"""Celery's consumer, with the next message at hand, and telling Flower of tasks only a few times a second.
+
+It also lives on where the pool lost a child at a bad moment.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +31,23 @@ class GroupingConsumer(Consumer):
     _flush_events: Any
     #: When the timer that was set last is due.
     _due = 0.0
+    #: Not Celery's -1: at the start that it counts as none, a child that was just killed is taken for a pool
+    #: that cannot start, and the worker ends. A pool that truly cannot is ended by its own limit, a hundred
+    #: children lost within a second.
+    restart_count = 0
 
     def __init__(self, *args: Any, **options: Any) -> None:
         """Make the consumer; Celery knows the arguments."""
         super().__init__(*args, **options)
         self.initial_prefetch_count += self._spare
+
+    def loop_args(self) -> Any:
+        """Return what the loop is started with, once children that died meanwhile are replaced."""
+        # After a lost connection Celery watches every child anew, and trips over one whose death it has seen
+        # and not yet noted.
+        if self.restart_count > 1:
+            self.pool.maintain_pool()
+        return super().loop_args()
 
     @property
     def max_prefetch_count(self) -> int:

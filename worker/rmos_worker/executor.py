@@ -88,10 +88,13 @@ class Executor:
         finished = [end for end in ends if isinstance(end, Finish)]
         if finished:
             self._finish(finished, lease, report)
-        for claim, end in zip(claims, ends, strict=True):
-            if isinstance(end, BaseException):
-                self._put_off_or_bury(handler, claim, end, lease, report)
-        logger.info(
+        failed = [
+            (claim, end) for claim, end in zip(claims, ends, strict=True) if isinstance(end, BaseException)
+        ]
+        quiet = [self._put_off_or_bury(handler, claim, error, lease, report) for claim, error in failed]
+        logger.log(
+            # Of an outage nothing is told for each job, but by the breaker, once.
+            logging.DEBUG if not finished and all(quiet) else logging.INFO,
             "answered",
             extra={
                 "task": task,
@@ -122,7 +125,8 @@ class Executor:
 
     def _put_off_or_bury(
         self, handler: Handler, claim: Claim, error: BaseException, lease: Lease, report: Report
-    ) -> None:
+    ) -> bool:
+        """Settle a job that failed; return if it is one of the many that an outage puts off."""
         end = self._decide(error, claim)
         if isinstance(end, Bury):
             try:
@@ -131,7 +135,9 @@ class Executor:
                 # An audit record that cannot be written now keeps the job alive until it can.
                 later = self._decide(unrecorded, claim)
                 end = end if isinstance(later, Bury) else later
-        logger.warning(
+        outage = isinstance(end, Wait) and end.outage
+        logger.log(
+            logging.DEBUG if outage else logging.WARNING,
             end.verb,
             extra={
                 "task": claim.task,
@@ -149,15 +155,16 @@ class Executor:
             report.waiting[claim.job_id] = end.delay_seconds
         else:
             report.refused[claim.job_id] = state or _UNSETTLED
+        return outage
 
     def _settle(self, job_id: str, lease: Lease, end: Wait | Bury | GiveBack) -> str:
         """Do what was decided; return the job's state afterwards."""
         match end:
             case Bury(failure):
                 return self._ledger.bury(job_id, lease, failure=failure)
-            case Wait(delay, spends_try, failure):
+            case Wait(delay, spends_try, failure, held):
                 return self._ledger.wait(
-                    job_id, lease, delay_seconds=delay, spends_try=spends_try, failure=failure
+                    job_id, lease, delay_seconds=delay, spends_try=spends_try, failure=failure, held=held
                 )
             case GiveBack():
                 return self._ledger.give_back(job_id, lease, max_starts=self._settings.max_starts)

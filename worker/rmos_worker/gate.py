@@ -3,7 +3,7 @@
 A message that Celery cannot use is deleted by Celery, or stops the worker; and one that Celery pops with
 ``BRPOP`` is gone if the answer is lost (docs/celery.md). So messages are popped by the ledger's ``take``: one
 step on the server that hands out only the bells which the ledger itself rang, and keeps everything else among
-the dead letters. What travels by pub/sub passes ``BroadcastGate``.
+the dead letters. Control messages and events come by pub/sub; ``broadcast.py`` sees to them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from redis.exceptions import NoScriptError
 from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.ledger.job_ledger import JobLedger, Taken
 from rmos_shared.tasks import QUEUES
-from rmos_worker.broadcast import BroadcastGate
+from rmos_worker.broadcast import CheckedBroadcasts
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _MOST = 1
 _COMMANDS = {"look": "EVALSHA", "wait": "BRPOP"}
 
 
-class GatedChannel(BroadcastGate):
+class GatedChannel(CheckedBroadcasts):
     """A channel that looks for bells with ``take`` and, while there are none, waits for a wake token.
 
     kombu sends one command whenever it may take a message, reads the answer once it has come, and calls both

@@ -9,19 +9,23 @@ import threading
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.settings import WorkerSettings
+from rmos_worker.advisory.breaker import Reading, RedisBreaker
 
 logger = logging.getLogger(__name__)
 
 _LOCK = "reconciler"
+#: A job that an outage puts off may be written down as such only after its end.
+_SETTLING_MS = 10_000
 
 
 class Reconciler:
     """Runs in every worker; a lock lets one of them work at a time."""
 
-    def __init__(self, ledger: JobLedger, settings: WorkerSettings) -> None:
+    def __init__(self, ledger: JobLedger, settings: WorkerSettings, breaker: RedisBreaker) -> None:
         """Prepare; ``start`` begins the rounds."""
         self._ledger = ledger
         self._settings = settings
+        self._breaker = breaker
         self._name = secrets.token_hex(8)
         self._damaged: tuple[str, ...] = ()
         self._stopping = threading.Event()
@@ -44,13 +48,17 @@ class Reconciler:
         """
         if not self._ledger.try_lock(_LOCK, self._name, seconds=self._settings.reconcile_seconds * 5):
             return 0
+        forward = brought_forward(self._breaker.read(), batch=self._settings.reconcile_batch_jobs)
+        if forward is not None:
+            self._ledger.bring_forward(most=forward[0], put_off_by_ms=forward[1])
         done = self._ledger.reconcile(
             batch=self._settings.reconcile_batch_jobs,
             grace_seconds=self._settings.bell_grace_seconds,
             max_starts=self._settings.max_starts,
         )
         if done.rung:
-            logger.info("rang again", extra={"jobs": done.rung})
+            # In an outage some jobs come due in every round.
+            logger.debug("rang again", extra={"jobs": done.rung})
         if done.damaged != self._damaged:
             self._damaged = done.damaged
             # Once, not each second, and once more when it is mended.
@@ -68,3 +76,14 @@ class Reconciler:
             except Exception:
                 # The last net below every job must not end with the first bug in it.
                 logger.exception("reconciliation failed")
+
+
+def brought_forward(reading: Reading, *, batch: int) -> tuple[int, int | None] | None:
+    """Return how many jobs that wait for the advisory store come now, and up to when they were put off.
+
+    One, while the store is out of reach and a call may probe; after an outage those that it put off, a batch
+    each round. What failed since then waits for its own time, for it may itself be to blame. None: nobody.
+    """
+    if reading.open:
+        return None if reading.holds else (1, None)
+    return (batch, reading.ended_ms + _SETTLING_MS) if reading.ended_ms else None

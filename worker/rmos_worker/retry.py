@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rmos_shared.errors import (
+    AdvisoryMisconfigured,
     AdvisoryNotFound,
     AdvisoryRefused,
     AdvisoryUnavailable,
@@ -21,7 +22,7 @@ from rmos_shared.errors import (
     RunPending,
     StoreUnavailable,
 )
-from rmos_shared.models.job import DeadReason, Failure
+from rmos_shared.models.job import DeadReason, Failure, WaitReason
 
 _TRACEBACK_LINES = 15
 
@@ -35,6 +36,10 @@ class Wait:
     #: False when the job is not to blame: the breaker is open, the disk is full.
     spends_try: bool
     failure: Failure
+    #: True when it waits for the advisory store, and may be brought forward once that is back.
+    held: bool = False
+    #: True when it is one of the many that an outage puts off; the outage itself is told by the breaker.
+    outage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +77,18 @@ _HOPELESS: tuple[tuple[type[RmosError], DeadReason], ...] = (
     (AdvisoryRefused, DeadReason.ADVISORY_REFUSED),
     (CorruptArtifact, DeadReason.CORRUPT_ARTIFACT),
 )
-#: What is no fault of the job costs it no try, only time.
-_BLAMELESS = (BreakerOpen, StoreUnavailable, BrokerUnavailable, RunPending)
-#: What may pass and may be the job's own doing: it pays with a try. MemoryError and a soft time limit too.
-_PASSING = (AdvisoryUnavailable, MemoryError, TimeoutError)
+#: What may pass, as reason and whether it costs a try: what is no fault of the job costs it time only. The
+#: first row that fits rules.
+_PASSING: tuple[tuple[type[BaseException], WaitReason, bool], ...] = (
+    (BreakerOpen, WaitReason.BREAKER_OPEN, False),
+    (AdvisoryMisconfigured, WaitReason.ADVISORY_MISCONFIGURED, False),
+    (AdvisoryUnavailable, WaitReason.ADVISORY_UNAVAILABLE, True),
+    (StoreUnavailable, WaitReason.STORE_UNAVAILABLE, False),
+    (BrokerUnavailable, WaitReason.BROKER_UNAVAILABLE, False),
+    (RunPending, WaitReason.RUN_PENDING, False),
+    (MemoryError, WaitReason.TRY_FAILED, True),
+    (TimeoutError, WaitReason.TRY_FAILED, True),
+)
 #: How a signal, a hard time limit or a deploy reaches a task; sys.exit in a task cannot be told from them.
 _ENDING = (SystemExit, KeyboardInterrupt)
 _SOFT_TIME_LIMIT = "SoftTimeLimitExceeded"
@@ -96,25 +109,43 @@ def decide(
     """
     if isinstance(error, _ENDING):
         return GiveBack(describe(error, DeadReason.CRASH_LOOP))
-    for kind, reason in _HOPELESS:
+    for kind, hopeless in _HOPELESS:
         if isinstance(error, kind):
-            return Bury(describe(error, reason))
-    blameless = isinstance(error, _BLAMELESS)
-    if not blameless and not (isinstance(error, _PASSING) or type(error).__name__ == _SOFT_TIME_LIMIT):
+            return Bury(describe(error, hopeless))
+    passing = _passing(error)
+    if passing is None:
         return Bury(describe(error, DeadReason.UNEXPECTED_ERROR))
-    failure = describe(error, DeadReason.RETRIES_EXHAUSTED)
-    if waiting_seconds >= limits.total_seconds or (not blameless and tries + 1 >= limits.tries):
-        return Bury(failure)
-    ceiling = min(limits.cap_seconds, limits.base_seconds * 2 ** min(tries, 32))
-    delay = jitter(ceiling / 2, ceiling)
-    asked = getattr(error, "retry_after_seconds", None)
-    if asked is not None:
+    reason, costs_try = passing
+    held = isinstance(error, AdvisoryUnavailable)
+    # While nobody reaches the store, the one that was sent to see is no more to blame than those that wait.
+    outage = isinstance(error, AdvisoryUnavailable) and error.outage
+    spends_try = costs_try and not outage
+    if waiting_seconds >= limits.total_seconds or (spends_try and tries + 1 >= limits.tries):
+        return Bury(describe(error, DeadReason.RETRIES_EXHAUSTED))
+    asked = error.retry_after_seconds if isinstance(error, AdvisoryUnavailable) else None
+    if asked is None:
+        ceiling = min(limits.cap_seconds, limits.base_seconds * 2 ** min(tries, 32))
+        low, high = ceiling / 2, ceiling
+    else:
         # The store knows best, within our cap; the jitter keeps the jobs from coming back all at once.
-        delay = min(max(asked, 0) + jitter(0, limits.base_seconds), limits.cap_seconds)
-    return Wait(delay, spends_try=not blameless, failure=failure)
+        low = min(max(asked, 0), limits.cap_seconds)
+        high = low + limits.base_seconds
+    if outage:
+        # Spread over as long again as the outage has lasted. None of them needs to come and see: the
+        # reconciler sends one, and brings all forward when the store is back.
+        high = max(high, 2 * low, low + waiting_seconds)
+    delay = min(jitter(low, high), limits.cap_seconds)
+    return Wait(delay, spends_try=spends_try, failure=describe(error, reason), held=held, outage=outage)
 
 
-def describe(error: BaseException, reason: DeadReason) -> Failure:
+def _passing(error: BaseException) -> tuple[WaitReason, bool] | None:
+    for kind, reason, costs_try in _PASSING:
+        if isinstance(error, kind):
+            return reason, costs_try
+    return (WaitReason.TRY_FAILED, True) if type(error).__name__ == _SOFT_TIME_LIMIT else None
+
+
+def describe(error: BaseException, reason: DeadReason | WaitReason) -> Failure:
     """Return what may be told of an error.
 
     The texts of our own errors hold no payloads by rule; of a foreign error only its class is told.

@@ -42,19 +42,13 @@ class Services:
         runs = RunLog(store, ledger)
         existing = ExistingRuns(runs, ledger)
         policy = policy_named(settings.policy)
-        breaker = RedisBreaker(
-            ledger.client,
-            failures=settings.breaker_failures,
-            open_seconds=settings.breaker_open_seconds,
-            probe_seconds=settings.advisory_total_seconds,
-        )
         advisories = AdvisoryClient(
             settings.advisory_url,
             token=settings.advisory_token,
             timeout_seconds=settings.advisory_timeout_seconds,
             total_seconds=settings.advisory_total_seconds,
             tries=settings.advisory_tries,
-            breaker=breaker,
+            breaker=RedisBreaker.of(ledger.client, settings),
             clock=clock,
         )
         create = CreateHandler(runs)

@@ -1,6 +1,7 @@
 """What ``celery -A rmos_worker.watch flower`` finds: an app that watches and does no work.
 
-Flower picks its broker page by the scheme of the transport, so it gets Celery's own, without the gate.
+Flower picks its broker page by the scheme of the broker's address, so it gets no transport of our own name;
+instead kombu takes ours, which has no gate, for those schemes.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from rmos_shared.settings import BrokerSettings
 from rmos_worker.broker import celery_config
 from rmos_worker.flower_access import refusal
 
-# By its alias, not as broker_transport: Flower looks at the scheme of the address. It listens to events,
-# which anybody may publish; one that cannot be read must not cost it those that follow.
-TRANSPORT_ALIASES["redis"] = TRANSPORT_ALIASES["rediss"] = "rmos_worker.broadcast:WatchingTransport"
-
-if (why_not := refusal(sys.argv[1:], os.environ)) is not None and "flower" in sys.argv[1:]:
+if "flower" in sys.argv[1:] and (why_not := refusal(sys.argv[1:], os.environ)) is not None:
     raise SystemExit(f"error: {why_not}")
 
+TRANSPORT_ALIASES.update(
+    (scheme, "rmos_worker.broadcast:CheckedTransport")
+    for scheme, transport in TRANSPORT_ALIASES.copy().items()
+    if transport == "kombu.transport.redis:Transport"
+)
 app = Celery("rmos")
 app.conf.update(celery_config(BrokerSettings.load()))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from http.client import HTTPException
 from itertools import islice
-from typing import Literal
-from urllib.error import HTTPError, URLError
-from urllib.request import urlopen
+from typing import Any, Literal
+from urllib.request import HTTPErrorProcessor, ProxyHandler, Request, build_opener
 
 from rmos_producer.cli.context import DEFAULT_HOME, HomeOption, JsonOption, ledger_of, print_json, print_rows
 from rmos_producer.home import Home
+from rmos_shared.advisory_answers import ASSETS_PATH, mistake_behind
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable, DamageFound, InvariantBroken, RmosError
 from rmos_shared.ledger.audit import OTHER_VERSION, LedgerAudit
 from rmos_shared.ledger.job_ledger import JobLedger
@@ -26,6 +29,8 @@ _CLOCK_SKEW_SECONDS = 2.0
 _MOST_NAMED = 100
 #: Longest time that the files of the last two days may take.
 _FILES_SECONDS = 10.0
+_ADVISORY_SECONDS = 5.0
+_MOST_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,24 +207,51 @@ def _files(store: LocalStore) -> Iterator[Finding]:
 
 def _advisory_store(place: Home) -> Iterator[Finding]:
     told = place.addresses()
+    if told is not None:
+        yield _asked(told.advisory_url, told.advisory_token)
+        return
     try:
-        url = told.advisory_url if told is not None else WorkerSettings.load().advisory_url
+        settings = WorkerSettings.load()
     except RmosError as error:
         yield Finding("advisory store", "broken", str(error), "mend the setting")
         return
+    secret = settings.advisory_token
+    yield _asked(settings.advisory_url, None if secret is None else secret.get_secret_value())
+
+
+class _AnyAnswer(HTTPErrorProcessor):
+    """Takes every status for an answer, and follows no redirect, as the workers do."""
+
+    def http_response(self, request: Request, response: Any) -> Any:  # noqa: ARG002 - urllib's signature
+        """Return the answer as it is."""
+        return response
+
+    https_response = http_response
+
+
+def _asked(url: str, token: str | None) -> Finding:
+    # As a worker asks, for an asset that nobody has: whether it answers at /health proves nothing.
+    address = f"{url.rstrip('/')}{ASSETS_PATH}/rmos-doctor-asks-{secrets.token_hex(8)}"
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    opener = build_opener(ProxyHandler({}), _AnyAnswer)
     try:
-        with urlopen(f"{url.rstrip('/')}/health", timeout=5):  # noqa: S310 - the operator's own setting
-            yield Finding("advisory store", "ok", f"answers at {url}")
-    except HTTPError as error:
-        # Another store than the reference one need not have /health; any answer shows that it is there.
-        yield Finding("advisory store", "ok", f"answers at {url} (status {error.code})")
-    except (URLError, OSError, ValueError):
-        yield Finding(
-            "advisory store",
-            "broken",
-            f"no answer at {url}",
-            "start it, or mend RMOS_ADVISORY_URL; explanations wait",
+        request = Request(address, headers=headers)  # noqa: S310 - the operator's own setting
+        with opener.open(request, timeout=_ADVISORY_SECONDS) as answer:
+            status, kind = answer.status, answer.headers.get("Content-Type", "")
+            body = answer.read1(_MOST_BYTES)
+    except (OSError, ValueError, HTTPException):
+        what_to_do = "start it, or mend RMOS_ADVISORY_URL; explanations wait"
+        return Finding("advisory store", "broken", f"no answer at {url}", what_to_do)
+    mistake = mistake_behind("GET", status, content_type=kind, body=body)
+    if mistake is not None:
+        return Finding(
+            "advisory store", "broken", f"status {status} at {url}", f"{mistake}; explanations wait"
         )
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Finding(
+            "advisory store", "broken", f"status {status} at {url}", "see its log; explanations wait"
+        )
+    return Finding("advisory store", "ok", f"answers at {url}")
 
 
 def _text(value: bytes | str | None) -> str:

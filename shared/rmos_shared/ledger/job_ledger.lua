@@ -15,6 +15,7 @@
 --   queues           set   every queue that any version has rung on
 --   leases:<worker>  zset  running jobs by the time they were claimed
 --   waiting          zset  jobs put off, by due time
+--   held             zset  jobs put off for the advisory store's sake, by when; some may have moved on since
 --   dead, discarded  zset  by the time they became so
 --   counts           hash  accepted, done: they only grow
 --   subjects         hash  "<topic>:<run id>" -> the latest job on it that is not done
@@ -592,14 +593,17 @@ function operations.finish()
   return answers
 end
 
--- wait: worker, token, id, delay ms, whether a try is spent (1 or 0), failure (JSON). Answers waiting, or the state.
+-- wait: worker, token, id, delay ms, whether a try is spent (1 or 0), failure (JSON), whether for the advisory
+-- store's sake (1 or 0). Answers waiting, or the state.
 function operations.wait()
   local worker, token, id, delay, spent, failure = arg(), arg(), arg(), number_arg(), number_arg(), arg()
+  local held = arg() == '1'
   need_record(id)
   local state = redis.call('HGET', job_key(id), 'state') or 'unknown'
   if state == 'running' and holds(id, worker, token) then
     need('zset', prefix .. 'leases:' .. worker)
     need('zset', prefix .. 'waiting')
+    need('zset', prefix .. 'held')
     redis.call('ZREM', prefix .. 'leases:' .. worker, id)
     failed(id, 'put_off', failure)
     redis.call('HSET', job_key(id), 'tries', number(field(id, 'tries')) + spent)
@@ -607,9 +611,35 @@ function operations.wait()
     -- The lease stays written, so that a repeat of this call is known as one.
     redis.call('HSET', job_key(id), 'state', 'waiting', 'changed_at', now, 'due_at', now + delay, 'starts', 0)
     redis.call('ZADD', prefix .. 'waiting', now + delay, id)
+    if held then
+      redis.call('ZADD', prefix .. 'held', now, id)
+    end
     return 'waiting'
   end
   return state
+end
+
+-- forward: most jobs, a time in milliseconds or +inf. Makes due now what was put off up to then for the advisory
+-- store's sake, the longest first, and waits since for nothing else. Answers how many.
+function operations.forward()
+  local most, before, moved, held = number_arg(), arg(), 0, prefix .. 'held'
+  need('zset', held)
+  need('zset', prefix .. 'waiting')
+  local found = redis.call('ZRANGEBYSCORE', held, '-inf', before, 'WITHSCORES', 'LIMIT', 0, most + MOST_MEMBERS)
+  for index = 1, #found, 2 do
+    if moved == most then
+      break
+    end
+    local id = found[index]
+    local told = fields(id, 'state', 'changed_at', 'due_at') or {}
+    redis.call('ZREM', held, id)
+    if told[1] == 'waiting' and number(told[2]) == tonumber(found[index + 1]) and number(told[3]) > now then
+      redis.call('HSET', job_key(id), 'due_at', now)
+      redis.call('ZADD', prefix .. 'waiting', now, id)
+      moved = moved + 1
+    end
+  end
+  return moved
 end
 
 -- bury: worker, token, id, failure (JSON), code version. Answers dead, or the state that forbids it.

@@ -252,13 +252,38 @@ class JobLedger:
         return {finish.job_id: answer.decode() for finish, answer in zip(finishes, answers, strict=True)}
 
     def wait(
-        self, job_id: str, lease: Lease, *, delay_seconds: float, spends_try: bool, failure: Failure
+        self,
+        job_id: str,
+        lease: Lease,
+        *,
+        delay_seconds: float,
+        spends_try: bool,
+        failure: Failure,
+        held: bool = False,
     ) -> str:
-        """Put the job off; it is rung for again when due. Returns its state afterwards."""
+        """Put the job off; it is rung for again when due. Returns its state afterwards.
+
+        ``held`` says that it waits for the advisory store; ``bring_forward`` is for such jobs.
+        """
         answer = self._script.run(
-            "wait", lease.worker, lease.token, job_id, _ms(delay_seconds), int(spends_try), failure.to_bytes()
+            "wait",
+            lease.worker,
+            lease.token,
+            job_id,
+            _ms(delay_seconds),
+            int(spends_try),
+            failure.to_bytes(),
+            int(held),
         )
         return cast("bytes", answer).decode()
+
+    def bring_forward(self, *, most: int, put_off_by_ms: int | None = None) -> int:
+        """Make up to ``most`` jobs due now that wait for the advisory store, the longest first.
+
+        ``put_off_by_ms``, a time of the server's clock, leaves alone what was put off later. Returns how
+        many.
+        """
+        return int(self._script.run("forward", most, "+inf" if put_off_by_ms is None else put_off_by_ms))
 
     def bury(self, job_id: str, lease: Lease, *, failure: Failure) -> str:
         """Put the job among the dead letters. Returns its state afterwards."""

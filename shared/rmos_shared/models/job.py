@@ -44,6 +44,21 @@ class DeadReason(StrEnum):
     UNEXPECTED_ERROR = "unexpected_error"
 
 
+class WaitReason(StrEnum):
+    """Why a job is put off."""
+
+    #: The advisory store was called, and did not answer or asked for patience.
+    ADVISORY_UNAVAILABLE = "advisory_unavailable"
+    ADVISORY_MISCONFIGURED = "advisory_misconfigured"
+    #: The advisory store was not called: the breaker holds all calls back.
+    BREAKER_OPEN = "breaker_open"
+    STORE_UNAVAILABLE = "store_unavailable"
+    BROKER_UNAVAILABLE = "broker_unavailable"
+    RUN_PENDING = "run_pending"
+    #: Something that may pass: no memory, no time.
+    TRY_FAILED = "try_failed"
+
+
 class CreateRun(Frozen):
     """Payload of ``runs.create`` and ``runs.create_many``: store this run, then explain it if asked."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable
 from contextlib import closing
@@ -18,9 +19,11 @@ import httpx
 from pydantic import SecretStr
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
+from rmos_shared.advisory_answers import ASSETS_PATH, mistake_behind
 from rmos_shared.canonical import canonical_sha256
 from rmos_shared.clock import Clock, SystemClock
 from rmos_shared.errors import (
+    AdvisoryMisconfigured,
     AdvisoryNotFound,
     AdvisoryRefused,
     AdvisoryUnavailable,
@@ -32,10 +35,11 @@ from rmos_shared.errors import (
 from rmos_shared.ids import is_safe_id
 from rmos_shared.models.advisory import AdvisoryAsset
 from rmos_worker.advisory.base import SaveOutcome
-from rmos_worker.advisory.breaker import Breaker
+from rmos_worker.advisory.breaker import Breaker, Outage
 from rmos_worker.advisory.deadline import DeadlineTransport
 
-ASSETS_PATH = "/api/advisory/assets"
+_log = logging.getLogger(__name__)
+
 #: A larger answer is not read to its end.
 MAX_ANSWER_BYTES = 1_048_576
 #: The store's wish to be left alone longer than this is cut down to it.
@@ -64,9 +68,6 @@ _OTHER_ERRORS = (
 )
 _WHAT_TO_DO: dict[int, str] = {
     HTTPStatus.BAD_REQUEST: "it found the request invalid; its log says why",
-    HTTPStatus.UNAUTHORIZED: "check RMOS_ADVISORY_TOKEN",
-    HTTPStatus.FORBIDDEN: "check RMOS_ADVISORY_TOKEN",
-    HTTPStatus.NOT_FOUND: "check RMOS_ADVISORY_URL",
     HTTPStatus.CONFLICT: "conflict: it holds other content under this id, which stays",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the asset is larger than it takes",
 }
@@ -79,8 +80,9 @@ class _Answer:
     call: str
     status: int
     retry_after_seconds: float | None
-    #: Read for 2xx only; any other answer has said all with its status.
+    #: Read for 2xx, and for 404, which has two meanings; any other answer has said all with its status.
     body: bytes
+    content_type: str
 
 
 class _Passing(Exception):
@@ -143,6 +145,7 @@ class AdvisoryClient:
         Raises:
             AdvisoryRefused: the store will never take it; among others, its id has other content.
             AdvisoryUnavailable: it may or may not be stored; repeat the call later.
+            AdvisoryMisconfigured: what answers is not the store, or does not take our token.
             BreakerOpen: nothing was sent, because the store was down a moment ago.
         """
         return self._call(
@@ -160,6 +163,7 @@ class AdvisoryClient:
             AdvisoryNotFound: the store has no such asset.
             AdvisoryRefused: the store will never answer this.
             AdvisoryUnavailable: repeat the call later.
+            AdvisoryMisconfigured: what answers is not the store, or does not take our token.
             BreakerOpen: nothing was sent, because the store was down a moment ago.
             InvalidRequest: ``asset_id`` can be no asset's id.
         """
@@ -198,16 +202,31 @@ class AdvisoryClient:
         in_doubt = self._breaker.allow()
         try:
             result = judge(self._with_quick_retries(method, f"{ASSETS_PATH}/{asset_id}", headers, content))
-        except AdvisoryUnavailable:
-            self._breaker.record_failure()
+        except AdvisoryUnavailable as error:
+            self._failed(error)
             raise
         except RmosError:
             if in_doubt:
-                self._breaker.record_success()  # a refusal is an answer
+                self._succeeded()  # a refusal is an answer
             raise
         if in_doubt:
-            self._breaker.record_success()
+            self._succeeded()
         return result
+
+    def _failed(self, error: AdvisoryUnavailable) -> None:
+        outage = self._breaker.record_failure(error.code)
+        error.outage = outage is not Outage.NONE
+        if outage is Outage.BEGINS:
+            # Once for all workers; what this does to each job is not worth a line.
+            _log.error(
+                "the advisory store is out of reach; jobs wait for it",
+                extra={"error": error.code, "reason": str(error)},
+            )
+
+    def _succeeded(self) -> None:
+        lasted = self._breaker.record_success()
+        if lasted is not None:
+            _log.warning("the advisory store is back", extra={"outage_seconds": round(lasted, 1)})
 
     def _with_quick_retries(
         self, method: str, path: str, headers: dict[str, str], content: bytes | None
@@ -250,7 +269,10 @@ class AdvisoryClient:
                 extensions={"timeout": httpx.Timeout(until - now).as_dict(), "deadline": until},
             )
             with closing(self._transport.handle_request(request)) as response:
-                body = self._body(response, call, until) if response.is_success else b""
+                told = response.is_success or (
+                    method == "GET" and response.status_code == HTTPStatus.NOT_FOUND
+                )
+                body = self._body(response, call, until) if told else b""
         except _CONNECTION_ERRORS as error:
             raise _Passing(f"{call} got no answer ({type(error).__name__})") from error
         except _OTHER_ERRORS as error:
@@ -262,6 +284,7 @@ class AdvisoryClient:
             response.status_code,
             retry_after_seconds(response.headers.get("Retry-After"), self._clock.now()),
             body,
+            response.headers.get("Content-Type", ""),
         )
         if answer.status in _QUICK:
             raise _Passing(f"{call} was answered with status {answer.status}", answer.retry_after_seconds)
@@ -307,6 +330,7 @@ def _pause_seconds(state: RetryCallState) -> float:
 
 
 def _saved(answer: _Answer, asset: AdvisoryAsset) -> SaveOutcome:
+    _check_settings(answer)
     _check_status(answer)
     receipt = _decoded(answer)
     if not isinstance(receipt, dict) or receipt.get("asset_id") != asset.asset_id:
@@ -321,6 +345,7 @@ def _saved(answer: _Answer, asset: AdvisoryAsset) -> SaveOutcome:
 
 
 def _fetched(answer: _Answer, asset_id: str) -> AdvisoryAsset:
+    _check_settings(answer)
     if answer.status == HTTPStatus.NOT_FOUND:
         raise AdvisoryNotFound(asset_id)
     _check_status(answer)
@@ -335,19 +360,26 @@ def _fetched(answer: _Answer, asset_id: str) -> AdvisoryAsset:
     return asset
 
 
+def _check_settings(answer: _Answer) -> None:
+    method = answer.call.partition(" ")[0]
+    mistake = mistake_behind(method, answer.status, content_type=answer.content_type, body=answer.body)
+    if mistake is not None:
+        raise AdvisoryMisconfigured(f"{_said(answer)}: {mistake}")
+
+
+def _said(answer: _Answer) -> str:
+    return f"the advisory store answered {answer.call} with status {answer.status}"
+
+
 def _check_status(answer: _Answer) -> None:
     if httpx.codes.is_success(answer.status):
         return
-    said = f"the advisory store answered {answer.call} with status {answer.status}"
+    said = _said(answer)
     if httpx.codes.is_server_error(answer.status):
         raise AdvisoryUnavailable(
             f"{said}; see its log, and repeat the call later", retry_after_seconds=answer.retry_after_seconds
         )
-    if httpx.codes.is_redirect(answer.status):
-        advice = "redirects are not followed; set RMOS_ADVISORY_URL to the address it points to"
-    else:
-        advice = _WHAT_TO_DO.get(answer.status, "repeating cannot help")
-    raise AdvisoryRefused(f"{said}: {advice}")
+    raise AdvisoryRefused(f"{said}: {_WHAT_TO_DO.get(answer.status, 'repeating cannot help')}")
 
 
 def _decoded(answer: _Answer) -> Any:
