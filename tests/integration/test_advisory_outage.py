@@ -53,7 +53,7 @@ def told(worker: Worker) -> list[dict[str, Any]]:
 
 
 def suggestions(ledger: JobLedger) -> Iterator[JobRecord]:
-    return (record for record in ledger.jobs(limit=10_000) if record.task == SUGGEST.name)
+    return (record for record in ledger.jobs() if record.task == SUGGEST.name)
 
 
 @pytest.fixture

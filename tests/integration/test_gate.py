@@ -13,6 +13,7 @@ import redis
 from celery import Celery
 
 from rmos_producer.client import RunsClient
+from rmos_producer.jobs import prepare_run
 from rmos_shared.ids import new_uuid7
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.models.job import JobState
@@ -97,10 +98,10 @@ def test_revoking_a_bell_neither_loses_nor_hides_its_job(
     with Celery("operator", broker=broker_url, set_as_current=False) as operator:
         # The bell bears the job's id, so that is what an operator revokes; before it rings, to be sure.
         run = {**REQUEST, "run_id": new_uuid7()}
-        job, receipt = runs_client._create_job(run, explain=False, spec=CREATE)
+        job = prepare_run(run, CREATE, explain=False, most_bytes=1_000_000).job
         operator.control.revoke(job.job_id, terminate=True)
         eventually(lambda: job.job_id in worker.log.read_text(), 10)
-    runs_client._accept([job], [receipt])
+    ledger.accept([job])
     assert runs_client.wait(job.job_id, 15).state is JobState.DONE
     assert worker.log.read_text().count("Discarding revoked task") == 1
     assert ledger.stats().raw == 0

@@ -17,6 +17,7 @@ import pytest
 from rmos_producer.cli.context import print_rows
 from rmos_producer.cli.table import Row
 from rmos_producer.client import RunsClient
+from rmos_producer.home import Home
 from rmos_shared.canonical import canonical_sha256
 from rmos_shared.errors import StoreUnavailable
 from rmos_shared.ids import new_uuid7
@@ -25,9 +26,9 @@ from rmos_shared.models.advisory import AdvisoryLink
 from rmos_shared.models.job import Failure
 from rmos_shared.models.run import RunArtifact, RunRequest
 from rmos_shared.run_log import RunLog
-from rmos_shared.store.local import LocalStore
 from rmos_worker.artifact import artifact_of
 from support.command import RMOS, environment, on_terminal, piped
+from support.stores import local_store
 
 AT = datetime(2026, 8, 1, 6, tzinfo=UTC)
 #: Where nobody answers: lists of the store need no broker.
@@ -73,13 +74,13 @@ def make_link(run: RunArtifact) -> AdvisoryLink:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    (tmp_path / "home/runs").mkdir(parents=True)
+    Home(tmp_path / "home").init_store()
     return tmp_path / "home"
 
 
 @pytest.fixture
 def run_log(home: Path) -> RunLog:
-    return RunLog(LocalStore(home / "runs"))
+    return RunLog(local_store(home / "runs"))
 
 
 @pytest.fixture
@@ -265,6 +266,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of so many runs that all of them at once would not go unnoticed."""
     home = tmp_path_factory.mktemp("crowded")
     made = make_run(0)
+    Home(home).init_store()
     text = made.to_bytes().decode()
     for number in range(_MANY):
         at = AT - timedelta(minutes=number)

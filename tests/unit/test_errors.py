@@ -53,6 +53,7 @@ EXIT_CODES = {
     "WaitTimeout": 6,
     "DamageFound": 7,
     "CorruptArtifact": 7,
+    "BrokerDamaged": 7,
     "InvariantBroken": 8,
 }
 LEAVES_OF = {kind: [other for other in TREE if issubclass(other, kind)] for kind in TREE}

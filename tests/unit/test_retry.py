@@ -47,6 +47,7 @@ TABLE: dict[type[RmosError], tuple[RmosError, DeadReason | tuple[str, WaitReason
     errors.SettingsInvalid: (errors.SettingsInvalid("x"), DeadReason.UNEXPECTED_ERROR),
     KeyInvalid: (KeyInvalid("x"), DeadReason.UNEXPECTED_ERROR),
     errors.TryLater: (errors.TryLater("x"), DeadReason.UNEXPECTED_ERROR),
+    errors.BrokerDamaged: (errors.BrokerDamaged("x"), (FREE, WaitReason.BROKER_DAMAGED)),
     errors.BrokerUnavailable: (errors.BrokerUnavailable("x"), (FREE, WaitReason.BROKER_UNAVAILABLE)),
     errors.AdvisoryUnavailable: (errors.AdvisoryUnavailable("x"), (PAID, WaitReason.ADVISORY_UNAVAILABLE)),
     errors.AdvisoryMisconfigured: (

@@ -19,7 +19,7 @@ from rich.console import Console
 from rmos_producer.cli.table import Layout, Row, tabbed
 from rmos_producer.client import RunsClient
 from rmos_producer.home import Home
-from rmos_shared.errors import BrokerUnavailable, CorruptArtifact
+from rmos_shared.errors import BrokerDamaged, BrokerUnavailable, CorruptArtifact
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.run_log import RunLog
 from rmos_shared.store.local import LocalStore
@@ -77,7 +77,7 @@ def runs_of(home: Path) -> Iterator[RunLog]:
             ledger = JobLedger.connect(place.producer_settings(broker_timeout_seconds=2.0))
             stack.callback(ledger.close)
             ledger.stats()
-        except BrokerUnavailable:
+        except (BrokerUnavailable, BrokerDamaged):
             err.print("[yellow]the broker is away: explanation states come from the files alone[/]")
             yield RunLog(store)
         else:

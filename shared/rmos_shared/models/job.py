@@ -54,6 +54,7 @@ class WaitReason(StrEnum):
     BREAKER_OPEN = "breaker_open"
     STORE_UNAVAILABLE = "store_unavailable"
     BROKER_UNAVAILABLE = "broker_unavailable"
+    BROKER_DAMAGED = "broker_damaged"
     RUN_PENDING = "run_pending"
     #: Something that may pass: no memory, no time.
     TRY_FAILED = "try_failed"
