@@ -221,6 +221,14 @@ def test_what_was_put_off_later_is_left_alone(ledger: JobLedger) -> None:
     assert ledger.bring_forward(most=100, put_off_by_ms=changed + 1_000) == 1
 
 
+def test_what_moved_on_long_ago_is_forgotten_without_an_outage(ledger: JobLedger) -> None:
+    old, new = put_off(ledger, held=True), new_uuid7()
+    ledger.client.zadd("rmos:held", {new: 1})
+    assert ledger.client.zrange("rmos:held", 0, -1) == [new.encode(), old.encode()]
+    youngest = put_off(ledger, held=True)
+    assert ledger.client.zrange("rmos:held", 0, -1) == [old.encode(), youngest.encode()]
+
+
 def test_a_job_that_has_moved_on_is_not_brought_forward(ledger: JobLedger, eventually: Eventually) -> None:
     moved = put_off(ledger, held=True, delay_seconds=0)
     again = Lease("w", "2")
