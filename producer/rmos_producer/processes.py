@@ -85,7 +85,12 @@ class Pipeline:
         broker_url = os.environ.get("RMOS_BROKER_URL") or self._start_server()
         advisory_url = os.environ.get("RMOS_ADVISORY_URL")
         names = [name for name in self._names if not (advisory_url and name == "advisory-store")]
-        advisory_port = self._port("advisory-store") if "advisory-store" in names else 0
+        # Without a store of ours nobody answers there; the workers need an address all the same.
+        advisory_port = (
+            self._port("advisory-store")
+            if "advisory-store" in names
+            else self._home.port("advisory-store", lasting_port)
+        )
         flower_port = self._port("flower") if "flower" in names else 0
         addresses = Addresses(
             pid=os.getpid(),
@@ -115,7 +120,7 @@ class Pipeline:
             if name == "beat":
                 arguments = (*arguments, "-s", str(self._home.root / "beat-schedule"))
             self.supervisor.start(name, (sys.executable, *arguments), environment)
-        if advisory_port:
+        if "advisory-store" in names:
             self._wait_for("advisory-store", lambda: _serves(f"{addresses.advisory_url}/health"))
         if flower_port:
             self._wait_for("flower", lambda: _serves(f"{addresses.flower_url}/healthcheck"))

@@ -270,6 +270,38 @@ def test_counters_that_were_deleted_hide_nothing(ledger: JobLedger, client: redi
     assert audit.records == Records(total=1, done=1)
 
 
+def test_a_job_that_has_ended_is_rung_for_nowhere(ledger: JobLedger, client: redis.Redis) -> None:
+    (job_id,) = accept(ledger)
+    ledger.claim([job_id], LEASE, lease_seconds=60)
+    ledger.finish([Finish(job_id, {})], LEASE, ttl_seconds=60)
+    client.zadd("rmos:waiting", {job_id: 1})
+    client.zadd("rmos:rung:runs.create", {job_id: 1})
+    assert ledger.reconcile(batch=10, grace_seconds=-1, max_starts=3).rung == 0
+    assert ledger.get(job_id).state.value == "done"
+    assert list(LedgerAudit(ledger.script).faults()) == [job_id]
+
+
+@pytest.mark.parametrize("request_id", ["ä\u200a½", '\\"%]', "x" * 256])
+def test_a_bell_is_readable_whatever_the_request_is_called(
+    ledger: JobLedger, client: redis.Redis, request_id: str
+) -> None:
+    job = Job(new_uuid7(), CREATE.name, "r", request_id, "{}")
+    ledger.accept([job])
+    taken = ledger.take(CREATE.queue)
+    assert taken is not None
+    told = json.loads(taken.bell or b"")["headers"]["argsrepr"]
+    assert told == f"runs.create, 1 job(s), run r, request {ascii_only(request_id)}"
+    client.hset(f"rmos:job:{job.job_id}", "request_id", b"\xff\xfe")
+    ledger.ring_again([job.job_id])
+    again = ledger.take(CREATE.queue)
+    assert again is not None
+    assert json.loads(again.bell or b"")["headers"]["argsrepr"].endswith("request ??")
+
+
+def ascii_only(text: str) -> str:
+    return "".join(chr(byte) if 32 <= byte < 127 else "?" for byte in text.encode())
+
+
 # Jobs of another version (F5)
 
 

@@ -406,7 +406,9 @@ def test_one_reconciler_works_at_a_time_and_another_takes_over(
     (job_id,) = accept(ledger)
     for turn, (works, idles) in enumerate([(first, second), (first, second), (second, first)]):
         if turn == 2:
-            redis_client.delete("rmos:lock:reconciler")  # the first is gone, and its time has passed
+            redis_client.delete(
+                *redis_client.keys("rmos:lock:reconciler:*")
+            )  # the first is gone, and its time has passed
         grow_old(redis_client, CREATE.queue, job_id)
         assert works.round() == 1
         take_bells(ledger, CREATE.queue)

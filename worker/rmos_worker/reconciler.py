@@ -6,14 +6,17 @@ import logging
 import secrets
 import threading
 
+from rmos_shared.canonical import sha256_hex
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable
 from rmos_shared.ledger.job_ledger import JobLedger
 from rmos_shared.settings import WorkerSettings
+from rmos_shared.tasks import TASKS
 from rmos_worker.advisory.breaker import Reading, RedisBreaker
 
 logger = logging.getLogger(__name__)
 
-_LOCK = "reconciler"
+#: Of each version its own: an old worker that lives on must not keep the jobs of a newer one waiting.
+_LOCK = f"reconciler:{sha256_hex(','.join(sorted(TASKS)).encode())[:8]}"
 #: A job that an outage puts off may be written down as such only after its end.
 _SETTLING_MS = 10_000
 

@@ -132,10 +132,12 @@ local function spec_of(id)
   return TASKS[field(id, 'task')]
 end
 
--- What a doorbell tells Flower, as JSON: how many jobs of which task, and what the first of them is about.
+-- What a doorbell tells Flower, as JSON: how many jobs of which task, and what the first of them is about. In plain
+-- ASCII, whatever another program wrote into the record: a bell that is no UTF-8 could not be read.
 local function told_of(task, ids, run_id, request_id)
-  return cjson.encode(task .. ', ' .. #ids .. ' job(s), run ' .. run_id
-    .. (request_id ~= '' and ', request ' .. request_id or ''))
+  local told = task .. ', ' .. #ids .. ' job(s), run ' .. run_id
+    .. (request_id ~= '' and ', request ' .. request_id or '')
+  return cjson.encode((string.gsub(told, '[^ -~]', '?')))
 end
 
 -- A doorbell as Celery takes it: no payload, only the ids. All that differs between two bells is told here, so
@@ -615,6 +617,8 @@ function operations.wait()
       redis.call('ZADD', prefix .. 'held', now, id)
       -- No job waits as long as that at a time; without an outage nobody else would drop those that moved on.
       redis.call('ZREMRANGEBYSCORE', prefix .. 'held', '-inf', now - LONGEST_MS)
+    else
+      redis.call('ZREM', prefix .. 'held', id)
     end
     return 'waiting'
   end
@@ -827,10 +831,12 @@ function operations.reconcile()
     return well[key]
   end
   local common = usable('zset', prefix .. 'dead')
-  -- Whether a job can be rung for now.
+  -- Whether a job can be rung for now. One that has ended and lies in an index all the same is doctor's to name.
   local function ringable(id)
-    local spec = spec_of(id)
-    return common and spec ~= nil and usable('zset', prefix .. 'rung:' .. spec.queue)
+    local told = fields(id, 'task', 'state') or {}
+    local spec, state = TASKS[told[1] or ''], told[2]
+    return common and spec ~= nil and (state == 'accepted' or state == 'running' or state == 'waiting')
+      and usable('zset', prefix .. 'rung:' .. spec.queue)
       and usable('list', spec.queue)
   end
   if usable('zset', prefix .. 'workers') then
