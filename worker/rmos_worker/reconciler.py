@@ -16,7 +16,7 @@ from rmos_worker.advisory.breaker import Reading, RedisBreaker
 logger = logging.getLogger(__name__)
 
 #: Of each version its own: an old worker that lives on must not keep the jobs of a newer one waiting.
-_LOCK = f"reconciler:{sha256_hex(','.join(sorted(TASKS)).encode())[:8]}"
+LOCK = f"reconciler:{sha256_hex(','.join(sorted(TASKS)).encode())[:8]}"
 #: A job that an outage puts off may be written down as such only after its end.
 _SETTLING_MS = 10_000
 
@@ -49,7 +49,7 @@ class Reconciler:
         Raises:
             BrokerUnavailable: the round may be half done; the next does the rest.
         """
-        if not self._ledger.try_lock(_LOCK, self._name, seconds=self._settings.reconcile_seconds * 5):
+        if not self._ledger.try_lock(LOCK, self._name, seconds=self._settings.reconcile_seconds * 5):
             return 0
         forward = brought_forward(self._breaker.read(), batch=self._settings.reconcile_batch_jobs)
         if forward is not None:
