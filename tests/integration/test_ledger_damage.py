@@ -178,7 +178,10 @@ def test_an_operation_is_done_whole_or_not_at_all_whatever_a_key_is(
         before = dump(client)
         refused = refusal(lambda: operation(ledger, ids))  # noqa: B023 - called at once
         if refused:
-            assert dump(client) == before, (name, wrong)
+            after = dump(client)
+            if name == "beat":  # that a worker lives is written down whatever else is damaged
+                after[b"rmos:workers"] = before.get(b"rmos:workers")
+            assert after == before, (name, wrong)
             assert "garbage" not in refused
 
 
@@ -268,6 +271,29 @@ def test_counters_that_were_deleted_hide_nothing(ledger: JobLedger, client: redi
     audit = LedgerAudit(ledger.script)
     assert audit.faults() == {}
     assert audit.records == Records(total=1, done=1)
+
+
+def test_a_bell_of_a_damaged_record_is_no_dead_letter(ledger: JobLedger, client: redis.Redis) -> None:
+    (job_id,) = accept(ledger)
+    client.rename(f"rmos:job:{job_id}", "aside")
+    client.set(f"rmos:job:{job_id}", "garbage")
+    assert ledger.take(CREATE.queue) is None
+    client.rename("aside", f"rmos:job:{job_id}")
+    assert list(ledger.raw_letters()) == []
+    assert ledger.reconcile(batch=10, grace_seconds=-1, max_starts=3).rung == 1
+    assert [claim.job_id for claim in ledger.claim([job_id], LEASE, lease_seconds=60).claimed] == [job_id]
+
+
+def test_the_list_for_flower_is_made_anew_with_every_letter(ledger: JobLedger, client: redis.Redis) -> None:
+    lease = Lease("w", "1")
+    ids = accept(ledger, amount=4)
+    ledger.claim(ids, lease, lease_seconds=60)
+    for job_id in ids[:3]:
+        ledger.bury(job_id, lease, failure=FAILURE)
+    client.delete(DEAD_LETTER_QUEUE)
+    client.set(DEAD_LETTER_QUEUE, "garbage")
+    ledger.bury(ids[3], lease, failure=FAILURE)
+    assert ledger.stats().queues[DEAD_LETTER_QUEUE] == ledger.stats().dead == 4
 
 
 def test_a_job_that_has_ended_is_rung_for_nowhere(ledger: JobLedger, client: redis.Redis) -> None:

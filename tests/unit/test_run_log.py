@@ -732,3 +732,20 @@ def test_what_goes_while_it_is_read_is_damage() -> None:
     (entry,) = log.list_runs()
     assert entry.error is not None
     assert entry.error.reason == "it was listed and is gone"
+
+
+def test_a_directory_in_the_place_of_a_file_is_corrupt_and_hides_nothing(root: Path, log: RunLog) -> None:
+    """F6: it was passed over, so the run was missing from lists, or read as one that nobody explained."""
+    unreadable, unlinked, sound = (make_run() for _ in range(3))
+    log.put_runs([unreadable, unlinked, sound])
+    for key in (keys.artifact_key(unreadable), keys.link_key(unlinked.date, unlinked.run_id, "adv1")):
+        (root / key).unlink(missing_ok=True)
+        (root / key).mkdir()
+    listed = {entry.key: entry.error for entry in log.list_runs()}
+    assert {key for key, error in listed.items() if error} == {keys.artifact_key(unreadable)}
+    assert len(listed) == 3
+    assert [entry.error is not None for entry in log.list_links()] == [True]
+    for run in (unreadable, unlinked):
+        with pytest.raises(CorruptArtifact, match="not a regular file"):
+            log.read(run.run_id)
+    assert log.read(sound.run_id).explanation_status is ExplanationStatus.NONE

@@ -127,6 +127,13 @@ class GatedChannel(CheckedBroadcasts):
             # As kombu's own reader does.
             self.connection._deliver(json.loads(message.bell or b""), message.queue)  # noqa: SLF001
 
+    def _size(self, queue: str) -> int:
+        # Asked for each queue when the worker connects; one that is damaged must not keep it from the others.
+        try:
+            return int(super()._size(queue))
+        except redis.ResponseError:
+            return 0
+
     def _refused(self, error: redis.ResponseError) -> None:
         """Outlive what is damaged in the ledger: say so once, and wait before the next look."""
         if str(error) != self._last_refusal:

@@ -163,9 +163,11 @@ local function read_bell(item, queue)
   elseif spec and spec.queue ~= queue then
     return nil, 'malformed_message', 'a doorbell of another queue'
   end
-  local ids, seen, twice, known, fresh, first = {}, {}, false, true, true, nil
+  local ids, seen, twice, known, fresh, whole, first = {}, {}, false, true, true, true, nil
   for id in string.gmatch(joined, '[^\\",]+') do
-    local record = fields(id, 'task', 'starts', 'run_id', 'request_id') or {}
+    local record = fields(id, 'task', 'starts', 'run_id', 'request_id')
+    whole = whole and record ~= nil
+    record = record or {}
     first = first or record
     table.insert(ids, id)
     known = known and record[1] == task
@@ -173,9 +175,12 @@ local function read_bell(item, queue)
     twice = twice or seen[id]
     seen[id] = true
   end
-  if not spec then
+  if not whole then
+    -- What lies in a record's place may be taken away again; until then nobody can tell whose bell it is.
+    return nil, 'not_now', ''
+  elseif not spec then
     if known and #ids > 0 then
-      return nil, 'other_version', ''
+      return nil, 'not_now', ''
     end
     return nil, 'malformed_message', 'not a doorbell as the ledger rings them'
   elseif twice or #ids < 1 or #ids > spec.ids_per_bell or bell(task, ids, message_id, told) ~= item then
@@ -296,11 +301,14 @@ local function forget_subject(id)
   end
 end
 
--- The list for Flower's eyes; nothing rests on it, so what is of a wrong type is begun anew.
+-- The list for Flower's eyes; nothing rests on it, so what is of a wrong type is made anew. Called once the letter is
+-- in its index.
 local function mirror_one()
   if type(redis.pcall('LPUSH', mirror, 'see rmos dlq list')) ~= 'number' then
     redis.call('DEL', mirror)
-    redis.call('LPUSH', mirror, 'see rmos dlq list')
+    for _ = 1, redis.call('ZCARD', prefix .. 'dead') + redis.call('ZCARD', prefix .. 'raw') do
+      redis.call('LPUSH', mirror, 'see rmos dlq list')
+    end
   end
 end
 
@@ -687,9 +695,10 @@ function operations.beat()
     working[arg()] = true
   end
   need('zset', prefix .. 'workers')
+  redis.call('ZADD', prefix .. 'workers', now + lease_ms, worker)
+  -- It lives, whatever else is damaged; what it does not know of can wait.
   need('zset', prefix .. 'leases:' .. worker)
   need_to_lapse()
-  redis.call('ZADD', prefix .. 'workers', now + lease_ms, worker)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases:' .. worker, 0, now - stale_ms)) do
     if not working[id] and spec_of(id) then
       local crashed = number(field(id, 'claims')) >= max_claims
@@ -770,7 +779,8 @@ end
 -- take: most messages, whether to join bells (1 or 0), queues. Pops from each queue in turn. A bell that we rang
 -- is answered as {queue, item}; anything else is kept among the dead letters in this very step and answered as
 -- {queue, '', reason, id}. With all queues empty the answer is {}. A bell whose answer is lost counts as lost,
--- and is rung again; so does one for a task that only another version knows, by the reconciler of that version.
+-- and is rung again; so does one for a task that only another version knows, by the reconciler of that version,
+-- and one for a job whose record is damaged, once it is whole again.
 function operations.take()
   local most, joining, queues, share, found = number_arg(), arg() == '1', {}, {}, {}
   while cursor < #ARGV do
@@ -792,7 +802,7 @@ function operations.take()
         if first then
           local together = math.min(share[queue], TASKS[first.task].ids_per_bell)
           table.insert(found, {queue, together > #first.ids and join(first, queue, together) or item})
-        elseif reason ~= 'other_version' then
+        elseif reason ~= 'not_now' then
           if not is_well('zset', prefix .. 'raw') then
             -- It cannot be kept elsewhere, so it goes back, and what lies behind it waits.
             redis.call('RPUSH', queue, item)
