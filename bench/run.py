@@ -1,7 +1,7 @@
 """``make bench``: every section in turn; exits 1 when a row misses its mark beyond its spread.
 
-A full run writes ``docs/performance.md`` and what it needs to write it again. A quick one leaves that alone
-and writes its page below ``.rmos/bench``. ``--only`` measures some sections anew and keeps the others.
+A full run writes ``docs/performance.md`` and what it needs to write it again. ``--only`` measures some
+sections anew and keeps the others. A quick run prints its rows and writes nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ import profiles
 import result
 import start
 import store
-from ratio import Row
 from result import Section
 from rich.console import Console
 from rich.table import Table
@@ -56,7 +55,7 @@ SECTIONS: Mapping[str, Callable[[Path, Size], Section]] = {
 def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="about two minutes: fewer rounds, smaller sizes")
+    parser.add_argument("--quick", action="store_true", help="some two minutes, smaller sizes, no page")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="SECTION")
     parser.add_argument(
         "--page", action="store_true", help="measure nothing; write the page from what is kept"
@@ -69,18 +68,19 @@ def main() -> int:
         sys.exit(f"{_NOTES.name}: {error}")
     # Every process and directory of ours is taken down by the blocks that made them.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    folder = _ROOT / (".rmos/bench" if options.quick else "docs")
+    if options.quick:
+        _, measured = _measure(options.only, QUICK)
+        return _print(measured)
+    folder = _ROOT / "docs"
     kept = folder / "performance" / "results.json"
-    kept.parent.mkdir(parents=True, exist_ok=True)
     sections, facts = result.load(kept)
-    rows: list[Row] = []
+    code = 0
     if not options.page:
-        facts, measured = _measure(options.only, QUICK if options.quick else FULL)
+        facts, measured = _measure(options.only, FULL)
         measured = {name: _beside(found, sections.get(name)) for name, found in measured.items()}
         sections = {name: found for name in SECTIONS if (found := measured.get(name) or sections.get(name))}
         result.save(sections, facts, kept)
-        rows = [row for section in measured.values() for row in section.rows]
-        _print(rows)
+        code = _print(measured)
     whole = sections.keys() == SECTIONS.keys()
     try:
         text = page.text(sections, facts, said, "performance", whole=whole)
@@ -88,7 +88,7 @@ def main() -> int:
         sys.exit(f"{_NOTES.name}: {error}")
     (folder / "performance.md").write_text(text)
     plot.draw_all(sections, folder / "performance")
-    return int(not all(row.reached for row in rows))
+    return code
 
 
 def _measure(names: list[str], size: Size) -> tuple[dict[str, str], dict[str, Section]]:
@@ -111,13 +111,16 @@ def _beside(found: Section, before: Section | None) -> Section:
     return replace(found, rows=[replace(row, before=ratios.get(row.key)) for row in found.rows])
 
 
-def _print(rows: list[Row]) -> None:
+def _print(measured: Mapping[str, Section]) -> int:
+    """Show the rows, and return 1 when one misses its mark."""
+    rows = [row for section in measured.values() for row in section.rows]
     table = Table("row", "reference", "ratio", "spread", "to reach")
     for row in rows:
         spread = f"{row.low:.2f} to {row.high:.2f}"
         mark = row.mark + ("" if row.reached else "  MISSED")
         table.add_row(row.name, row.reference, f"{row.ratio:.2f}", spread, mark)
     Console().print(table)
+    return int(not all(row.reached for row in rows))
 
 
 if __name__ == "__main__":
