@@ -330,6 +330,22 @@ def test_the_first_rows_are_there_before_the_last_is_read(crowded: Path, options
     assert b"Exception" not in said
 
 
+@pytest.mark.parametrize("as_json", [False, True], ids=["table", "json"])
+def test_each_row_is_printed_before_the_next_is_read(
+    capsys: pytest.CaptureFixture[str], *, as_json: bool
+) -> None:
+    """The memory test above would not notice rows that are gathered: they are small beside their files."""
+    printed: list[str] = []
+
+    def rows() -> Iterator[Row]:
+        for number in range(200):
+            printed.append(capsys.readouterr().out)
+            yield {"number": number}
+
+    print_rows(rows(), as_json=as_json, title="numbers")
+    assert "198" in printed[-1]
+
+
 def test_what_is_listed_in_json_is_a_list_whatever_stops_it(capsys: pytest.CaptureFixture[str]) -> None:
     def rows() -> Iterator[Row]:
         yield from ({"run_id": number} for number in range(3))
