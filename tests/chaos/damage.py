@@ -45,6 +45,10 @@ elseif untouched == 0 and had == 1 and redis.call('TYPE', KEYS[1]).ok == 'string
   if not (now and before and now > before) then redis.call('RENAME', KEYS[2], KEYS[1]) end
   redis.call('DEL', KEYS[2])
   return 1
+elseif untouched == 0 and had == 1 and ARGV[2] == 'mirror' then
+  -- The ledger makes this one anew; its own is the younger.
+  redis.call('DEL', KEYS[2])
+  return 1
 elseif had == 1 then
   redis.call('RENAME', KEYS[2], KEYS[1])
 elseif untouched == 1 then
@@ -76,7 +80,8 @@ def plant(client: redis.Redis, damage: Damage) -> None:
 
 def restore(client: redis.Redis, damage: Damage) -> bool:
     """Put the key back as it was. Returns whether nobody had put another in its place."""
-    untouched = client.eval(_RESTORE, 2, damage.key, _KEPT + damage.key, damage.kind)  # type: ignore[no-untyped-call]
+    keys = (damage.key, _KEPT + damage.key)
+    untouched = client.eval(_RESTORE, 2, *keys, damage.kind, damage.name)  # type: ignore[no-untyped-call]
     return bool(untouched)
 
 
