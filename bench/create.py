@@ -72,7 +72,7 @@ def section(scratch: Path, size: Size) -> Section:
         Mark("bulk-disk", _BULK, "the bare grouped disk loop, as many processes", 0.6, "runs/s").row(
             speed(ours_bulk.name), disks[disk.GROUP]
         ),
-        Mark("bulk-peer", _BULK, f"{best}, single jobs", 2.3, "runs/s", aim=8).row(
+        Mark("bulk-peer", _BULK, f"{best}, single jobs", 2.7, "runs/s", aim=8).row(
             speed(ours_bulk.name), speed(fastest)
         ),
         Mark("cpu-single", f"{_CPU}, single", thrifty, 1.0, "s", at_most=True).row(
