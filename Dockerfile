@@ -13,6 +13,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY shared shared
 COPY producer producer
 COPY worker worker
+COPY advisory_store advisory_store
 # --no-build-isolation: the build backend comes from the lock file too.
 RUN pip install --no-deps --no-build-isolation .
 

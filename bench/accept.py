@@ -14,9 +14,9 @@ from result import Section
 from scene import requests_of, scene
 from size import Size
 
-from rmos_producer import RunsClient
+from rmos_runs import RunsClient
 from rmos_shared.settings import BrokerSettings
-from rmos_worker.broker import celery_config
+from rmos_worker.celery_app.broker import celery_config
 
 _GROUP = 100
 _BATCH = 500

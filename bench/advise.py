@@ -18,11 +18,11 @@ from result import Curve, Section, Table
 from scene import Scene, requests_of, scene, until
 from size import Size
 
-from rmos_producer import RunsClient
-from rmos_shared.models.run import RunRequest
-from rmos_shared.run_log import RunLog
+from rmos_runs import RunsClient
+from rmos_shared.runs.model import RunRequest
+from rmos_shared.runs.run_log import RunLog
 from rmos_shared.store.local import LocalStore
-from rmos_worker.artifact import artifact_of
+from rmos_worker.handlers.artifact import artifact_of
 
 #: Below the point where two cores are full; the picture shows where that is.
 CONCURRENCY = 4
@@ -101,8 +101,8 @@ def _drain(scratch: Path, threads: int, seconds: float) -> tuple[float, float]:
             "RMOS_INJECT_LATENCY_MS": str(round(1000 * _LATENCY_SECONDS)),
         }
         _prepare(place, jobs)
-        store = (sys.executable, "-m", "rmos_worker.advisory_store")
-        worker = celery("rmos_worker.main", "runs.advise", pool="threads", processes=threads)
+        store = (sys.executable, "-m", "rmos_advisory_store")
+        worker = celery("rmos_worker.celery_app.main", "runs.advise", pool="threads", processes=threads)
         with Group(store, told, place.log("advisory-store")):
             until(lambda: _answers(port), "the advisory store")
             with Group(worker, told, place.log("worker")) as group:

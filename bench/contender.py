@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROCESSES = 2
+_APP = "rmos_worker.celery_app.main"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +30,12 @@ def celery(app: str, queue: str, *, pool: str = "prefork", processes: int = PROC
 
 def single(processes: int = PROCESSES) -> Contender:
     """Return ours for single jobs."""
-    return Contender("rmos", "ours", celery("rmos_worker.main", "runs.create", processes=processes))
+    return Contender("rmos", "ours", celery(_APP, "runs.create", processes=processes))
 
 
 def bulk(processes: int = PROCESSES) -> Contender:
     """Return ours for streamed jobs."""
-    return Contender("rmos, bulk", "ours_bulk", celery("rmos_worker.main", "runs.batch", processes=processes))
+    return Contender("rmos, bulk", "ours_bulk", celery(_APP, "runs.batch", processes=processes))
 
 
 def _script(name: str) -> str:

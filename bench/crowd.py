@@ -9,7 +9,7 @@ import time
 
 from scene import requests_of
 
-from rmos_producer import RunsClient
+from rmos_runs import RunsClient
 
 
 def main() -> None:

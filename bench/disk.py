@@ -16,8 +16,8 @@ from pathlib import Path
 
 from scene import requests_of
 
-from rmos_shared.models.run import RunRequest
-from rmos_worker.artifact import artifact_of
+from rmos_shared.runs.model import RunRequest
+from rmos_worker.handlers.artifact import artifact_of
 
 GROUP = 100
 _SAMPLE = 600

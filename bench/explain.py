@@ -10,10 +10,10 @@ from scene import requests_of
 from size import Size
 
 from rmos_shared.canonical import canonical_sha256
-from rmos_shared.models.run import RunRequest
-from rmos_worker.artifact import artifact_of
+from rmos_shared.runs.model import RunRequest
 from rmos_worker.explainers.feasibility import FeasibilityExplainer
 from rmos_worker.explainers.rules import load_rules
+from rmos_worker.handlers.artifact import artifact_of
 
 _RUNS = 600
 

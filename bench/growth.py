@@ -19,7 +19,7 @@ from result import Curve, Section, Table
 from scene import Scene, requests_of, scene, until
 from size import Size
 
-from rmos_producer import RunsClient
+from rmos_runs import RunsClient
 
 #: Clients to a process; a process each would measure how many processes the machine can hold.
 _PER_PROCESS = 10

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import redis
 
-from rmos_producer.embedded import EmbeddedServer
+from rmos_runs.local.embedded import EmbeddedServer
 
 _PACKAGES = (
     "rmos-runs",

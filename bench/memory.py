@@ -12,7 +12,7 @@ from result import Curve, Section
 from scene import requests_of, scene, until
 from size import Size
 
-from rmos_producer import RunsClient
+from rmos_runs import RunsClient
 
 _FIRST = 1_000
 _STEPS = 5
@@ -27,7 +27,7 @@ def section(scratch: Path, size: Size) -> Section:
     total = _FIRST + size.memory_single + size.memory_bulk
     points: list[tuple[float, float]] = []
     with scene(scratch) as place, RunsClient.connect(broker_url=place.url) as client:
-        worker = celery("rmos_worker.main", "runs.create,runs.batch")
+        worker = celery("rmos_worker.celery_app.main", "runs.create,runs.batch")
         with Group(worker, place.environment, place.log("worker")) as group:
             accepted = 0
 

@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def _ours() -> Callable[[dict[str, Any]], str]:
-    from rmos_producer import RunsClient  # noqa: PLC0415 - only one of the two is loaded
+    from rmos_runs import RunsClient  # noqa: PLC0415 - only one of the two is loaded
 
     client = RunsClient.connect()
     return lambda request: client.create_run(request).run_id

@@ -14,7 +14,7 @@ from scene import Scene, scene, until
 from size import Size
 from spy import stacks, watched
 
-_OURS = ("rmos_shared/", "rmos_producer/", "rmos_worker/")
+_OURS = ("rmos_shared/", "rmos_runs/", "rmos_worker/")
 #: Where work begins: in a producer, in a child of a worker, in its main process.
 _WORK = ("RunsClient.create_runs ", "Worker.workloop ", "asynloop ")
 _WARM = 100

@@ -14,7 +14,7 @@ from itertools import count, cycle, islice
 from pathlib import Path
 from typing import Any
 
-from rmos_producer.embedded import EmbeddedServer
+from rmos_runs.local.embedded import EmbeddedServer
 from rmos_shared.store.identity import init_store
 
 _DEADLINE_SECONDS = 120.0
@@ -76,7 +76,7 @@ def scene(scratch: Path) -> Iterator[Scene]:
 
 def requests_of(amount: int) -> list[dict[str, Any]]:
     """Return so many create-run requests: the shipped sample, over and over."""
-    text = (resources.files("rmos_producer") / "samples/create_runs.ndjson").read_text()
+    text = (resources.files("rmos_runs") / "samples/create_runs.ndjson").read_text()
     lines: Sequence[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
     return list(islice(cycle(lines), amount))
 

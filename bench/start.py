@@ -30,12 +30,12 @@ def section(scratch: Path, size: Size) -> Section:  # noqa: ARG001 - as every se
         )
         for key, name, command in (
             ("start-cli", "`rmos --help`", (rmos, "--help")),
-            ("start-client", "`import rmos_producer`", (sys.executable, "-c", "import rmos_producer")),
+            ("start-client", "`import rmos_runs`", (sys.executable, "-c", "import rmos_runs")),
         )
     ]
     whole = [
         ("`from celery import Celery`", "from celery import Celery"),
-        ("`from rmos_producer import RunsClient`", "from rmos_producer import RunsClient"),
+        ("`from rmos_runs import RunsClient`", "from rmos_runs import RunsClient"),
         ("nothing at all", "pass"),
     ]
     table = Table(

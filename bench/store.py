@@ -18,11 +18,11 @@ from scene import requests_of
 from size import Size
 
 from rmos_shared.ids import new_uuid7
-from rmos_shared.models.run import RunArtifact, RunRequest
-from rmos_shared.run_log import RunLog
+from rmos_shared.runs.model import RunArtifact, RunRequest
+from rmos_shared.runs.run_log import RunLog
 from rmos_shared.store.identity import init_store
 from rmos_shared.store.local import LocalStore
-from rmos_worker.artifact import artifact_of
+from rmos_worker.handlers.artifact import artifact_of
 
 #: Few, for each makes a small store larger.
 _CREATES = 20

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rmos_shared.store.base import Outcome
 from rmos_shared.store.local import LocalStore
-from rmos_worker.main import app
+from rmos_worker.celery_app.main import app
 
 __all__ = ["app"]
 

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rmos_shared.models.run import RunRequest
-from rmos_shared.run_log import RunLog
+from rmos_shared.runs.model import RunRequest
+from rmos_shared.runs.run_log import RunLog
 from rmos_shared.store.local import LocalStore
-from rmos_worker.artifact import artifact_of
+from rmos_worker.handlers.artifact import artifact_of
 
 _RUNS = RunLog(LocalStore(Path(os.environ["RMOS_RUNS_DIR"])))
 

@@ -18,9 +18,9 @@ import httpx
 import pytest
 import redis
 
-from rmos_producer.embedded import EmbeddedServer
+from rmos_runs.local.embedded import EmbeddedServer
 
-SAMPLES = Path(__file__).parents[1] / "producer/rmos_producer/samples/create_runs.ndjson"
+SAMPLES = Path(__file__).parents[1] / "producer/rmos_runs/samples/create_runs.ndjson"
 
 
 @pytest.fixture(scope="session")
@@ -94,7 +94,7 @@ class AdvisoryProcess:
         program = [sys.executable, "-m", "uvicorn", "--log-level", "warning", "--port", str(self._port)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*program, "--factory", "rmos_worker.advisory_store.app:create_app"],
+                [*program, "--factory", "rmos_advisory_store.app:create_app"],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

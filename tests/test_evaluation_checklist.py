@@ -27,7 +27,9 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 import rmos_shared.models
-from rmos_producer import RunsClient
+from rmos_runs import RunsClient
+from rmos_shared.advisories.base import SaveOutcome
+from rmos_shared.advisories.model import AdvisoryAsset, AdvisoryLink
 from rmos_shared.canonical import canonical_sha256, sha256_hex
 from rmos_shared.clock import SystemClock
 from rmos_shared.errors import (
@@ -38,28 +40,26 @@ from rmos_shared.errors import (
     StoreUnavailable,
 )
 from rmos_shared.ids import is_safe_id, new_uuid7
-from rmos_shared.ledger.job_ledger import Acceptance, Claim, Finish, JobLedger, Lease
-from rmos_shared.models.advisory import AdvisoryAsset, AdvisoryLink
+from rmos_shared.jobs.ledger import Acceptance, Claim, Finish, JobLedger, Lease
+from rmos_shared.jobs.model import AttachAdvisory, CreateRun, DeadReason, Job, SuggestAndAttach
 from rmos_shared.models.base import Frozen, UtcTime
-from rmos_shared.models.job import AttachAdvisory, CreateRun, DeadReason, Job, SuggestAndAttach
-from rmos_shared.models.run import Decision, ExplanationStatus, Hashes, RunArtifact, RunRequest
-from rmos_shared.run_log import RunLog
+from rmos_shared.runs.model import Decision, ExplanationStatus, Hashes, RunArtifact, RunRequest
+from rmos_shared.runs.run_log import RunLog
 from rmos_shared.settings import BrokerSettings, ProducerSettings
 from rmos_shared.store.base import ArtifactStore, KeyInvalid, Outcome
 from rmos_shared.store.identity import IDENTITY_FILE
 from rmos_shared.store.local import LocalStore
 from rmos_shared.tasks import CREATE, CREATE_MANY, SUGGEST
-from rmos_worker.advisory.base import SaveOutcome
-from rmos_worker.advisory.breaker import NoBreaker
-from rmos_worker.advisory.client import AdvisoryClient
-from rmos_worker.artifact import artifact_of
+from rmos_worker.advisories.breaker import NoBreaker
+from rmos_worker.advisories.client import AdvisoryClient
+from rmos_worker.engine.retry import Bury, RetryLimits, Wait, decide, describe
 from rmos_worker.explainers.feasibility import FeasibilityExplainer
 from rmos_worker.explainers.rules import load_rules
+from rmos_worker.handlers.artifact import artifact_of
 from rmos_worker.handlers.create import CreateHandler
 from rmos_worker.handlers.existing_run import ExistingRuns
 from rmos_worker.handlers.suggest import SuggestHandler
 from rmos_worker.policies.choice import policy_named
-from rmos_worker.retry import Bury, RetryLimits, Wait, decide, describe
 from support.stores import local_store
 
 ROOT = Path(__file__).parents[1]
@@ -348,7 +348,7 @@ def test_pydantic_validation_runs_on_creation() -> None:
     # One place may construct what it has just validated and hashed; tests/unit/test_artifact.py holds that
     # against validation, value for value and byte for byte.
     unvalidated = [path for path in ROOT.glob("*/rmos_*/**/*.py") if "model_construct" in path.read_text()]
-    assert unvalidated == [ROOT / "worker/rmos_worker/artifact.py"]
+    assert unvalidated == [ROOT / "worker/rmos_worker/handlers/artifact.py"]
 
 
 # -- storage compliance ---------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from rmos_producer import RunsClient
+from rmos_runs import RunsClient
 
 
 def fill(requests: Iterable[dict[str, Any]]) -> None:

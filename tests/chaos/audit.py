@@ -18,10 +18,10 @@ from chaos.faults import Faults
 from chaos.journal import Told, read_journal
 from chaos.later import LATER
 from chaos.system import System, SystemFailed, connected
-from rmos_producer.embedded import DURABLE
+from rmos_runs.local.embedded import DURABLE
 from rmos_shared.errors import RmosError
 from rmos_shared.ids import explain_job_id
-from rmos_shared.ledger.job_ledger import JobLedger
+from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.tasks import CREATE, CREATE_MANY, SUGGEST
 
 _PREFIX = "rmos:"

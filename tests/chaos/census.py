@@ -14,11 +14,11 @@ MARK = "CHAOS_RUN"
 SERVER = "server"
 #: What tells a process of ``rmos up`` by its command line.
 _WORDS = {
-    "worker-create": ("rmos_worker.main", "worker", "create@"),
-    "worker-advise": ("rmos_worker.main", "worker", "advise@"),
-    "beat": ("rmos_worker.main", "beat"),
-    "flower": ("rmos_worker.watch", "flower"),
-    "advisory-store": ("rmos_worker.advisory_store",),
+    "worker-create": ("rmos_worker.celery_app.main", "worker", "create@"),
+    "worker-advise": ("rmos_worker.celery_app.main", "worker", "advise@"),
+    "beat": ("rmos_worker.celery_app.main", "beat"),
+    "flower": ("rmos_worker.celery_app.flower", "flower"),
+    "advisory-store": ("rmos_advisory_store",),
 }
 WORKERS = ("worker-create", "worker-advise")
 

@@ -18,7 +18,7 @@ from chaos.journal import Sent
 from chaos.later import STATES
 from chaos.load import hash_of, samples
 from chaos.system import System
-from rmos_producer.client import RunsClient
+from rmos_runs.client import RunsClient
 from rmos_shared.ids import new_uuid7
 from rmos_shared.settings import ProducerSettings
 

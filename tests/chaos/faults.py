@@ -19,7 +19,7 @@ from chaos.journal import read_journal
 from chaos.options import Options
 from chaos.system import System
 from rmos_shared.errors import RmosError
-from rmos_shared.ledger.job_ledger import JobLedger
+from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.tasks import QUEUES
 from support.malformed import KINDS, cast_bell, make
 

@@ -17,8 +17,8 @@ if __name__ == "__main__":
     tasks.TASKS[LATER.name] = LATER
 
 from rmos_shared.ids import new_uuid7  # noqa: E402 - only now
-from rmos_shared.ledger.job_ledger import Finish, JobLedger, Lease  # noqa: E402
-from rmos_shared.models.job import Failure, Job, JobState  # noqa: E402
+from rmos_shared.jobs.ledger import Finish, JobLedger, Lease  # noqa: E402
+from rmos_shared.jobs.model import Failure, Job, JobState  # noqa: E402
 from rmos_shared.settings import BrokerSettings  # noqa: E402
 
 #: Where such a job may be when the new version goes away.

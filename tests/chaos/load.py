@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos.journal import Journal, Sent, Told, read_journal
-from rmos_producer.client import RunsClient
+from rmos_runs.client import RunsClient
 from rmos_shared.errors import RmosError
 from rmos_shared.ids import new_uuid7
 from rmos_shared.settings import ProducerSettings
@@ -30,7 +30,7 @@ _PASSING = frozenset({"BROKER_UNAVAILABLE", "BROKER_DAMAGED"})
 
 def samples() -> list[dict[str, Any]]:
     """Return the requests that ship with the package, which a real feasibility engine judged."""
-    text = (resources.files("rmos_producer") / "samples/create_runs.ndjson").read_text()
+    text = (resources.files("rmos_runs") / "samples/create_runs.ndjson").read_text()
     return [json.loads(line) for line in text.splitlines()]
 
 

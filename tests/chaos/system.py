@@ -25,8 +25,8 @@ from chaos.census import MARK, SERVER, WORKERS, Census, alive, kill
 from chaos.mount import Mount, MountRefused
 from chaos.options import Options
 from chaos.process import Process
-from rmos_shared.ledger.job_ledger import JobLedger
-from rmos_shared.models.job import LedgerStats
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.jobs.model import LedgerStats
 from support.proxy import Proxy
 
 #: Quick enough that a run sees every net below a job at work; lenient towards jobs that only had bad luck.

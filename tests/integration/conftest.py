@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import redis
 
-from rmos_producer.client import RunsClient
-from rmos_shared.ledger.job_ledger import JobLedger
-from rmos_shared.run_log import RunLog
+from rmos_runs.client import RunsClient
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.runs.run_log import RunLog
 from rmos_shared.settings import BrokerSettings, ProducerSettings, WorkerSettings
 from rmos_shared.store.identity import init_store
 from rmos_shared.store.local import LocalStore
@@ -128,7 +128,7 @@ def start_worker(
             pool: str = "threads",
             concurrency: int = 2,
             *,
-            app: str = "rmos_worker.main",
+            app: str = "rmos_worker.celery_app.main",
             wait: bool = True,
             **settings: object,
         ) -> WorkerProcess:

@@ -16,18 +16,18 @@ from typing import Any, Protocol
 
 import pytest
 
-from rmos_producer.client import RunsClient
+from rmos_runs.client import RunsClient
+from rmos_shared.advisories.base import SaveOutcome
+from rmos_shared.advisories.model import AdvisoryAsset
 from rmos_shared.canonical import canonical_sha256
 from rmos_shared.errors import AdvisoryMisconfigured, AdvisoryRefused, AdvisoryUnavailable, RmosError
 from rmos_shared.ids import new_uuid7
-from rmos_shared.ledger.job_ledger import JobLedger
-from rmos_shared.models.advisory import AdvisoryAsset
-from rmos_shared.models.run import ExplanationStatus
-from rmos_shared.run_log import RunLog
-from rmos_worker.advisory.base import SaveOutcome
-from rmos_worker.advisory.breaker import NoBreaker
-from rmos_worker.advisory.client import MAX_ANSWER_BYTES, AdvisoryClient
-from rmos_worker.retry import Bury, RetryLimits, Wait, decide
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.runs.model import ExplanationStatus
+from rmos_shared.runs.run_log import RunLog
+from rmos_worker.advisories.breaker import NoBreaker
+from rmos_worker.advisories.client import MAX_ANSWER_BYTES, AdvisoryClient
+from rmos_worker.engine.retry import Bury, RetryLimits, Wait, decide
 from support.http_server import Act, HttpServer, answer, breaks_off, drips, floods, hangs, stores
 from support.proxy import Proxy, proxied
 from support.worker import Worker

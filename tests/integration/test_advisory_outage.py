@@ -9,13 +9,13 @@ from typing import Any, Protocol
 import pytest
 import redis
 
-from rmos_producer.client import RunsClient
+from rmos_runs.client import RunsClient
 from rmos_shared.ids import new_uuid7
-from rmos_shared.ledger.job_ledger import JobLedger, Lease
-from rmos_shared.models.job import Failure, Job, JobRecord, JobState
+from rmos_shared.jobs.ledger import JobLedger, Lease
+from rmos_shared.jobs.model import Failure, Job, JobRecord, JobState
 from rmos_shared.tasks import CREATE, SUGGEST
-from rmos_worker.advisory.breaker import Reading
-from rmos_worker.reconciler import brought_forward
+from rmos_worker.advisories.breaker import Reading
+from rmos_worker.engine.reconciler import brought_forward
 from support.http_server import Call, HttpServer, answer, stores
 from support.worker import StartWorker, Worker
 

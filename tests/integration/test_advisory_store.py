@@ -19,6 +19,10 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from rmos_advisory_store.app import create_app
+from rmos_advisory_store.faults import Faults
+from rmos_shared.advisories.base import SaveOutcome
+from rmos_shared.advisories.model import AdvisoryAsset
 from rmos_shared.canonical import canonical_sha256
 from rmos_shared.errors import (
     AdvisoryMisconfigured,
@@ -27,13 +31,9 @@ from rmos_shared.errors import (
     AdvisoryUnavailable,
     SettingsInvalid,
 )
-from rmos_shared.models.advisory import AdvisoryAsset
 from rmos_shared.settings import AdvisoryStoreSettings
-from rmos_worker.advisory.base import SaveOutcome
-from rmos_worker.advisory.breaker import NoBreaker
-from rmos_worker.advisory.client import AdvisoryClient
-from rmos_worker.advisory_store.app import create_app
-from rmos_worker.advisory_store.faults import Faults
+from rmos_worker.advisories.breaker import NoBreaker
+from rmos_worker.advisories.client import AdvisoryClient
 
 PATH = "/api/advisory/assets"
 

@@ -17,8 +17,8 @@ import redis
 
 from rmos_shared.errors import BrokerUnavailable, TransitionRefused
 from rmos_shared.ids import explain_job_id, new_uuid7
-from rmos_shared.ledger.job_ledger import Acceptance, Finish, JobLedger, Lease
-from rmos_shared.models.job import DeadReason, Failure, Job
+from rmos_shared.jobs.ledger import Acceptance, Finish, JobLedger, Lease
+from rmos_shared.jobs.model import DeadReason, Failure, Job
 from rmos_shared.settings import BrokerSettings
 from rmos_shared.tasks import CREATE, DEAD_LETTER_QUEUE, SUGGEST
 from support.proxy import Proxy, proxied

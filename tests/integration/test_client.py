@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import redis
 
-from rmos_producer import AsyncRunsClient, Receipt, RunsClient
-from rmos_producer.embedded import EmbeddedServer
+from rmos_runs import AsyncRunsClient, Receipt, RunsClient
+from rmos_runs.local.embedded import EmbeddedServer
 from rmos_shared.errors import (
     BrokerUnavailable,
     InvalidRequest,
@@ -28,9 +28,9 @@ from rmos_shared.errors import (
     WaitTimeout,
 )
 from rmos_shared.ids import new_uuid7
-from rmos_shared.ledger.job_ledger import Finish, JobLedger, Lease
-from rmos_shared.models.job import CreateRun, DeadReason, Failure, Job, JobState, SuggestAndAttach
-from rmos_shared.models.run import RunRequest
+from rmos_shared.jobs.ledger import Finish, JobLedger, Lease
+from rmos_shared.jobs.model import CreateRun, DeadReason, Failure, Job, JobState, SuggestAndAttach
+from rmos_shared.runs.model import RunRequest
 from rmos_shared.settings import ProducerSettings
 from rmos_shared.tasks import ATTACH, CREATE, CREATE_MANY, QUEUES, SUGGEST
 

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import pytest
 
-from rmos_producer.client import Receipt, RunsClient
+from rmos_runs.client import Receipt, RunsClient
 from rmos_shared.ids import new_uuid7
-from rmos_shared.ledger.job_ledger import JobLedger
-from rmos_shared.run_log import RunLog
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.runs.run_log import RunLog
 from support.worker import Worker
 
 DAY = timedelta(days=1)

@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from rmos_producer.home import Home
-from rmos_producer.ports import free_port
-from rmos_producer.processes import Pipeline
-from rmos_shared.ledger.job_ledger import JobLedger
-from rmos_shared.models.run import ExplanationStatus
-from rmos_shared.run_log import RunLog
+from rmos_runs.local.home import Home
+from rmos_runs.local.ports import free_port
+from rmos_runs.local.processes import Pipeline
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.runs.model import ExplanationStatus
+from rmos_shared.runs.run_log import RunLog
 from rmos_shared.store.local import LocalStore
 
-RMOS = (sys.executable, "-c", "from rmos_producer.cli import main; main()")
+RMOS = (sys.executable, "-c", "from rmos_runs.cli import main; main()")
 WHOLE = {"accepted": 1200, "done": 1200, "dead": 0, "discarded": 0, "pending": 0, "artifacts": 600}
 WHOLE |= {"links": 600, "explanations_approved": 240, "explanations_to_review": 360}
 WHOLE |= {"corrupt": 0, "invariant": True}

@@ -13,12 +13,12 @@ from typing import Any, NoReturn
 
 import pytest
 
-from rmos_producer.client import Receipt, RunsClient
+from rmos_runs.client import Receipt, RunsClient
 from rmos_shared.canonical import canonical_json
 from rmos_shared.ids import new_uuid7
-from rmos_shared.ledger.job_ledger import JobLedger
-from rmos_shared.models.run import ExplanationStatus
-from rmos_shared.run_log import RunLog
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.runs.model import ExplanationStatus
+from rmos_shared.runs.run_log import RunLog
 from rmos_shared.store.identity import IDENTITY_FILE, init_store
 from rmos_shared.store.local import LocalStore
 from support.worker import StartWorker, Worker

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import redis
 
-from rmos_producer.embedded import EmbeddedServer
+from rmos_runs.local.embedded import EmbeddedServer
 from rmos_shared.ids import UUID7, uuid7_time
-from rmos_shared.ledger.job_ledger import JobLedger
-from rmos_shared.models.job import Job
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.jobs.model import Job
 from rmos_shared.settings import BrokerSettings
 from rmos_shared.store.local import LocalStore
 from support.command import RMOS, environment, piped

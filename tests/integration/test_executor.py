@@ -20,18 +20,18 @@ from rmos_shared.errors import (
     StoreUnavailable,
 )
 from rmos_shared.ids import explain_job_id, new_uuid7
-from rmos_shared.ledger.job_ledger import Claim, Finish, JobLedger, Lease
-from rmos_shared.models.job import CreateRun, Failure, Job, JobState
-from rmos_shared.models.run import RunArtifact, RunRequest
-from rmos_shared.run_log import RunLog
+from rmos_shared.jobs.ledger import Claim, Finish, JobLedger, Lease
+from rmos_shared.jobs.model import CreateRun, Failure, Job, JobState
+from rmos_shared.runs.model import RunArtifact, RunRequest
+from rmos_shared.runs.run_log import RunLog
 from rmos_shared.settings import WorkerSettings
 from rmos_shared.tasks import CREATE, CREATE_MANY, SUGGEST, TaskSpec
 from rmos_worker import executor as executor_module
-from rmos_worker.app import JobDead, celery_state
-from rmos_worker.executor import Executor, Report
+from rmos_worker.celery_app.app import JobDead, celery_state
+from rmos_worker.engine.executor import Executor, Report
+from rmos_worker.engine.heartbeat import Presence
 from rmos_worker.handlers import create as create_module
 from rmos_worker.handlers.create import CreateHandler
-from rmos_worker.presence import Presence
 
 SECRET = "feed=31415"
 MakeSettings = Callable[..., WorkerSettings]

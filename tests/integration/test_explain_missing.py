@@ -12,15 +12,15 @@ from celery import Celery
 from celery.schedules import crontab, schedule
 
 from rmos_shared.ids import new_uuid7
-from rmos_shared.ledger.job_ledger import Claim, Finish, JobLedger, Lease
-from rmos_shared.models.job import ExplainMissing, Job, JobState, SuggestAndAttach
-from rmos_shared.models.run import RunRequest
-from rmos_shared.run_log import RunLog
+from rmos_shared.jobs.ledger import Claim, Finish, JobLedger, Lease
+from rmos_shared.jobs.model import ExplainMissing, Job, JobState, SuggestAndAttach
+from rmos_shared.runs.model import RunRequest
+from rmos_shared.runs.run_log import RunLog
 from rmos_shared.store.memory import MemoryStore
 from rmos_shared.tasks import EXPLAIN_MISSING, SUGGEST
-from rmos_worker.artifact import artifact_of
+from rmos_worker.celery_app.schedule import NIGHTLY, LedgerScheduler, last_due, scheduled_job
+from rmos_worker.handlers.artifact import artifact_of
 from rmos_worker.handlers.explain_missing import ExplainMissingHandler
-from rmos_worker.schedule import NIGHTLY, LedgerScheduler, last_due, scheduled_job
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 LEASE = Lease("w", "t")

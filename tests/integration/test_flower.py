@@ -12,11 +12,11 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from rmos_producer import RunsClient
-from rmos_producer.home import Addresses, Home
-from rmos_producer.processes import MAIN_JOB, Pipeline
+from rmos_runs import RunsClient
+from rmos_runs.local.home import Addresses, Home
+from rmos_runs.local.processes import MAIN_JOB, Pipeline
 from rmos_shared.ids import new_uuid7
-from rmos_shared.models.job import JobState
+from rmos_shared.jobs.model import JobState
 
 SECRET = "spruce-top-of-a-customer"
 

@@ -12,11 +12,11 @@ import pytest
 import redis
 from celery import Celery
 
-from rmos_producer.client import RunsClient
-from rmos_producer.jobs import prepare_run
+from rmos_runs.client import RunsClient
+from rmos_runs.jobs import prepare_run
 from rmos_shared.ids import new_uuid7
-from rmos_shared.ledger.job_ledger import JobLedger
-from rmos_shared.models.job import JobState
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.jobs.model import JobState
 from rmos_shared.tasks import CREATE, DEAD_LETTER_QUEUE
 from support.malformed import KINDS, make
 from support.worker import StartWorker

@@ -6,13 +6,13 @@ import pytest
 import redis
 from kombu import Connection, Message, Queue
 
-from rmos_producer.client import RunsClient
-from rmos_shared.ledger.job_ledger import JobLedger
+from rmos_runs.client import RunsClient
+from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.tasks import CREATE
 
 
 def test_a_channel_that_lost_its_connection_says_so_in_an_error_that_celery_mends(broker_url: str) -> None:
-    connection = Connection(broker_url, transport="rmos_worker.gate:GatedTransport")
+    connection = Connection(broker_url, transport="rmos_worker.celery_app.gate:GatedTransport")
     channel = connection.channel()
     channel._disconnect_pools()
     channel.connection.client = None  # what is left of a lost connection when Celery closes it again
@@ -31,7 +31,7 @@ def test_a_channel_that_closes_rings_again_for_what_it_took_and_did_not_answer(
     taken: list[Message] = []
     options = {"ack_emulation": False}
     with Connection(
-        broker_url, transport="rmos_worker.gate:GatedTransport", transport_options=options
+        broker_url, transport="rmos_worker.celery_app.gate:GatedTransport", transport_options=options
     ) as connection:
         queue = Queue(CREATE.queue, routing_key=CREATE.queue)
         with connection.Consumer(queue, on_message=taken.append, accept=["json"]):

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from rmos_producer.embedded import EmbeddedServer
+from rmos_runs.local.embedded import EmbeddedServer
 from rmos_shared.errors import BrokerUnavailable, JobNotFound, TransitionRefused
 from rmos_shared.ids import new_uuid7
-from rmos_shared.ledger.job_ledger import Acceptance, Finish, JobLedger, Lease
-from rmos_shared.models.job import Failure, Job, JobState
+from rmos_shared.jobs.ledger import Acceptance, Finish, JobLedger, Lease
+from rmos_shared.jobs.model import Failure, Job, JobState
 from rmos_shared.tasks import CREATE, SUGGEST
 
 LEASE = Lease("w", "1")

@@ -22,8 +22,8 @@ from hypothesis.stateful import (
 
 from rmos_shared.errors import TransitionRefused
 from rmos_shared.ids import explain_job_id, new_uuid7
-from rmos_shared.ledger.job_ledger import Acceptance, Finish, JobLedger, Lease
-from rmos_shared.models.job import Failure, Job
+from rmos_shared.jobs.ledger import Acceptance, Finish, JobLedger, Lease
+from rmos_shared.jobs.model import Failure, Job
 from rmos_shared.tasks import CREATE, CREATE_MANY, QUEUES, SUGGEST
 
 WORKERS = ("w1", "w2")

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from rmos_producer.client import RunsClient
+from rmos_runs.client import RunsClient
 from rmos_shared.ids import new_uuid7
-from rmos_shared.ledger.job_ledger import JobLedger
-from rmos_shared.run_log import RunLog
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.runs.run_log import RunLog
 from support.http_server import Call, HttpServer, stores
 from support.worker import StartWorker
 
@@ -130,7 +130,7 @@ def test_a_worker_that_is_asked_to_quit_under_load_gives_back_what_it_holds(
 
 SEND = """
 import json, sys
-from rmos_producer import RunsClient
+from rmos_runs import RunsClient
 from rmos_shared.settings import ProducerSettings
 settings = ProducerSettings.load(broker_url=sys.argv[1], accept_batch_jobs=7)
 with RunsClient.connect(settings) as client:

@@ -8,9 +8,9 @@ import pytest
 import redis
 
 from rmos_shared.ids import new_uuid7
-from rmos_shared.ledger.audit import LedgerAudit
-from rmos_shared.ledger.job_ledger import Finish, JobLedger, Lease
-from rmos_shared.models.job import Failure, Job
+from rmos_shared.jobs.consistency import LedgerAudit
+from rmos_shared.jobs.ledger import Finish, JobLedger, Lease
+from rmos_shared.jobs.model import Failure, Job
 from rmos_shared.tasks import CREATE
 
 LEASE = Lease("w", "1")

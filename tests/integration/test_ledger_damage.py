@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import redis
 
-from rmos_producer.client import RunsClient
+from rmos_runs.client import RunsClient
 from rmos_shared.errors import BrokerDamaged, TransitionRefused
 from rmos_shared.ids import new_uuid7
-from rmos_shared.ledger.audit import LedgerAudit, Records
-from rmos_shared.ledger.job_ledger import OTHER_VERSION, Finish, JobLedger, Lease
-from rmos_shared.models.job import Failure, Job
+from rmos_shared.jobs.consistency import LedgerAudit, Records
+from rmos_shared.jobs.ledger import OTHER_VERSION, Finish, JobLedger, Lease
+from rmos_shared.jobs.model import Failure, Job
 from rmos_shared.tasks import CREATE, DEAD_LETTER_QUEUE, SUGGEST, TASKS, TaskSpec
 from support.worker import StartWorker
 

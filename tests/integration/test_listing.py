@@ -14,19 +14,19 @@ from typing import Any
 
 import pytest
 
-from rmos_producer.cli.context import print_rows
-from rmos_producer.cli.table import Row
-from rmos_producer.client import RunsClient
-from rmos_producer.home import Home
+from rmos_runs.cli.context import print_rows
+from rmos_runs.cli.table import Row
+from rmos_runs.client import RunsClient
+from rmos_runs.local.home import Home
+from rmos_shared.advisories.model import AdvisoryLink
 from rmos_shared.canonical import canonical_sha256
 from rmos_shared.errors import StoreUnavailable
 from rmos_shared.ids import new_uuid7
-from rmos_shared.ledger.job_ledger import JobLedger, Lease
-from rmos_shared.models.advisory import AdvisoryLink
-from rmos_shared.models.job import Failure
-from rmos_shared.models.run import RunArtifact, RunRequest
-from rmos_shared.run_log import RunLog
-from rmos_worker.artifact import artifact_of
+from rmos_shared.jobs.ledger import JobLedger, Lease
+from rmos_shared.jobs.model import Failure
+from rmos_shared.runs.model import RunArtifact, RunRequest
+from rmos_shared.runs.run_log import RunLog
+from rmos_worker.handlers.artifact import artifact_of
 from support.command import RMOS, environment, on_terminal, piped
 from support.stores import local_store
 

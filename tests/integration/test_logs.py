@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from rmos_producer import RunsClient
-from rmos_shared.models.job import JobState
+from rmos_runs import RunsClient
+from rmos_shared.jobs.model import JobState
 
 SECRET = "spruce-top-of-a-customer"
 

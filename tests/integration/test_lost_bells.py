@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from rmos_producer.client import RunsClient
-from rmos_shared.ledger.job_ledger import JobLedger
-from rmos_shared.models.job import JobState
+from rmos_runs.client import RunsClient
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.jobs.model import JobState
 from rmos_shared.settings import WorkerSettings
 from support.proxy import Proxy, proxied
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from rmos_shared.ledger.job_ledger import JobLedger
+from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.tasks import EXPLAIN_MISSING
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -28,7 +28,7 @@ class Beat:
         self.log = directory / f"beat-{time.monotonic_ns()}.log"
         clean = {name: value for name, value in os.environ.items() if not name.startswith("RMOS_")}
         shift = (moment - datetime.now(UTC)).total_seconds()
-        program = [sys.executable, "-m", "celery", "-A", "rmos_worker.main", "beat", "-l", "DEBUG"]
+        program = [sys.executable, "-m", "celery", "-A", "rmos_worker.celery_app.main", "beat", "-l", "DEBUG"]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*program, "-s", str(directory / "schedule"), "--pidfile="],

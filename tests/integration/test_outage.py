@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from rmos_producer.embedded import EmbeddedServer
+from rmos_runs.local.embedded import EmbeddedServer
 from rmos_shared.ids import new_uuid7
-from rmos_shared.ledger.job_ledger import JobLedger
-from rmos_shared.models.job import Job
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.jobs.model import Job
 from rmos_shared.settings import BrokerSettings, WorkerSettings
 from rmos_shared.tasks import CREATE
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from rmos_producer import RunsClient
-from rmos_shared.ledger.job_ledger import JobLedger
-from rmos_shared.models.job import JobRecord, JobState
+from rmos_runs import RunsClient
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.jobs.model import JobRecord, JobState
 
 #: What ends the process, or asks it to end as a signal would, is a crash loop; the rest is judged by itself.
 ENDS = {

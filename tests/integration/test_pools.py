@@ -12,9 +12,9 @@ from typing import Any
 
 import redis
 
-from rmos_producer.client import RunsClient
-from rmos_shared.ledger.job_ledger import JobLedger
-from rmos_shared.models.job import JobState
+from rmos_runs.client import RunsClient
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.jobs.model import JobState
 from support.worker import StartWorker, Worker
 
 REQUEST: dict[str, Any] = {

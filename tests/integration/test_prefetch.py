@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import redis
 
-from rmos_producer.client import RunsClient
-from rmos_shared.ledger.job_ledger import JobLedger
-from rmos_shared.models.run import RunRequest
-from rmos_shared.run_log import RunLog
+from rmos_runs.client import RunsClient
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.runs.model import RunRequest
+from rmos_shared.runs.run_log import RunLog
 from rmos_shared.tasks import SUGGEST
-from rmos_worker.artifact import artifact_of
+from rmos_worker.handlers.artifact import artifact_of
 from support.worker import StartWorker
 
 JOBS, CONCURRENCY = 6, 2

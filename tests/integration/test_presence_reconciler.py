@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import redis
 
-from rmos_producer.embedded import EmbeddedServer
+from rmos_runs.local.embedded import EmbeddedServer
 from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.ids import new_uuid7
-from rmos_shared.ledger.job_ledger import Finish, JobLedger, Lease
-from rmos_shared.models.job import Failure, Job, JobState
+from rmos_shared.jobs.ledger import Finish, JobLedger, Lease
+from rmos_shared.jobs.model import Failure, Job, JobState
 from rmos_shared.settings import WorkerSettings
 from rmos_shared.tasks import CREATE, CREATE_MANY, DEAD_LETTER_QUEUE, SUGGEST, TaskSpec
-from rmos_worker.advisory.breaker import RedisBreaker
-from rmos_worker.presence import Presence
-from rmos_worker.reconciler import LOCK, Reconciler
+from rmos_worker.advisories.breaker import RedisBreaker
+from rmos_worker.engine.heartbeat import Presence
+from rmos_worker.engine.reconciler import LOCK, Reconciler
 
 MakeSettings = Callable[..., WorkerSettings]
 Eventually = Callable[..., None]

@@ -19,7 +19,7 @@ from rmos_shared.store.identity import IDENTITY_FILE, init_store
 from rmos_shared.store.local import LocalStore
 
 KEY = "2026-08-01/a.json"
-RMOS = (sys.executable, "-c", "from rmos_producer.cli import main; main()")
+RMOS = (sys.executable, "-c", "from rmos_runs.cli import main; main()")
 
 
 def rmos(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kombu import Connection
 
-from rmos_producer.embedded import EmbeddedServer
+from rmos_runs.local.embedded import EmbeddedServer
 from rmos_shared.ids import explain_job_id, new_uuid7
-from rmos_shared.ledger.job_ledger import JobLedger, Lease, Taken
-from rmos_shared.models.job import Job
+from rmos_shared.jobs.ledger import JobLedger, Lease, Taken
+from rmos_shared.jobs.model import Job
 from rmos_shared.settings import BrokerSettings
 from rmos_shared.tasks import CREATE, CREATE_MANY, QUEUES, SUGGEST, TASKS, TaskSpec
 from support.malformed import EDITS, KINDS, cast_bell, make, pack

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 import redis
 
-from rmos_producer.client import RunsClient
-from rmos_producer.home import Addresses, Home
-from rmos_producer.ports import is_free
+from rmos_runs.client import RunsClient
+from rmos_runs.local.home import Addresses, Home
+from rmos_runs.local.ports import is_free
 
-RMOS = (sys.executable, "-c", "from rmos_producer.cli import main; main()")
+RMOS = (sys.executable, "-c", "from rmos_runs.cli import main; main()")
 Eventually = Callable[..., None]
 
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from rmos_producer.home import Home
-from rmos_shared.models.run import RunRequest
-from rmos_shared.run_log import RunLog
+from rmos_runs.local.home import Home
+from rmos_shared.runs.model import RunRequest
+from rmos_shared.runs.run_log import RunLog
 from rmos_shared.store.local import LocalStore
-from rmos_worker.artifact import artifact_of
+from rmos_worker.handlers.artifact import artifact_of
 from support.records import make_link, make_run
 
-RMOS = (sys.executable, "-c", "from rmos_producer.cli import main; main()")
+RMOS = (sys.executable, "-c", "from rmos_runs.cli import main; main()")
 
 
 def rmos(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -111,7 +111,7 @@ def test_memory_does_not_grow_with_the_store(tmp_path: Path) -> None:
         for day in range(1, days + 1):
             log.put_runs([make_run(datetime(2026, 8, day, tzinfo=UTC)) for _ in range(200)])
         script = (
-            "import resource, sys; from rmos_producer.cli import main\n"
+            "import resource, sys; from rmos_runs.cli import main\n"
             "sys.argv[0] = 'rmos'\n"
             "try: main()\n"
             "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"

@@ -15,12 +15,12 @@ from typing import Any, Protocol
 import pytest
 import redis
 
-from rmos_producer.client import Receipt, RunsClient
+from rmos_runs.client import Receipt, RunsClient
 from rmos_shared.ids import new_uuid7
-from rmos_shared.ledger.job_ledger import JobLedger
-from rmos_shared.models.job import JobState
-from rmos_shared.models.run import ExplanationStatus
-from rmos_shared.run_log import RunLog
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.jobs.model import JobState
+from rmos_shared.runs.model import ExplanationStatus
+from rmos_shared.runs.run_log import RunLog
 from support.worker import StartWorker
 
 POOLS = ["prefork", "threads"]
@@ -160,14 +160,14 @@ def test_the_same_requests_sent_by_two_clients_at_once_are_one_set_of_records(
 
 SEND_ALL = """
 import json, sys
-from rmos_producer import RunsClient
+from rmos_runs import RunsClient
 with RunsClient.connect(broker_url=sys.argv[1]) as client:
     for line in open(sys.argv[2]):
         client.create_run(json.loads(line), explain=True)
 """
 SEND_RIVALS = """
 import json, sys
-from rmos_producer import RunsClient
+from rmos_runs import RunsClient
 with RunsClient.connect(broker_url=sys.argv[1]) as client:
     for line in open(sys.argv[2]):
         request = json.loads(line)

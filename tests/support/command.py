@@ -12,7 +12,7 @@ import termios
 from contextlib import suppress
 from pathlib import Path
 
-RMOS = (sys.executable, "-c", "from rmos_producer.cli import main; main()")
+RMOS = (sys.executable, "-c", "from rmos_runs.cli import main; main()")
 
 
 def environment(**changes: str) -> dict[str, str]:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from rmos_shared.ids import new_uuid7
-from rmos_shared.ledger.job_ledger import JobLedger
-from rmos_shared.models.job import Job
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.jobs.model import Job
 from rmos_shared.tasks import CREATE, SUGGEST, TaskSpec
 
 Envelope = dict[str, Any]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from rmos_worker.main import app
+from rmos_worker.celery_app.main import app
 
 app.conf.worker_soft_shutdown_timeout = 2.0

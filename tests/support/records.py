@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from rmos_shared.advisories.model import AdvisoryLink, Attempt, Review
 from rmos_shared.canonical import canonical_sha256
 from rmos_shared.ids import new_uuid7
-from rmos_shared.models.advisory import AdvisoryLink, Attempt, Review
-from rmos_shared.models.run import RunArtifact
+from rmos_shared.runs.model import RunArtifact
 
 NOON = datetime(2026, 8, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

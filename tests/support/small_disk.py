@@ -37,4 +37,4 @@ from rmos_shared.store.identity import init_store  # noqa: E402 - only now is th
 
 init_store(Path(os.environ["RMOS_RUNS_DIR"]))
 
-from rmos_worker.main import app  # noqa: E402, F401 - as above
+from rmos_worker.celery_app.main import app  # noqa: E402, F401 - as above

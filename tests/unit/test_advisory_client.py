@@ -19,6 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from rmos_shared.advisories.base import AdvisoryStore, SaveOutcome
+from rmos_shared.advisories.model import AdvisoryAsset
 from rmos_shared.canonical import canonical_sha256
 from rmos_shared.errors import (
     AdvisoryMisconfigured,
@@ -30,11 +32,9 @@ from rmos_shared.errors import (
     RmosError,
     SettingsInvalid,
 )
-from rmos_shared.models.advisory import AdvisoryAsset
-from rmos_worker.advisory import client as client_module
-from rmos_worker.advisory.base import AdvisoryStore, SaveOutcome
-from rmos_worker.advisory.breaker import NoBreaker, Outage
-from rmos_worker.advisory.client import MAX_ANSWER_BYTES, AdvisoryClient, retry_after_seconds
+from rmos_worker.advisories import client as client_module
+from rmos_worker.advisories.breaker import NoBreaker, Outage
+from rmos_worker.advisories.client import MAX_ANSWER_BYTES, AdvisoryClient, retry_after_seconds
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 TOKEN = "t0p-secret-token"
@@ -699,5 +699,5 @@ def test_without_a_token_none_is_sent() -> None:
 
 
 def test_the_module_keeps_the_store_and_the_client_on_one_path() -> None:
-    app = pytest.importorskip("rmos_worker.advisory_store.app")
+    app = pytest.importorskip("rmos_advisory_store.app")
     assert app.PREFIX == client_module.ASSETS_PATH

@@ -8,7 +8,7 @@ from pathlib import Path
 from celery import signals
 
 from rmos_shared.settings import WorkerSettings
-from rmos_worker.app import create_app
+from rmos_worker.celery_app.app import create_app
 
 
 def test_what_is_there_before_a_fork_is_left_alone_by_the_collector(tmp_path: Path) -> None:

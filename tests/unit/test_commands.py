@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 import typer
 
-from rmos_producer import cli
-from rmos_producer.cli.commands import COMMANDS
-from rmos_producer.cli.help import EXIT_CODES, page
-from rmos_producer.cli.main import root
+from rmos_runs import cli
+from rmos_runs.cli.commands import COMMANDS
+from rmos_runs.cli.help import EXIT_CODES, page
+from rmos_runs.cli.main import root
 
 #: Tells on the last line of standard error what was loaded between the first line and the end.
 PROGRAM = """
 import sys
 before = set(sys.modules)
 sys.argv[0] = "rmos"
-from rmos_producer.cli import main
+from rmos_runs.cli import main
 try:
     main()
 finally:
@@ -31,7 +31,7 @@ finally:
     print(json.dumps(loaded), file=sys.stderr)
 """
 MODULES = {name: place.partition(":")[0] for name, (place, _) in COMMANDS.items()}
-FOLDER = "rmos_producer.cli."
+FOLDER = "rmos_runs.cli."
 
 
 def rmos(*words: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
@@ -59,10 +59,10 @@ def test_the_help_loads_nothing_that_it_does_not_print() -> None:
 
     assert (done.returncode, done.stdout, done.stderr) == (0, page() + "\n", "")
     assert {name for name in loaded if name.startswith("rmos")} == {
-        "rmos_producer",
-        "rmos_producer.cli",
-        "rmos_producer.cli.commands",
-        "rmos_producer.cli.help",
+        "rmos_runs",
+        "rmos_runs.cli",
+        "rmos_runs.cli.commands",
+        "rmos_runs.cli.help",
     }
     tops = {name.partition(".")[0] for name in loaded}
     assert not tops & {"typer", "rich", "pydantic", "redis", "asyncio", "dataclasses", "importlib", "typing"}
@@ -136,7 +136,7 @@ def shell_path(tmp_path: Path) -> str:
     """A search path on which ``rmos`` is this one."""
     program = tmp_path / "bin/rmos"
     program.parent.mkdir()
-    program.write_text(f"#!{sys.executable}\nfrom rmos_producer.cli import main\nmain()\n")
+    program.write_text(f"#!{sys.executable}\nfrom rmos_runs.cli import main\nmain()\n")
     program.chmod(0o755)
     return f"{program.parent}:{os.environ['PATH']}"
 
@@ -196,7 +196,7 @@ def test_completion_is_installed_where_bash_reads_it(shell_path: str, tmp_path: 
 def test_a_full_disk_behind_the_output_is_told_in_one_line() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-c", "from rmos_producer.cli import main; main()", "--version"],
+            [sys.executable, "-c", "from rmos_runs.cli import main; main()", "--version"],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -208,7 +208,7 @@ def test_a_full_disk_behind_the_output_is_told_in_one_line() -> None:
 
 def test_an_argument_that_is_no_text_is_refused_in_one_line() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from rmos_producer.cli import main; main()", "jobs", "show", b"\xff"],
+        [sys.executable, "-c", "from rmos_runs.cli import main; main()", "jobs", "show", b"\xff"],
         env={**os.environ, "RMOS_BROKER_URL": "redis://127.0.0.1:1/0"},
         capture_output=True,
         text=True,
@@ -224,7 +224,7 @@ def test_a_reader_that_goes_away_is_no_error_to_tell() -> None:
     os.close(reading)
     with os.fdopen(writing, "w") as gone:
         done = subprocess.run(
-            [sys.executable, "-c", "from rmos_producer.cli import main; main()", "--help"],
+            [sys.executable, "-c", "from rmos_runs.cli import main; main()", "--help"],
             stdout=gone,
             stderr=subprocess.PIPE,
             check=False,

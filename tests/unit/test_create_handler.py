@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from rmos_shared.ids import new_uuid7
-from rmos_shared.ledger.job_ledger import Claim, Finish
-from rmos_shared.models.job import CreateRun
-from rmos_shared.models.run import RunArtifact, RunRequest
-from rmos_shared.run_log import RunLog
+from rmos_shared.jobs.ledger import Claim, Finish
+from rmos_shared.jobs.model import CreateRun
+from rmos_shared.runs.model import RunArtifact, RunRequest
+from rmos_shared.runs.run_log import RunLog
 from rmos_shared.store.base import Outcome
 from rmos_shared.store.memory import MemoryStore
 from rmos_shared.tasks import CREATE_MANY

@@ -19,19 +19,20 @@ import yaml
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-import rmos_producer
+import rmos_advisory_store
+import rmos_runs
 import rmos_shared
 import rmos_worker
-from rmos_producer.cli.help import EXIT_CODES
-from rmos_producer.cli.jobs import ENDED_DEAD
-from rmos_producer.cli.main import root
-from rmos_producer.home import Home
-from rmos_producer.processes import PROCESSES, Pipeline
+from rmos_runs.cli.help import EXIT_CODES
+from rmos_runs.cli.jobs import ENDED_DEAD
+from rmos_runs.cli.main import root
+from rmos_runs.local.home import Home
+from rmos_runs.local.processes import PROCESSES, Pipeline
 from rmos_shared import settings
 from rmos_shared.errors import RmosError
 from rmos_shared.settings import BrokerSettings
 from rmos_shared.tasks import QUEUES
-from rmos_worker.broker import celery_config
+from rmos_worker.celery_app.broker import celery_config
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -138,10 +139,13 @@ def exit_code_table() -> str:
 
 
 def error_classes() -> list[type[RmosError]]:
-    for package in (rmos_shared, rmos_producer, rmos_worker):
+    for package in (rmos_shared, rmos_runs, rmos_worker, rmos_advisory_store):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             # These are programs: they read the environment when they are imported.
-            if module.name not in {"rmos_worker.main", "rmos_worker.watch"} and "__main__" not in module.name:
+            if (
+                module.name not in {"rmos_worker.celery_app.main", "rmos_worker.celery_app.flower"}
+                and "__main__" not in module.name
+            ):
                 importlib.import_module(module.name)
     found: list[type[RmosError]] = []
     rest = [RmosError]
@@ -372,7 +376,9 @@ def anchors(document: Path) -> set[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_file_that_is_named_exists(document: Path) -> None:
-    named = re.findall(r"`((?:tests|shared|producer|worker|bench|docs)/[\w./-]+\.\w+)`", document.read_text())
+    named = re.findall(
+        r"`((?:tests|shared|producer|worker|advisory_store|bench|docs)/[\w./-]+\.\w+)`", document.read_text()
+    )
     missing = [name for name in named if not (ROOT / name).exists()]
     assert not missing
 

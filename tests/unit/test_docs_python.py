@@ -47,7 +47,7 @@ def test_all_python_that_is_shown_passes_mypy_strict(tmp_path: Path) -> None:
 
 def test_the_check_finds_what_is_wrong(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.py"
-    wrong.write_text("from rmos_producer import RunsClient\nRunsClient.connect().create_run(5)\n")
+    wrong.write_text("from rmos_runs import RunsClient\nRunsClient.connect().create_run(5)\n")
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--config-file", str(ROOT / "pyproject.toml"), str(wrong)],
         cwd=ROOT,

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rmos_shared.advisories.model import Explanation, TriggeredRule, Verdict
 from rmos_shared.canonical import canonical_sha256
 from rmos_shared.errors import SettingsInvalid
-from rmos_shared.models.advisory import Explanation, TriggeredRule, Verdict
-from rmos_shared.models.run import Decision, Hashes, Outputs, RiskLevel, RunArtifact, RunRequest, Status
+from rmos_shared.runs.model import Decision, Hashes, Outputs, RiskLevel, RunArtifact, RunRequest, Status
 from rmos_shared.settings import WorkerSettings
 from rmos_worker.explainers.feasibility import FeasibilityExplainer
 from rmos_worker.explainers.rules import load_rules

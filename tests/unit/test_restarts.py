@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from rmos_producer.log_file import KEPT, open_log, turn_over
-from rmos_producer.ports import lasting_port
-from rmos_producer.restarts import STABLE_SECONDS, pause_seconds, short_lives_after
-from rmos_worker.flower_access import refusal
+from rmos_runs.local.log_file import KEPT, open_log, turn_over
+from rmos_runs.local.ports import lasting_port
+from rmos_runs.local.restarts import STABLE_SECONDS, pause_seconds, short_lives_after
+from rmos_worker.celery_app.flower_access import refusal
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_flower_without_credentials_stays_on_loopback(
 def test_flower_itself_refuses_and_names_the_variable() -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("FLOWER_", "RMOS_"))}
     done = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "rmos_worker.watch", "flower", "--port=0"],
+        [sys.executable, "-m", "celery", "-A", "rmos_worker.celery_app.flower", "flower", "--port=0"],
         env=clean,
         capture_output=True,
         text=True,

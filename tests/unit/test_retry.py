@@ -19,9 +19,9 @@ import rmos_shared
 import rmos_worker
 from rmos_shared import errors
 from rmos_shared.errors import AdvisoryUnavailable, BreakerOpen, FieldProblem, RmosError, StoreUnavailable
-from rmos_shared.models.job import DeadReason, WaitReason
+from rmos_shared.jobs.model import DeadReason, WaitReason
 from rmos_shared.store.base import KeyInvalid
-from rmos_worker.retry import Bury, GiveBack, RetryLimits, Wait, decide, describe
+from rmos_worker.engine.retry import Bury, GiveBack, RetryLimits, Wait, decide, describe
 
 LIMITS = RetryLimits(tries=8, base_seconds=2.0, cap_seconds=900.0, total_seconds=21_600.0)
 SECRET = "hunter2"

@@ -14,9 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rmos_shared import keys
 from rmos_shared.canonical import canonical_json, canonical_sha256, sha256_hex
-from rmos_shared.composition import explanation
 from rmos_shared.errors import (
     AdvisoryNotFound,
     BrokerUnavailable,
@@ -25,9 +23,11 @@ from rmos_shared.errors import (
     RunNotFound,
 )
 from rmos_shared.ids import new_uuid7
-from rmos_shared.models.job import Failure, JobRecord, JobState
-from rmos_shared.models.run import ExplanationStatus, RunArtifact
-from rmos_shared.run_log import RunLog, attachment_key
+from rmos_shared.jobs.model import Failure, JobRecord, JobState
+from rmos_shared.runs import layout as keys
+from rmos_shared.runs.compose import explanation
+from rmos_shared.runs.model import ExplanationStatus, RunArtifact
+from rmos_shared.runs.run_log import RunLog, attachment_key
 from rmos_shared.store.base import Head, Outcome
 from rmos_shared.store.memory import MemoryStore
 from support.records import HOUR, NOON, make_attempt, make_link, make_review, make_run

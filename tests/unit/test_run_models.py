@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from rmos_shared.canonical import canonical_sha256, sha256_hex
 from rmos_shared.errors import InvalidRequest
 from rmos_shared.ids import new_uuid7, uuid7_time
-from rmos_shared.models.run import (
+from rmos_shared.runs.model import (
     INLINE_GCODE_BYTES,
     ExplanationStatus,
     RiskLevel,

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from rmos_shared.errors import CorruptArtifact, RmosError, StoreUnavailable
 from rmos_shared.store.base import ArtifactStore, Head, KeyInvalid, Outcome
-from rmos_shared.store.faults import PLANTED, UNREADABLE, fault
 from rmos_shared.store.memory import MemoryStore
+from rmos_shared.store.os_errors import PLANTED, UNREADABLE, fault
 from support.stores import local_store
 
 CREATED, SAME, CONFLICT = Outcome.CREATED, Outcome.ALREADY_SAME, Outcome.CONFLICT

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from rmos_producer.cli.table import Layout, shown, tabbed
+from rmos_runs.cli.table import Layout, shown, tabbed
 
 ID = "01a2082c67a57eb2a6e4f41bc8fc3937"
 ROW: dict[str, Any] = {

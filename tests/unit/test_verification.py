@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from rmos_shared import keys
 from rmos_shared.canonical import canonical_json, sha256_hex
 from rmos_shared.errors import RunNotFound, StoreUnavailable
 from rmos_shared.ids import new_uuid7
-from rmos_shared.models.run import RunArtifact
-from rmos_shared.run_log import RunLog
+from rmos_shared.runs import layout as keys
+from rmos_shared.runs.model import RunArtifact
+from rmos_shared.runs.run_log import RunLog
+from rmos_shared.runs.verification import Checked, StoreVerification
 from rmos_shared.store.local import LocalStore
-from rmos_shared.verification import Checked, StoreVerification
 from support.records import HOUR, NOON, make_attempt, make_link, make_review, make_run
 from support.stores import local_store
 

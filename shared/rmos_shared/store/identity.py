@@ -18,7 +18,7 @@ from pathlib import Path
 from rmos_shared.errors import InvalidRequest, StoreUnavailable
 from rmos_shared.ids import UUID7, new_uuid7, uuid7_time
 from rmos_shared.models.base import Frozen, SafeId, UtcTime
-from rmos_shared.store.faults import fault
+from rmos_shared.store.os_errors import fault
 
 #: The identity's file at the root of a store.
 IDENTITY_FILE = "_store.json"

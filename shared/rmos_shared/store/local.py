@@ -20,8 +20,8 @@ from pathlib import Path
 
 from rmos_shared.errors import CorruptArtifact, DurabilityUnknown, StoreUnavailable
 from rmos_shared.store.base import Head, KeyInvalid, Outcome, check_key
-from rmos_shared.store.faults import PLANTED, UNREADABLE, fault
 from rmos_shared.store.identity import IDENTITY_FILE, StoreIdentity, is_of_identity, read_identity
+from rmos_shared.store.os_errors import PLANTED, UNREADABLE, fault
 
 #: Holds unpublished files where the file system refuses nameless ones. What a killed process leaves in it
 #: is seen by no reader and may be removed while no worker runs.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from rmos_shared.models.advisory import Detail, Explanation
-from rmos_shared.models.run import RunArtifact
+from rmos_shared.advisories.model import Detail, Explanation
+from rmos_shared.runs.model import RunArtifact
 
 
 class Explainer(Protocol):

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rmos_shared.advisories.model import Detail, Explanation, TriggeredRule
 from rmos_shared.canonical import canonical_sha256
-from rmos_shared.models.advisory import Detail, Explanation, TriggeredRule
-from rmos_shared.models.run import RiskLevel, RunArtifact, Status
+from rmos_shared.runs.model import RiskLevel, RunArtifact, Status
 from rmos_worker.explainers.rules import Rule
 
 #: No rule's id comes near this many characters; what is longer would drown the summary.

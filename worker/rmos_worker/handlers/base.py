@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from rmos_shared.ledger.job_ledger import Claim, Finish
+from rmos_shared.jobs.ledger import Claim, Finish
+from rmos_shared.jobs.model import Failure
 from rmos_shared.models.base import Frozen
-from rmos_shared.models.job import Failure
 
 PayloadT = TypeVar("PayloadT", bound=Frozen)
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from rmos_shared.errors import ArtifactConflict, RmosError
 from rmos_shared.ids import explain_job_id
-from rmos_shared.ledger.job_ledger import Claim, Finish
-from rmos_shared.models.job import CreateRun, Failure, Job, SuggestAndAttach
-from rmos_shared.models.run import Status
-from rmos_shared.run_log import RunLog, StoredRun, as_stored
+from rmos_shared.jobs.ledger import Claim, Finish
+from rmos_shared.jobs.model import CreateRun, Failure, Job, SuggestAndAttach
+from rmos_shared.runs.model import Status
+from rmos_shared.runs.run_log import RunLog, StoredRun, as_stored
 from rmos_shared.store.base import Outcome
 from rmos_shared.tasks import SUGGEST
-from rmos_worker.artifact import GCODE_SUFFIX, artifact_of
+from rmos_worker.handlers.artifact import GCODE_SUFFIX, artifact_of
 from rmos_worker.handlers.base import read_payload
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from rmos_shared.errors import RunNotFound, RunPending
-from rmos_shared.ledger.job_ledger import JobLedger
-from rmos_shared.models.run import RunArtifact
-from rmos_shared.run_log import RunLog
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.runs.model import RunArtifact
+from rmos_shared.runs.run_log import RunLog
 
 
 class ExistingRuns:

@@ -7,11 +7,11 @@ from datetime import date
 from itertools import islice
 
 from rmos_shared.ids import new_uuid7
-from rmos_shared.keys import partition_day, partition_of
-from rmos_shared.ledger.job_ledger import Claim, Finish, JobLedger
-from rmos_shared.models.job import ExplainMissing, Failure, Job, SuggestAndAttach
-from rmos_shared.models.run import ExplanationStatus, RunArtifact
-from rmos_shared.run_log import RunLog
+from rmos_shared.jobs.ledger import Claim, Finish, JobLedger
+from rmos_shared.jobs.model import ExplainMissing, Failure, Job, SuggestAndAttach
+from rmos_shared.runs.layout import partition_day, partition_of
+from rmos_shared.runs.model import ExplanationStatus, RunArtifact
+from rmos_shared.runs.run_log import RunLog
 from rmos_shared.tasks import EXPLAIN_MISSING, SUGGEST
 from rmos_worker.handlers.base import each, read_payload
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from rmos_shared.advisories.model import AdvisoryAsset, AdvisoryLink, Kind, Verdict
 from rmos_shared.errors import ArtifactConflict
-from rmos_shared.ledger.job_ledger import Claim, Finish
-from rmos_shared.models.advisory import AdvisoryAsset, AdvisoryLink, Kind, Verdict
-from rmos_shared.models.run import RunArtifact
-from rmos_shared.run_log import RunLog
+from rmos_shared.jobs.ledger import Claim, Finish
+from rmos_shared.runs.model import RunArtifact
+from rmos_shared.runs.run_log import RunLog
 from rmos_shared.store.base import Outcome
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rmos_shared.advisories.base import AdvisoryStore
+from rmos_shared.advisories.model import AdvisoryAsset, Attempt, Explanation, Verdict
 from rmos_shared.canonical import canonical_sha256
 from rmos_shared.clock import Clock
 from rmos_shared.ids import advisory_id
-from rmos_shared.ledger.job_ledger import Claim, Finish
-from rmos_shared.models.advisory import AdvisoryAsset, Attempt, Explanation, Verdict
-from rmos_shared.models.job import Failure, SuggestAndAttach
-from rmos_shared.run_log import RunLog
-from rmos_worker.advisory.base import AdvisoryStore
+from rmos_shared.jobs.ledger import Claim, Finish
+from rmos_shared.jobs.model import Failure, SuggestAndAttach
+from rmos_shared.runs.run_log import RunLog
 from rmos_worker.explainers.base import Explainer
 from rmos_worker.handlers.base import each, read_payload
 from rmos_worker.handlers.existing_run import ExistingRuns

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rmos_shared.models.advisory import Explanation, Verdict
-from rmos_shared.models.run import RiskLevel, RunArtifact, Status
+from rmos_shared.advisories.model import Explanation, Verdict
+from rmos_shared.runs.model import RiskLevel, RunArtifact, Status
 
 
 class GreenAutoPolicy:

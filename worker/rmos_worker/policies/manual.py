@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rmos_shared.models.advisory import Explanation, Verdict
-from rmos_shared.models.run import RunArtifact
+from rmos_shared.advisories.model import Explanation, Verdict
+from rmos_shared.runs.model import RunArtifact
 
 
 class ManualPolicy:

@@ -1,0 +1,208 @@
+"""What every command needs: the home, a client, the run log, and two ways to print."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import date, datetime
+from itertools import chain, islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from rmos_runs.cli.table import Layout, Row, tabbed
+from rmos_runs.client import RunsClient
+from rmos_runs.local.home import Home
+from rmos_shared.errors import BrokerDamaged, BrokerUnavailable, CorruptArtifact
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.runs.run_log import RunLog
+from rmos_shared.store.local import LocalStore
+
+#: Results go to standard output, everything said about them to standard error.
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+HomeOption = Annotated[
+    Path,
+    typer.Option(
+        "--home",
+        envvar="RMOS_HOME",
+        help="Directory of a local installation; see rmos up.",
+        show_default=True,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+LimitOption = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="Most rows to print.")]
+ByOption = Annotated[
+    str | None, typer.Option("--by", help="Who decides; the name of the system account if left out.")
+]
+DayOption = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="UTC date, inclusive.")]
+DEFAULT_HOME = Path(".rmos")
+#: Rows that decide how a table is laid out; later ones are printed as they come.
+_LAID_OUT_ROWS = 200
+
+
+@contextmanager
+def client_of(home: Path, **settings: object) -> Iterator[RunsClient]:
+    """Yield a client for the broker of the environment, or of what runs on ``home``."""
+    with RunsClient.connect(Home(home).producer_settings(**settings)) as client:
+        yield client
+
+
+@contextmanager
+def ledger_of(home: Path) -> Iterator[JobLedger]:
+    """Yield the job ledger."""
+    ledger = JobLedger.connect(Home(home).producer_settings())
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+@contextmanager
+def runs_of(home: Path) -> Iterator[RunLog]:
+    """Yield the run log; without a broker it still reads all that the files tell."""
+    place = Home(home)
+    settings = place.store_settings()
+    store = LocalStore(settings.runs_dir, store_id=settings.store_id)
+    store.identity()  # a store that is away is an error, not an empty one
+    with ExitStack() as stack:
+        try:
+            ledger = JobLedger.connect(place.producer_settings(broker_timeout_seconds=2.0))
+            stack.callback(ledger.close)
+            ledger.stats()
+        except (BrokerUnavailable, BrokerDamaged):
+            err.print("[yellow]the broker is away: explanation states come from the files alone[/]")
+            yield RunLog(store)
+        else:
+            yield RunLog(store, ledger)
+
+
+def person(by: str | None) -> str:
+    """Return the identity that is kept with a person's decision."""
+    try:
+        return f"person:{by or getpass.getuser()}"
+    except (KeyError, OSError):
+        raise typer.BadParameter(
+            "this system account has no name; say who decides", param_hint="--by"
+        ) from None
+
+
+def utc_day(moment: datetime | None) -> date | None:
+    """Return the date that a ``--date-from`` or ``--date-to`` names."""
+    return None if moment is None else moment.date()
+
+
+class Damage:
+    """Names damaged files as a command meets them, and ends it with 7 when there was one."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._met = False
+
+    def tell(self, error: CorruptArtifact) -> None:
+        """Name a file on standard error, at once."""
+        self._met = True
+        err.print(f"corrupt: {error}", markup=False, style="red")
+
+    def exit(self) -> None:
+        """End the command, if anything was told."""
+        if self._met:
+            raise typer.Exit(CorruptArtifact.exit_code)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value on one line."""
+    _write(f"{_json(value)}\n")
+
+
+def print_object(value: Any, *, as_json: bool) -> None:
+    """Print one object: on one line for programs, indented for people."""
+    if as_json:
+        print_json(value)
+    else:
+        out.print_json(data=value, ensure_ascii=False)
+
+
+def print_rows(
+    rows: Iterable[Row],
+    *,
+    as_json: bool,
+    title: str,
+    limit: int | None = None,
+    more: Callable[[Row], str] | None = None,
+) -> None:
+    """Print rows as they come: as one JSON list, as columns on a terminal, else separated by tabs.
+
+    The columns are the keys, most important first: those that a terminal has no room for are left out, and
+    said to be. With ``limit`` no more rows than that are printed; if there is another one, that is said too,
+    with the way on that ``more`` tells from the last row.
+    """
+    source = iter(rows)
+    last: Row | None = None
+
+    def counted() -> Iterator[Row]:
+        nonlocal last
+        for row in islice(source, limit):
+            last = row
+            yield row
+
+    if as_json:
+        _print_list(counted())
+    elif sys.stdout.isatty():
+        _print_columns(counted(), title)
+    else:
+        for line in tabbed(counted()):
+            _write(f"{line}\n")
+    if last is None:
+        if not as_json:
+            err.print(f"{title}: none")
+    elif limit is not None and next(source, None) is not None:
+        tell_more(limit, title, more(last) if more else "raise --limit")
+
+
+def tell_more(printed: int, title: str, way: str) -> None:
+    """Say that a list goes on after what was printed, and how to get the rest."""
+    sys.stdout.flush()
+    err.print(f"{title}: there are more than these {printed}; for the rest: {way}", markup=False)
+
+
+def _print_list(rows: Iterator[Row]) -> None:
+    between = "["
+    try:
+        for row in rows:
+            _write(between + _json(row))
+            between = ","
+    finally:
+        # Whatever happened, what was printed is JSON; that it is not all, the exit code says.
+        _write("[]\n" if between == "[" else "]\n")
+
+
+def _print_columns(rows: Iterator[Row], title: str) -> None:
+    first = list(islice(rows, _LAID_OUT_ROWS))
+    if not first:
+        return
+    layout = Layout.fitting(first, shutil.get_terminal_size().columns)
+    lines = chain(layout.header(), *(map(layout.lines, first)))
+    for line in chain([title], lines, chain.from_iterable(map(layout.lines, rows))):
+        _write(f"{line}\n")
+    if layout.hidden:
+        sys.stdout.flush()
+        err.print(
+            f"columns hidden: {', '.join(layout.hidden)}; widen the terminal, or add --json", markup=False
+        )
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _write(text: str) -> None:
+    # A file name that is no UTF-8 comes as lone surrogates; written so, they are JSON escapes.
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode())

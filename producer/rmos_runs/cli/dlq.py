@@ -1,0 +1,196 @@
+"""``rmos dlq``: the dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+from typing import Annotated, Any
+
+import typer
+
+from rmos_runs.cli.context import (
+    DEFAULT_HOME,
+    ByOption,
+    HomeOption,
+    JsonOption,
+    LimitOption,
+    err,
+    ledger_of,
+    person,
+    print_json,
+    print_object,
+    print_rows,
+)
+from rmos_shared.errors import JobNotFound
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.jobs.model import DeadReason, JobRecord, RawLetter
+from rmos_shared.models.base import format_utc
+
+app = typer.Typer(no_args_is_help=True)
+
+IdsArgument = Annotated[list[str] | None, typer.Argument(help="Letters; leave out to choose by the options.")]
+ReasonOption = Annotated[DeadReason | None, typer.Option(help="Only letters of this reason.")]
+TaskOption = Annotated[str | None, typer.Option(help="Only jobs of this task.")]
+AgeOption = Annotated[
+    float | None, typer.Option("--older-than", min=0, help="Only letters at least this many hours old.")
+]
+AllOption = Annotated[bool, typer.Option("--all", help="Every letter that the other options choose.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+WhyOption = Annotated[str, typer.Option(help="The reason, kept in the letter's history.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which letters are meant."""
+
+    reason: DeadReason | None = None
+    task: str | None = None
+    older_than_hours: float | None = None
+
+    def takes(self, letter: JobRecord | RawLetter, now: datetime) -> bool:
+        """Say whether the letter is meant."""
+        if isinstance(letter, JobRecord):
+            reason, task, died = (
+                (letter.failure and letter.failure.reason),
+                letter.task,
+                letter.changed_at_utc,
+            )
+        else:
+            reason, task, died = letter.reason, None, letter.kept_at_utc
+        old_enough = self.older_than_hours is None or now - died >= timedelta(hours=self.older_than_hours)
+        return old_enough and self.reason in {None, reason} and self.task in {None, task}
+
+
+@app.command("list")
+def list_letters(
+    *,
+    reason: ReasonOption = None,
+    task: TaskOption = None,
+    older_than: AgeOption = None,
+    limit: LimitOption = 100,
+    as_json: JsonOption = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """List the dead letters, oldest first, without their payloads."""
+    with ledger_of(home) as ledger:
+        print_rows(
+            map(_row, _chosen(ledger, Choice(reason, task, older_than))),
+            as_json=as_json,
+            title="dead letters",
+            limit=limit,
+            more=lambda _: "raise --limit, or choose by --reason, --task or --older-than",
+        )
+
+
+@app.command()
+def show(
+    letter_id: Annotated[str, typer.Argument(help="A job or raw letter.")],
+    *,
+    payload: Annotated[
+        bool, typer.Option("--payload", help="Print the original bytes as well; they may be confidential.")
+    ] = False,
+    as_json: JsonOption = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Show a dead letter: what went wrong, where, how often, and what was done about it."""
+    with ledger_of(home) as ledger:
+        letter = ledger.find(letter_id) or ledger.find_raw(letter_id)
+        if letter is None:
+            raise JobNotFound(letter_id)
+        told = letter.dump()
+        if payload:
+            data = ledger.payload(letter_id) or ledger.raw_item(letter_id) or b""
+            told["payload"] = data.decode("utf-8", "backslashreplace")
+    print_object(told, as_json=as_json)
+
+
+@app.command()
+def replay(
+    ids: IdsArgument = None,
+    *,
+    reason: ReasonOption = None,
+    task: TaskOption = None,
+    older_than: AgeOption = None,
+    every: AllOption = False,
+    dry_run: DryRunOption = False,
+    by: ByOption = None,
+    why: WhyOption = "",
+    as_json: JsonOption = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Give dead letters a fresh start. The record stays until the job is done."""
+    with ledger_of(home) as ledger:
+        letters = _meant(ledger, ids, Choice(reason, task, older_than), every=every)
+        for letter in () if dry_run else letters:
+            ledger.replay(letter, by=person(by), why=why)
+    _report("replayed", letters, dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+def discard(
+    ids: IdsArgument = None,
+    *,
+    why: Annotated[str, typer.Option(help="The reason, kept in the letter's history; required.")],
+    by: ByOption = None,
+    reason: ReasonOption = None,
+    task: TaskOption = None,
+    older_than: AgeOption = None,
+    every: AllOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Give dead letters up for good. Their records stay, with who did it and why."""
+    with ledger_of(home) as ledger:
+        letters = _meant(ledger, ids, Choice(reason, task, older_than), every=every)
+        for letter in () if dry_run else letters:
+            ledger.discard(letter, by=person(by), why=why)
+    _report("discarded", letters, dry_run=dry_run, as_json=as_json)
+
+
+def _meant(ledger: JobLedger, ids: list[str] | None, choice: Choice, *, every: bool) -> list[str]:
+    if ids:
+        return ids
+    if choice == Choice() and not every:
+        raise typer.BadParameter("name letters, or choose them by --reason, --task, --older-than or --all")
+    return [_id(letter) for letter in _chosen(ledger, choice)]
+
+
+def _chosen(ledger: JobLedger, choice: Choice) -> Iterator[JobRecord | RawLetter]:
+    now = datetime.now(UTC)
+    letters = chain[JobRecord | RawLetter](ledger.dead(), ledger.raw_letters())
+    return (letter for letter in letters if choice.takes(letter, now))
+
+
+def _id(letter: JobRecord | RawLetter) -> str:
+    return letter.job_id if isinstance(letter, JobRecord) else letter.raw_id
+
+
+def _report(what: str, letters: list[str], *, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        print_json({what: letters, "count": len(letters), "dry_run": dry_run})
+    else:
+        err.print(f"{'would be ' if dry_run else ''}{what}: {len(letters)}")
+
+
+def _row(letter: JobRecord | RawLetter) -> dict[str, Any]:
+    if isinstance(letter, JobRecord):
+        failure = letter.failure
+        return {
+            "id": letter.job_id,
+            "reason": failure.reason if failure else None,
+            "message": failure.message if failure else None,
+            "kind": letter.task,
+            "run_id": letter.run_id,
+            "died_at_utc": format_utc(letter.changed_at_utc),
+        }
+    return {
+        "id": letter.raw_id,
+        "reason": letter.reason,
+        "message": letter.detail,
+        "kind": f"message on {letter.queue}",
+        "run_id": None,
+        "died_at_utc": format_utc(letter.kept_at_utc),
+    }

@@ -1,0 +1,258 @@
+"""``rmos doctor``: is everything as the guarantees need it?"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from http.client import HTTPException
+from itertools import islice
+from typing import Any, Literal
+from urllib.request import HTTPErrorProcessor, ProxyHandler, Request, build_opener
+
+from rmos_runs.cli.context import DEFAULT_HOME, HomeOption, JsonOption, ledger_of, print_json, print_rows
+from rmos_runs.local.home import Home
+from rmos_shared.advisories.answers import ASSETS_PATH, mistake_behind
+from rmos_shared.errors import BrokerDamaged, BrokerUnavailable, DamageFound, InvariantBroken, RmosError
+from rmos_shared.jobs.consistency import OTHER_VERSION, LedgerAudit
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.jobs.redis_errors import broker_errors
+from rmos_shared.runs.verification import StoreVerification
+from rmos_shared.settings import WorkerSettings, variables
+from rmos_shared.store.local import LocalStore
+
+_CLOCK_SKEW_SECONDS = 2.0
+_MOST_NAMED = 100
+#: Longest time that the files of the last two days may take.
+_FILES_SECONDS = 10.0
+_ADVISORY_SECONDS = 5.0
+_MOST_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what was looked at, how it is, and what to do if it is not well."""
+
+    check: str
+    state: Literal["ok", "warning", "broken"]
+    found: str
+    mend: str = ""
+
+
+def doctor(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
+    """Looks at broker persistence and eviction, the store, the clock, the advisory store and the invariant.
+
+    Exits with 8 when the invariant is broken, with 7 when anything else is.
+    """
+    place = Home(home)
+    findings = [*_settings(), *_processes(place), *_store(place), *_advisory_store(place)]
+    try:
+        with ledger_of(home) as ledger:
+            findings += [*_broker(ledger), *_ledger(ledger)]
+    except BrokerUnavailable as error:
+        findings.append(Finding("broker", "broken", str(error), "start it, or mend RMOS_BROKER_URL"))
+    except BrokerDamaged as error:
+        findings.append(Finding("ledger", "broken", str(error), "move that key away; nothing was changed"))
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        print_rows([asdict(finding) for finding in findings], as_json=False, title="doctor")
+    broken = {finding.check for finding in findings if finding.state == "broken"}
+    if "invariant" in broken:
+        raise InvariantBroken("accepted = done + dead + discarded + pending does not hold")
+    if broken:
+        raise DamageFound(f"not well: {', '.join(sorted(broken))}; see what to do above")
+
+
+def _settings() -> Iterator[Finding]:
+    unknown = sorted(
+        name for name in os.environ if name.startswith("RMOS_") and name not in {*variables(), "RMOS_HOME"}
+    )
+    if unknown:
+        # A misspelt variable is otherwise ignored in silence, and the default rules.
+        yield Finding("settings", "warning", f"unknown: {', '.join(unknown)}", "mend the names or unset them")
+    else:
+        yield Finding("settings", "ok", "every RMOS_ variable is known")
+
+
+def _processes(place: Home) -> Iterator[Finding]:
+    told = place.addresses()
+    if told is None:
+        return  # they run elsewhere, or not at all, as the broker's row tells
+    if told.held_back:
+        yield Finding(
+            "processes",
+            "broken",
+            f"end again and again: {', '.join(told.held_back)}",
+            f"see their logs in {place.logs_dir}; they are started again by themselves",
+        )
+    else:
+        yield Finding("processes", "ok", "all of rmos up run")
+
+
+def _broker(ledger: JobLedger) -> Iterator[Finding]:
+    with broker_errors():
+        config = ledger.client.config_get("appendonly", "appendfsync", "maxmemory-policy")
+        seconds, microseconds = ledger.client.time()
+    told = {_text(name): _text(value) for name, value in config.items()}
+    appendonly, fsync = told.get("appendonly"), told.get("appendfsync")
+    if appendonly != "yes":
+        yield Finding(
+            "persistence", "broken", "no append-only file", "set appendonly yes: a restart loses every job"
+        )
+    elif fsync != "always":
+        yield Finding(
+            "persistence",
+            "warning",
+            f"appendfsync {fsync}",
+            "a power cut can lose the last second; set appendfsync always",
+        )
+    else:
+        yield Finding("persistence", "ok", "append-only file, synced always")
+    policy = told.get("maxmemory-policy")
+    if policy == "noeviction":
+        yield Finding("eviction", "ok", "noeviction")
+    else:
+        yield Finding(
+            "eviction", "broken", f"maxmemory-policy {policy}", "set noeviction: jobs may be thrown away"
+        )
+    skew = abs(time.time() - (seconds + microseconds / 1e6))
+    if skew <= _CLOCK_SKEW_SECONDS:
+        yield Finding("clock", "ok", f"{skew:.1f} s from the broker's")
+    else:
+        yield Finding(
+            "clock", "warning", f"{skew:.1f} s from the broker's", "set the clock: run ids carry its time"
+        )
+
+
+def _ledger(ledger: JobLedger) -> Iterator[Finding]:
+    stats = ledger.stats()
+    figures = (
+        f"accepted {stats.accepted} = done {stats.done} + dead {stats.dead} + discarded {stats.discarded} "
+        f"+ pending {stats.pending}"
+    )
+    if stats.invariant:
+        yield Finding("invariant", "ok", figures)
+    else:
+        yield Finding(
+            "invariant", "broken", figures, "mend the jobs named below; if there are none, records are gone"
+        )
+    audit = LedgerAudit(ledger.script)
+    faults = audit.faults()
+    for job_id, fault in islice(faults.items(), _MOST_NAMED):
+        if fault.endswith(OTHER_VERSION):
+            yield Finding(f"job {job_id}", "warning", fault, "it waits for a worker of that version")
+        else:
+            yield Finding(f"job {job_id}", "broken", fault, f"rmos jobs mend {job_id}")
+    least = audit.records
+    if stats.accepted < least.total or stats.done < least.done:
+        yield Finding(
+            "counters",
+            "broken",
+            f"{least.total} records, {least.done} of them done, are more than were counted",
+            "the counters were deleted or set back: the records are whole, the invariant says nothing",
+        )
+    if len(faults) > _MOST_NAMED:
+        yield Finding(
+            "jobs", "broken", f"{len(faults)} faulty jobs in all", "mend those above, then look again"
+        )
+    letters = stats.dead + stats.raw
+    if letters:
+        yield Finding("dead letters", "warning", f"{letters}", "see rmos dlq list")
+    else:
+        yield Finding("dead letters", "ok", "none")
+
+
+def _store(place: Home) -> Iterator[Finding]:
+    try:
+        settings = place.store_settings()
+        store = LocalStore(settings.runs_dir, store_id=settings.store_id)
+        store.probe()
+        identity = store.identity()
+        yield Finding(
+            "store", "ok", f"writes, syncs and publishes in {settings.runs_dir} ({identity.store_id})"
+        )
+        yield from _files(store)
+    except RmosError as error:
+        yield Finding("store", "broken", str(error), "mount it or mend RMOS_RUNS_DIR; jobs wait meanwhile")
+
+
+def _files(store: LocalStore) -> Iterator[Finding]:
+    """Check what was stored today and yesterday, as far as it takes little time."""
+    today = datetime.now(UTC).date()
+    yesterday = today - timedelta(days=1)
+    verification, files, damaged = StoreVerification(store), 0, 0
+    until, cut = time.monotonic() + _FILES_SECONDS, ""
+    for day in verification.days(yesterday, today):
+        for checked in verification.day(day):
+            files += 1
+            if checked.damage is not None:
+                damaged += 1
+                if damaged <= _MOST_NAMED:
+                    yield Finding(f"file {checked.key}", "broken", checked.damage, "restore it from a backup")
+            if time.monotonic() > until:
+                cut = f" (the first {_FILES_SECONDS:g} seconds' worth)"
+                break
+    yield Finding(
+        "files",
+        "broken" if damaged else "ok",
+        f"{files} of today and yesterday{cut}, {damaged} damaged",
+        f"rmos runs verify --date-from {yesterday} checks all of them" if damaged or cut else "",
+    )
+
+
+def _advisory_store(place: Home) -> Iterator[Finding]:
+    told = place.addresses()
+    if told is not None:
+        yield _asked(told.advisory_url, told.advisory_token)
+        return
+    try:
+        settings = WorkerSettings.load()
+    except RmosError as error:
+        yield Finding("advisory store", "broken", str(error), "mend the setting")
+        return
+    secret = settings.advisory_token
+    yield _asked(settings.advisory_url, None if secret is None else secret.get_secret_value())
+
+
+class _AnyAnswer(HTTPErrorProcessor):
+    """Takes every status for an answer, and follows no redirect, as the workers do."""
+
+    def http_response(self, request: Request, response: Any) -> Any:  # noqa: ARG002 - urllib's signature
+        """Return the answer as it is."""
+        return response
+
+    https_response = http_response
+
+
+def _asked(url: str, token: str | None) -> Finding:
+    # As a worker asks, for an asset that nobody has: whether it answers at /health proves nothing.
+    address = f"{url.rstrip('/')}{ASSETS_PATH}/rmos-doctor-asks-{secrets.token_hex(8)}"
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    opener = build_opener(ProxyHandler({}), _AnyAnswer)
+    try:
+        request = Request(address, headers=headers)  # noqa: S310 - the operator's own setting
+        with opener.open(request, timeout=_ADVISORY_SECONDS) as answer:
+            status, kind = answer.status, answer.headers.get("Content-Type", "")
+            body = answer.read1(_MOST_BYTES)
+    except (OSError, ValueError, HTTPException):
+        what_to_do = "start it, or mend RMOS_ADVISORY_URL; explanations wait"
+        return Finding("advisory store", "broken", f"no answer at {url}", what_to_do)
+    mistake = mistake_behind("GET", status, content_type=kind, body=body)
+    if mistake is not None:
+        return Finding(
+            "advisory store", "broken", f"status {status} at {url}", f"{mistake}; explanations wait"
+        )
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Finding(
+            "advisory store", "broken", f"status {status} at {url}", "see its log; explanations wait"
+        )
+    return Finding("advisory store", "ok", f"answers at {url}")
+
+
+def _text(value: bytes | str | None) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

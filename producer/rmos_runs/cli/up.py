@@ -1,0 +1,76 @@
+"""``rmos up`` and ``rmos advisory-store``: the processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from rmos_runs.cli.context import DEFAULT_HOME, HomeOption
+from rmos_runs.local.home import Home
+from rmos_runs.local.supervisor import Ended
+
+_WATCH_SECONDS = 0.5
+
+
+def up(
+    *,
+    flower: Annotated[bool, typer.Option(help="Run Flower too.")] = True,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """The state survives a stop, and so do ports and passwords.
+
+    RMOS_BROKER_URL and RMOS_ADVISORY_URL outrank the embedded server and the reference advisory store.
+    """
+    from rmos_runs.local.processes import PROCESSES, Pipeline  # noqa: PLC0415 - no other command needs them
+
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, _interrupt)
+    names = tuple(name for name in PROCESSES if flower or name != "flower")
+    place = Home(home)
+    with Pipeline(place, names=names) as pipeline:
+        try:
+            addresses = pipeline.start()
+            _say(f"up on {place.root}; logs in {place.logs_dir}; stop with Ctrl-C")
+            _say(f"for programs: . {place.root}/env  (sets RMOS_BROKER_URL, which holds the password)")
+            if addresses.flower_url:
+                _say(f"Flower: {addresses.flower_url}  (user, password: flower_auth in {place.root}/up.json)")
+            while True:
+                for ended in pipeline.watch():
+                    _say(_told(ended, place.logs_dir))
+                time.sleep(_WATCH_SECONDS)
+        except KeyboardInterrupt:
+            _say("stopping")
+
+
+def _told(ended: Ended, logs_dir: Path) -> str:
+    how = f"signal {-ended.code}" if ended.code < 0 else f"code {ended.code}"
+    then = (
+        f"is held back for {ended.pause_seconds:g} s, for it ends again and again"
+        if ended.pause_seconds
+        else "was started again"
+    )
+    return f"{ended.name} ended ({how}) and {then}; see {logs_dir / ended.name}.log"
+
+
+def _say(text: str) -> None:
+    # A terminal that went away must not end what is supervised; rich ends the program then.
+    with suppress(OSError, ValueError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+
+def advisory_store() -> None:
+    """Its settings are RMOS_ADVISORY_* and RMOS_INJECT_*."""
+    os.execv(sys.executable, [sys.executable, "-m", "rmos_advisory_store"])  # noqa: S606 - becomes it
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,1 @@
+"""A pipeline on this machine: its home, its processes, its embedded server."""

@@ -1,0 +1,189 @@
+"""A job: what is accepted, the record that the ledger keeps of it, and the payload of each task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from rmos_shared.advisories.model import Detail, Kind
+from rmos_shared.models.base import Day, Frozen, Line, SafeId, Text, UtcTime
+from rmos_shared.runs.model import RunRequest
+
+
+class JobState(StrEnum):
+    """Where a job is; all but the last three are pending."""
+
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    WAITING = "waiting"
+    DONE = "done"
+    DEAD = "dead"
+    DISCARDED = "discarded"
+
+    @property
+    def pending(self) -> bool:
+        """Whether work is still to be done."""
+        return self in {JobState.ACCEPTED, JobState.RUNNING, JobState.WAITING}
+
+
+class DeadReason(StrEnum):
+    """Why a job or message is among the dead letters."""
+
+    INVALID_PAYLOAD = "invalid_payload"
+    MALFORMED_MESSAGE = "malformed_message"
+    UNKNOWN_JOB = "unknown_job"
+    CONFLICT = "conflict"
+    RUN_NOT_FOUND = "run_not_found"
+    ADVISORY_REFUSED = "advisory_refused"
+    RETRIES_EXHAUSTED = "retries_exhausted"
+    CRASH_LOOP = "crash_loop"
+    CORRUPT_ARTIFACT = "corrupt_artifact"
+    UNEXPECTED_ERROR = "unexpected_error"
+
+
+class WaitReason(StrEnum):
+    """Why a job is put off."""
+
+    #: The advisory store was called, and did not answer or asked for patience.
+    ADVISORY_UNAVAILABLE = "advisory_unavailable"
+    ADVISORY_MISCONFIGURED = "advisory_misconfigured"
+    #: The advisory store was not called: the breaker holds all calls back.
+    BREAKER_OPEN = "breaker_open"
+    STORE_UNAVAILABLE = "store_unavailable"
+    BROKER_UNAVAILABLE = "broker_unavailable"
+    BROKER_DAMAGED = "broker_damaged"
+    RUN_PENDING = "run_pending"
+    #: Something that may pass: no memory, no time.
+    TRY_FAILED = "try_failed"
+
+
+class CreateRun(Frozen):
+    """Payload of ``runs.create`` and ``runs.create_many``: store this run, then explain it if asked."""
+
+    run: RunRequest
+    explain: Detail | None = None
+
+
+class SuggestAndAttach(Frozen):
+    """Payload of ``runs.suggest_and_attach``."""
+
+    run_id: SafeId
+    request_id: Line | None = None
+    detail: Detail = "summary"
+
+
+class AttachAdvisory(Frozen):
+    """Payload of ``runs.attach_advisory``: link an advisory that the advisory store already holds."""
+
+    run_id: SafeId
+    advisory_id: SafeId
+    kind: Kind = "advisory"
+    request_id: Line | None = None
+
+
+class ExplainMissing(Frozen):
+    """Payload of ``runs.explain_missing``: have every run of these days explained that has no explanation."""
+
+    #: UTC dates, ``YYYY-MM-DD``, both inclusive.
+    date_from: Day
+    date_to: Day
+    detail: Detail = "summary"
+    request_id: Line | None = None
+    #: Where an earlier job of the same batch stopped: the last run that it looked at.
+    after_run_id: SafeId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job to accept. Its id is minted before the first try, so accepting again is a repeat.
+
+    Made by us of what a model has checked, so it is not checked again.
+    """
+
+    job_id: str
+    task: str
+    run_id: str
+    request_id: str | None
+    #: JSON of the task's payload model.
+    payload: str
+
+
+class Failure(Frozen):
+    """What went wrong in one try, as far as it may be shown."""
+
+    reason: Line
+    error_type: Line
+    message: Text
+    traceback: Text = ""
+
+
+class JobRecord(Frozen):
+    """A job as the ledger shows it, without its payload."""
+
+    job_id: Line
+    task: Line
+    queue: Line
+    state: Annotated[JobState, Field(strict=False)]
+    run_id: Text
+    request_id: Text | None
+    payload_sha256: Text
+    accepted_at_utc: UtcTime
+    changed_at_utc: UtcTime
+    due_at_utc: UtcTime | None = None
+    #: Starts without a finish; more than the limit is a crash loop.
+    starts: int
+    #: Tries that failed and were put off.
+    tries: int
+    worker: Text | None = None
+    #: What the job came to: ids and outcomes, set when done.
+    result: dict[str, Any] | None = None
+    #: The last failure, kept through replay until the job is done.
+    failure: Failure | None = None
+    first_failed_at_utc: UtcTime | None = None
+    last_failed_at_utc: UtcTime | None = None
+    code_version: Text | None = None
+    #: One line per replay or discard: when, by whom, why.
+    history: list[dict[str, Any]] = Field(default_factory=list)
+
+
+class RawLetter(Frozen):
+    """A message that is no job of ours, kept verbatim."""
+
+    raw_id: Line
+    queue: Line
+    reason: Line
+    detail: Text
+    kept_at_utc: UtcTime
+    size_bytes: int
+    state: Annotated[JobState, Field(strict=False)] = JobState.DEAD
+    history: list[dict[str, Any]] = Field(default_factory=list)
+
+
+class LedgerStats(Frozen):
+    """The ledger's figures, read in one atomic step.
+
+    ``raw`` letters were never accepted as jobs, so they stand apart.
+    """
+
+    accepted: int
+    done: int
+    dead: int
+    discarded: int
+    waiting: int
+    running: int
+    ringing: int
+    raw: int
+    queues: dict[str, int]
+
+    @property
+    def pending(self) -> int:
+        """Jobs still to be done."""
+        return self.waiting + self.running + self.ringing
+
+    @property
+    def invariant(self) -> bool:
+        """Whether accepted = done + dead + discarded + pending."""
+        return self.accepted == self.done + self.dead + self.discarded + self.pending

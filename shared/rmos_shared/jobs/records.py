@@ -1,0 +1,82 @@
+"""From the ledger's Redis fields to the records that are shown: pure decoding."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from rmos_shared.errors import BrokerDamaged, InvalidRequest
+from rmos_shared.jobs.model import JobRecord, JobState, RawLetter
+from rmos_shared.tasks import TASKS
+
+#: The fields of a raw letter that may be shown; its item is fetched by itself.
+RAW_FIELDS = ("queue", "reason", "detail", "kept_at", "size", "state", "history")
+
+
+def job_record(job_id: str, fields: dict[bytes, bytes]) -> JobRecord:
+    """Return what a job's hash tells, without its payload.
+
+    Raises:
+        BrokerDamaged: it is no record that the ledger wrote. The text names no value.
+    """
+    try:
+        return _job_record(job_id, {key.decode(): value.decode() for key, value in fields.items()})
+    except (KeyError, ValueError, TypeError, OverflowError, OSError, InvalidRequest) as error:
+        raise BrokerDamaged(
+            f"the record of job {job_id} cannot be read ({type(error).__name__}); rmos doctor says why"
+        ) from None
+
+
+def _job_record(job_id: str, told: dict[str, str]) -> JobRecord:
+    spec = TASKS.get(told["task"])
+    state = JobState(told["state"])
+    times: dict[str, Any] = {
+        f"{name}_utc": _time(told[name]) if told.get(name) else None
+        for name in ("first_failed_at", "last_failed_at")
+    }
+    return JobRecord.read(
+        {
+            "job_id": job_id,
+            "task": told["task"],
+            "queue": "unknown" if spec is None else spec.queue,
+            "state": state,
+            "run_id": told["run_id"],
+            "request_id": told["request_id"] or None,
+            "payload_sha256": told["sha256"],
+            "accepted_at_utc": _time(told["accepted_at"]),
+            "changed_at_utc": _time(told["changed_at"]),
+            "due_at_utc": _time(told["due_at"]) if state is JobState.WAITING else None,
+            "starts": int(told.get("starts", 0)),
+            "tries": int(told.get("tries", 0)),
+            "worker": told.get("lease", "").partition("|")[0] or None,
+            "result": json.loads(told["result"]) if "result" in told else None,
+            "failure": json.loads(told["failure"]) if "failure" in told else None,
+            "code_version": told.get("code_version"),
+            "history": json.loads(told.get("history", "[]")),
+            **times,
+        }
+    )
+
+
+def raw_letter(raw_id: str, values: list[bytes | None]) -> RawLetter | None:
+    """Return what the values of ``RAW_FIELDS`` tell, or None when there is no such letter."""
+    told = {name: value.decode() for name, value in zip(RAW_FIELDS, values, strict=True) if value is not None}
+    if "queue" not in told:
+        return None
+    return RawLetter.read(
+        {
+            "raw_id": raw_id,
+            "queue": told["queue"],
+            "reason": told["reason"],
+            "detail": told["detail"],
+            "kept_at_utc": _time(told["kept_at"]),
+            "size_bytes": int(told["size"]),
+            "state": told["state"],
+            "history": json.loads(told.get("history", "[]")),
+        }
+    )
+
+
+def _time(milliseconds: str) -> datetime:
+    return datetime.fromtimestamp(int(milliseconds) / 1000, tz=UTC)

@@ -1,0 +1,73 @@
+"""What a reader sees of a run: the artifact, its links, their reviews and how far its explanation is.
+
+Pure: values in, values out (contract section 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rmos_shared.advisories.model import AdvisoryLink, Attempt, ComposedAdvisory, Review
+from rmos_shared.jobs.model import JobRecord, JobState
+from rmos_shared.runs.model import ComposedRun, ExplanationStatus, RunArtifact, RunRecord
+
+
+def compose(
+    artifact: RunArtifact,
+    links: Sequence[AdvisoryLink],
+    reviews: Sequence[Review],
+    attempts: Sequence[Attempt],
+    job: JobRecord | None,
+) -> ComposedRun:
+    """Return the run as readers see it.
+
+    ``job`` is its unfinished or dead explanation job; None when the ledger knows of none.
+    """
+    status, summary = explanation(links, attempts, job)
+    return ComposedRun(
+        **{name: getattr(artifact, name) for name in RunRecord.model_fields},
+        advisory_inputs=compose_advisories(links, reviews),
+        explanation_status=status,
+        explanation_summary=summary,
+    )
+
+
+def compose_advisories(links: Sequence[AdvisoryLink], reviews: Sequence[Review]) -> list[ComposedAdvisory]:
+    """Return each link, oldest first, with the last review of its advisory."""
+    last = {
+        review.advisory_id: review
+        for review in sorted(reviews, key=lambda r: (r.created_at_utc, r.review_id))
+    }
+    return [
+        ComposedAdvisory(link=link, review=last.get(link.advisory_id))
+        for link in sorted(links, key=lambda link: (link.created_at_utc, link.advisory_id))
+    ]
+
+
+def explanation(
+    links: Sequence[AdvisoryLink], attempts: Sequence[Attempt], job: JobRecord | None
+) -> tuple[ExplanationStatus, str | None]:
+    """Return the explanation's status and text: the newest summary, or why the last attempt died.
+
+    A job that is unfinished outranks the attempts on file: they are of before its replay.
+    """
+    explanations = [link for link in links if link.kind == "explanation"]
+    if explanations:
+        newest = max(explanations, key=lambda link: (link.created_at_utc, link.advisory_id))
+        return ExplanationStatus.READY, newest.summary
+    if job is not None and job.state is JobState.DEAD:
+        failure = job.failure
+        told = (
+            "the job is dead and gave no reason" if failure is None else _why(failure.reason, failure.message)
+        )
+        return ExplanationStatus.ERROR, told
+    if job is not None and job.state.pending:
+        return ExplanationStatus.PENDING, None
+    if attempts:
+        last = max(attempts, key=lambda attempt: (attempt.failed_at_utc, attempt.job_id))
+        return ExplanationStatus.ERROR, _why(last.reason, last.message)
+    return ExplanationStatus.NONE, None
+
+
+def _why(reason: str, message: str) -> str:
+    return f"{reason}: {message}"

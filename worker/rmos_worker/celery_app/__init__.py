@@ -1,0 +1,1 @@
+"""The Celery side: the application, what passes its transport, its schedule, Flower."""

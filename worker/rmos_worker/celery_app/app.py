@@ -1,0 +1,167 @@
+"""The Celery app: tasks that answer doorbells, the gate, and the reconciler in every worker."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import signal
+import threading
+from typing import Any
+
+from celery import Celery, bootsteps, signals
+from celery.exceptions import Ignore, Retry
+
+from rmos_shared.errors import RmosError
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.settings import WorkerSettings
+from rmos_shared.store.base import ArtifactStore
+from rmos_shared.store.local import LocalStore
+from rmos_shared.tasks import TASKS, TaskSpec
+from rmos_worker.advisories.breaker import RedisBreaker
+from rmos_worker.celery_app.broadcast import ControlNode
+from rmos_worker.celery_app.broker import celery_config
+from rmos_worker.celery_app.schedule import add_schedule
+from rmos_worker.engine.executor import Report
+from rmos_worker.engine.reconciler import Reconciler
+from rmos_worker.engine.wiring import Services
+from rmos_worker.logs import configure_logs
+
+_PR_SET_PDEATHSIG = 1
+
+
+class JobDead(Exception):
+    """The ledger has the job among the dead letters; see ``rmos dlq show``."""
+
+
+class ServicesOfProcess:
+    """The services of whichever process asks: a prefork child must not use its parent's connections."""
+
+    def __init__(self, settings: WorkerSettings, store: ArtifactStore) -> None:
+        """Prepare; the first task of a process starts its services."""
+        self._settings = settings
+        self._store = store
+        self._lock = threading.Lock()
+        self._of: tuple[int, Services] | None = None
+
+    def get(self) -> Services:
+        """Return this process's services, started."""
+        with self._lock:
+            if self._of is None or self._of[0] != os.getpid():
+                self._of = (os.getpid(), Services.start(self._settings, self._store))
+            return self._of[1]
+
+    def stop(self, **_: Any) -> None:
+        """Stop this process's services, if it has any."""
+        with self._lock:
+            if self._of is not None and self._of[0] == os.getpid():
+                self._of[1].stop()
+                self._of = None
+
+
+def create_app(settings: WorkerSettings) -> Celery:
+    """Return the worker's app, with the gate in its transport and a reconciler in every worker."""
+    app = Celery("rmos")
+    app.conf.update(
+        celery_config(settings),
+        broker_transport="rmos_worker.celery_app.gate:GatedTransport",
+        worker_consumer="rmos_worker.celery_app.consumer:GroupingConsumer",
+    )
+    app.control.mailbox.node_cls = ControlNode  # type: ignore[attr-defined]  # the stubs lack it
+    # Made before any child, so that all of them know the store which their worker found at its start.
+    store = LocalStore(settings.runs_dir, store_id=settings.store_id)
+    services = ServicesOfProcess(settings, store)
+    for spec in TASKS.values():
+        _add_task(app, spec, services)
+    add_schedule(app)
+    app.steps["worker"].update({_store_step(store), _reconciler_step(settings)})
+    # Weak references would let these closures be collected.
+    signals.setup_logging.connect(_configure_logs, weak=False)
+    signals.worker_before_create_process.connect(_keep_memory_shared, weak=False)
+    signals.worker_process_init.connect(_end_with_worker, weak=False)
+    signals.worker_process_shutdown.connect(services.stop, weak=False)
+    signals.worker_shutdown.connect(services.stop, weak=False)
+    return app
+
+
+def _keep_memory_shared(**_: Any) -> None:
+    # A full garbage collection writes to every object it looks at, and what a child writes to it no longer
+    # shares with its parent. What is there before the fork stays, so nobody needs to look at it.
+    gc.freeze()
+
+
+def _end_with_worker(**_: Any) -> None:
+    # A child whose worker was killed would go on with its task, and nobody would end it.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _configure_logs(loglevel: int | str | None = None, **_: Any) -> None:
+    configure_logs(loglevel or "INFO")
+
+
+def _add_task(app: Celery, spec: TaskSpec, services: ServicesOfProcess) -> None:
+    # A dead job is told in our own words already; Celery need not add its traceback.
+    @app.task(name=spec.name, queue=spec.queue, throws=(JobDead,))
+    def answer(job_ids: list[str]) -> dict[str, Any]:
+        return celery_state(services.get().executor.answer(job_ids))
+
+
+def celery_state(report: Report) -> dict[str, Any]:
+    """End the task in the Celery state that tells Flower what the ledger has.
+
+    Raises:
+        JobDead: FAILURE, some job is dead.
+        Retry: RETRY, some job waits; nothing is published, the reconciler rings when it is due.
+        Ignore: another worker has the job; that worker's task will tell.
+    """
+    dead = report.dead | {job_id: state for job_id, state in report.refused.items() if state == "dead"}
+    if dead:
+        reasons = ", ".join(sorted(set(dead.values())))
+        raise JobDead(
+            f"{len(dead)} job(s) in the dead letters ({reasons}), first {min(dead)}; see rmos dlq show"
+        )
+    if report.waiting:
+        delay = min(report.waiting.values())
+        raise Retry(f"{len(report.waiting)} job(s) put off, the first for {delay:.1f} s")
+    if "waiting" in report.refused.values():
+        raise Retry("the job is put off already; the reconciler rings when it is due")
+    if not report.done and any(state in {"running", "accepted"} for state in report.refused.values()):
+        raise Ignore("the job is in other hands")
+    return {"done": len(report.done), "refused": report.refused}
+
+
+def _store_step(store: LocalStore) -> type[bootsteps.StartStopStep]:
+    class StoreStep(bootsteps.StartStopStep):
+        """Refuses to start a worker whose store cannot write, sync and publish."""
+
+        def __init__(self, parent: Any, **kwargs: Any) -> None:
+            # Not in start: the pool may be started, and its children forked, before it.
+            super().__init__(parent, **kwargs)
+            try:
+                store.probe()
+            except RmosError as error:
+                raise SystemExit(f"error {error.code}: {error}") from None
+
+    return StoreStep
+
+
+def _reconciler_step(settings: WorkerSettings) -> type[bootsteps.StartStopStep]:
+    class ReconcilerStep(bootsteps.StartStopStep):
+        """Starts and stops the reconciler with the worker's main process."""
+
+        requires = ("celery.worker.components:Pool",)
+
+        def __init__(self, parent: Any, **kwargs: Any) -> None:
+            super().__init__(parent, **kwargs)
+            self._ledger = JobLedger.connect(settings)
+            breaker = RedisBreaker.of(self._ledger.client, settings)
+            self._reconciler = Reconciler(self._ledger, settings, breaker)
+
+        def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+            self._reconciler.start()
+
+        def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+            self._reconciler.stop()
+            self._ledger.close()
+
+    return ReconcilerStep

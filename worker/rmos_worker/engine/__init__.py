@@ -1,0 +1,1 @@
+"""What makes a job run and end: executor, retry rule, heartbeat, reconciler, wiring."""

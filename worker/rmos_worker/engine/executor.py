@@ -1,0 +1,207 @@
+"""The one task body: claim, do, and settle each job in the ledger, whatever is raised."""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
+from typing import TypeVar
+
+from rmos_shared.errors import BrokerDamaged, BrokerUnavailable
+from rmos_shared.jobs.ledger import Claim, Finish, JobLedger, Lease
+from rmos_shared.jobs.model import JobState
+from rmos_shared.settings import WorkerSettings
+from rmos_worker.engine.heartbeat import Presence
+from rmos_worker.engine.retry import Bury, GiveBack, RetryLimits, Wait, decide
+from rmos_worker.handlers.base import Handler
+
+logger = logging.getLogger(__name__)
+
+#: How long a settlement is repeated here before the heartbeat is left to give the lease back.
+_SETTLE_PAUSES_SECONDS = (0.1, 0.5, 1.0, 2.0, 4.0)
+#: As the ledger still has a job whose settlement did not get through.
+_UNSETTLED = JobState.RUNNING.value
+_AnswerT = TypeVar("_AnswerT")
+
+
+@dataclass(slots=True)
+class Report:
+    """How one doorbell was answered: the jobs by the state that the ledger now has them in."""
+
+    done: list[str] = field(default_factory=list)
+    #: With the delay, in seconds.
+    waiting: dict[str, float] = field(default_factory=dict)
+    #: With the reason.
+    dead: dict[str, str] = field(default_factory=dict)
+    #: Not ours to do: the state that says why (``running`` elsewhere, not due, unknown).
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+class Executor:
+    """Answers doorbells. Nothing that a job raises gets past it."""
+
+    def __init__(
+        self,
+        *,
+        ledger: JobLedger,
+        presence: Presence,
+        handlers: Mapping[str, Handler],
+        settings: WorkerSettings,
+    ) -> None:
+        """Take all that the work needs; ``handlers`` by task name."""
+        self._ledger = ledger
+        self._presence = presence
+        self._handlers = handlers
+        self._settings = settings
+        self._limits = RetryLimits(
+            tries=settings.retry_tries,
+            base_seconds=settings.retry_base_seconds,
+            cap_seconds=settings.retry_cap_seconds,
+            total_seconds=settings.retry_total_seconds,
+        )
+
+    def answer(self, job_ids: Sequence[str]) -> Report:
+        """Do the jobs that are free, and settle each of them in the ledger.
+
+        Raises:
+            BrokerUnavailable: the claim did not get through; the reconciler will ring again.
+        """
+        lease = Lease(self._presence.name, secrets.token_hex(8))
+        report = Report()
+        # Working from before the claim on, so that the heartbeat never gives a fresh lease back.
+        with self._presence.working(job_ids):
+            claims = self._ledger.claim(job_ids, lease, lease_seconds=self._settings.lease_seconds)
+            report.refused = claims.refused
+            for task, group in groupby(claims.claimed, key=attrgetter("task")):
+                self._work(task, list(group), lease, report)
+        return report
+
+    def _work(self, task: str, claims: list[Claim], lease: Lease, report: Report) -> None:
+        handler = self._handlers[task]
+        started = time.monotonic()
+        ends = _ends(handler, claims)
+        finished = [end for end in ends if isinstance(end, Finish)]
+        if finished:
+            self._finish(finished, lease, report)
+        failed = [
+            (claim, end) for claim, end in zip(claims, ends, strict=True) if isinstance(end, BaseException)
+        ]
+        quiet = [self._put_off_or_bury(handler, claim, error, lease, report) for claim, error in failed]
+        logger.log(
+            # Of an outage nothing is told for each job, but by the breaker, once.
+            logging.DEBUG if not finished and all(quiet) else logging.INFO,
+            "answered",
+            extra={
+                "task": task,
+                "jobs": len(claims),
+                "done": len(report.done),
+                "waiting": len(report.waiting),
+                "dead": len(report.dead),
+                "milliseconds": round((time.monotonic() - started) * 1000, 1),
+                "job_id": claims[0].job_id,
+                "request_id": claims[0].request_id,
+            },
+        )
+
+    def _finish(self, finished: Sequence[Finish], lease: Lease, report: Report) -> None:
+        states = _settled(
+            lambda: self._ledger.finish(finished, lease, ttl_seconds=self._settings.done_ttl_seconds)
+        )
+        if states is None:
+            report.refused.update((finish.job_id, _UNSETTLED) for finish in finished)
+            return
+        for finish in finished:
+            state = states[finish.job_id]
+            if state == "done":
+                report.done.append(finish.job_id)
+            else:
+                # The lease passed on while we worked; effects are idempotent, so the new holder mends all.
+                report.refused[finish.job_id] = state
+
+    def _put_off_or_bury(
+        self, handler: Handler, claim: Claim, error: BaseException, lease: Lease, report: Report
+    ) -> bool:
+        """Settle a job that failed; return if it is one of the many that an outage puts off."""
+        end = self._decide(error, claim)
+        if isinstance(end, Bury):
+            try:
+                handler.mourn(claim, end.failure)
+            except BaseException as unrecorded:  # noqa: BLE001 - nothing gets past here, nor hides why it died
+                # An audit record that cannot be written now keeps the job alive until it can.
+                later = self._decide(unrecorded, claim)
+                end = end if isinstance(later, Bury) else later
+        outage = isinstance(end, Wait) and end.outage
+        logger.log(
+            logging.DEBUG if outage else logging.WARNING,
+            end.verb,
+            extra={
+                "task": claim.task,
+                "job_id": claim.job_id,
+                "run_id": claim.run_id,
+                "request_id": claim.request_id,
+                "reason": end.failure.reason,
+                "error": end.failure.error_type,
+            },
+        )
+        state = _settled(lambda: self._settle(claim.job_id, lease, end))
+        if state == "dead":
+            report.dead[claim.job_id] = end.failure.reason
+        elif state == "waiting" and isinstance(end, Wait):
+            report.waiting[claim.job_id] = end.delay_seconds
+        else:
+            report.refused[claim.job_id] = state or _UNSETTLED
+        return outage
+
+    def _settle(self, job_id: str, lease: Lease, end: Wait | Bury | GiveBack) -> str:
+        """Do what was decided; return the job's state afterwards."""
+        match end:
+            case Bury(failure):
+                return self._ledger.bury(job_id, lease, failure=failure)
+            case Wait(delay, spends_try, failure, held):
+                return self._ledger.wait(
+                    job_id, lease, delay_seconds=delay, spends_try=spends_try, failure=failure, held=held
+                )
+            case GiveBack():
+                return self._ledger.give_back(job_id, lease, max_starts=self._settings.max_starts)
+
+    def _decide(self, error: BaseException, claim: Claim) -> Wait | Bury | GiveBack:
+        return decide(
+            error,
+            tries=claim.tries,
+            waiting_seconds=claim.waiting_seconds,
+            limits=self._limits,
+            jitter=random.uniform,
+        )
+
+
+def _ends(handler: Handler, claims: Sequence[Claim]) -> Sequence[Finish | BaseException]:
+    """Do the jobs, and return what each came to or what was raised."""
+    try:
+        return handler.handle(claims)
+    except (SystemExit, KeyboardInterrupt) as error:
+        return [error] * len(claims)  # we are asked to end
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it must not cost a job
+        if len(claims) == 1:
+            return [error]
+    # One of them is to blame, and nobody knows which; what was done already is done again without effect.
+    return [end for claim in claims for end in _ends(handler, [claim])]
+
+
+def _settled(step: Callable[[], _AnswerT]) -> _AnswerT | None:
+    """Repeat a settlement while the broker is away; None when it stayed away.
+
+    Then the lease is left standing: once this task has ended, the heartbeat finds it unknown and gives it
+    back, and the job runs again without counting as a crash.
+    """
+    for pause in _SETTLE_PAUSES_SECONDS:
+        try:
+            return step()
+        except (BrokerUnavailable, BrokerDamaged):
+            time.sleep(pause)
+    logger.error("a job could not be settled; it will run again")
+    return None

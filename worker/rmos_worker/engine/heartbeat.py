@@ -1,0 +1,88 @@
+"""The heartbeat of one worker process: while it beats, its leases hold."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rmos_shared.errors import BrokerDamaged, BrokerUnavailable
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.settings import WorkerSettings
+
+logger = logging.getLogger(__name__)
+
+
+class Presence:
+    """Tells the ledger that this process lives, and which jobs it is working on.
+
+    One per process that runs tasks: each prefork child has its own, so that the death of one child ends
+    that child's leases and nobody else's.
+    """
+
+    def __init__(self, ledger: JobLedger, settings: WorkerSettings) -> None:
+        """Prepare; ``start`` begins to beat."""
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._ledger = ledger
+        self._settings = settings
+        self._working: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
+
+    def start(self) -> None:
+        """Begin to beat, in a thread of its own."""
+        self._thread.start()
+
+    def retire(self) -> None:
+        """Stop beating and end the leases at once, so that nobody waits for them to lapse."""
+        self._stopping.set()
+        self._thread.join(timeout=self._settings.broker_timeout_seconds)
+        try:
+            self._ledger.retire(self.name, max_starts=self._settings.max_starts)
+        except (BrokerUnavailable, BrokerDamaged):
+            logger.warning("could not retire; the leases will lapse", extra={"worker": self.name})
+
+    @contextmanager
+    def working(self, job_ids: Sequence[str]) -> Iterator[None]:
+        """Count the jobs as being worked on; entered before they are claimed, left after they are settled."""
+        with self._lock:
+            self._working.update(job_ids)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._working.subtract(job_ids)
+                self._working += Counter()  # drops what is back to zero
+
+    def beat(self) -> None:
+        """Beat once, and give back leases that this process does not know of.
+
+        Raises:
+            BrokerUnavailable: the beat did not arrive; the next may.
+        """
+        with self._lock:
+            working = list(self._working)
+        self._ledger.beat(
+            self.name,
+            working,
+            lease_seconds=self._settings.lease_seconds,
+            stale_seconds=self._settings.lease_seconds,
+        )
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._settings.heartbeat_seconds):
+            try:
+                self.beat()
+            except BrokerUnavailable:
+                logger.warning("heartbeat not delivered", extra={"worker": self.name})
+            except BrokerDamaged as error:
+                logger.error("heartbeat not delivered: %s", error)  # noqa: TRY400 - the text says all
+            except Exception:
+                # A heart that stops for a bug would cost every lease of this process.
+                logger.exception("heartbeat failed", extra={"worker": self.name})

@@ -1,0 +1,82 @@
+"""The wiring of one worker process: every part made once, passed in, closed at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rmos_shared.clock import SystemClock
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.runs.run_log import RunLog
+from rmos_shared.settings import WorkerSettings
+from rmos_shared.store.base import ArtifactStore
+from rmos_shared.tasks import ATTACH, CREATE, CREATE_MANY, EXPLAIN_MISSING, SUGGEST
+from rmos_worker.advisories.breaker import RedisBreaker
+from rmos_worker.advisories.client import AdvisoryClient
+from rmos_worker.engine.executor import Executor
+from rmos_worker.engine.heartbeat import Presence
+from rmos_worker.explainers.feasibility import FeasibilityExplainer
+from rmos_worker.explainers.rules import load_rules
+from rmos_worker.handlers.attach import AttachHandler
+from rmos_worker.handlers.base import Handler
+from rmos_worker.handlers.create import CreateHandler
+from rmos_worker.handlers.existing_run import ExistingRuns
+from rmos_worker.handlers.explain_missing import ExplainMissingHandler
+from rmos_worker.handlers.suggest import SuggestHandler
+from rmos_worker.policies.choice import policy_named
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What one process needs to answer doorbells."""
+
+    executor: Executor
+    presence: Presence
+    ledger: JobLedger
+    advisories: AdvisoryClient
+
+    @classmethod
+    def start(cls, settings: WorkerSettings, store: ArtifactStore) -> Services:
+        """Connect, and begin to beat; ``store`` is the one that the worker's main process has opened."""
+        clock = SystemClock()
+        ledger = JobLedger.connect(settings)
+        runs = RunLog(store, ledger)
+        existing = ExistingRuns(runs, ledger)
+        policy = policy_named(settings.policy)
+        advisories = AdvisoryClient(
+            settings.advisory_url,
+            token=settings.advisory_token,
+            timeout_seconds=settings.advisory_timeout_seconds,
+            total_seconds=settings.advisory_total_seconds,
+            tries=settings.advisory_tries,
+            breaker=RedisBreaker.of(ledger.client, settings),
+            clock=clock,
+        )
+        create = CreateHandler(runs)
+        suggest = SuggestHandler(
+            runs=runs,
+            existing=existing,
+            explainer=FeasibilityExplainer(load_rules()),
+            advisories=advisories,
+            policy=policy,
+            clock=clock,
+        )
+        attach = AttachHandler(
+            runs=runs, existing=existing, advisories=advisories, policy=policy, clock=clock
+        )
+        handlers: dict[str, Handler] = {
+            CREATE.name: create,
+            CREATE_MANY.name: create,
+            SUGGEST.name: suggest,
+            ATTACH.name: attach,
+            EXPLAIN_MISSING.name: ExplainMissingHandler(runs, ledger),
+        }
+        presence = Presence(ledger, settings)
+        presence.start()
+        executor = Executor(ledger=ledger, presence=presence, handlers=handlers, settings=settings)
+        return cls(executor, presence, ledger, advisories)
+
+    def stop(self) -> None:
+        """Give the leases back and close the connections."""
+        self.presence.retire()
+        self.advisories.close()
+        self.ledger.close()

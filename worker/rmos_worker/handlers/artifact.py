@@ -1,0 +1,87 @@
+"""From a request to the artifact that records it: a pure decision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rmos_shared.canonical import encode, sha256_hex
+from rmos_shared.runs.model import (
+    INLINE_GCODE_BYTES,
+    UNKNOWN_EVENT,
+    Decision,
+    Hashes,
+    Outputs,
+    RiskLevel,
+    RunArtifact,
+    RunRequest,
+    Status,
+    output_hashes,
+)
+from rmos_shared.runs.run_log import attachment_key
+
+#: Stands where a required word is missing; ``block_reason`` says that it was.
+ABSENT = "unknown"
+GCODE_SUFFIX = ".nc"
+
+
+def artifact_of(request: RunRequest) -> tuple[RunArtifact, bytes | None]:
+    """Return the artifact to store and, when it is too large to lie inside, the G-code to attach.
+
+    A request that lacks a required field becomes a BLOCKED run of risk ERROR whose ``block_reason`` names
+    each of them (contract section 1). Its feasibility hash is the true hash of what is stored, even
+    when that is the empty object.
+    """
+    missing = request.missing()
+    feasibility = request.feasibility or {}
+    outputs, attachment = _fit(request.outputs)
+    # Here and below constructed, not validated: each value was checked as part of the request, by the type
+    # that it has in the artifact, or is made here; and the proof would hash once more what was hashed just
+    # now. tests/unit/test_artifact.py holds what comes out against what RunArtifact accepts.
+    artifact = RunArtifact.model_construct(
+        run_id=request.run_id,
+        created_at_utc=request.created_at_utc,
+        request_id=request.request_id,
+        event_type=request.event_type or UNKNOWN_EVENT,
+        mode=request.mode or ABSENT,
+        tool_id=request.tool_id or ABSENT,
+        status=Status.BLOCKED if missing or request.status is None else request.status,
+        request_summary=request.request_summary,
+        feasibility=feasibility,
+        decision=_decision(request, missing),
+        hashes=_hashes(request, feasibility),
+        outputs=outputs,
+        meta=request.meta,
+        advisory_inputs=[],  # pydantic takes 80 microseconds to find this default by itself
+    )
+    return artifact, attachment
+
+
+def _decision(request: RunRequest, missing: tuple[str, ...]) -> Decision:
+    told = request.decision
+    reason, risk = told.block_reason, told.risk_level
+    if missing or risk is None:
+        lacks = "the request lacks " + ", ".join(missing)
+        reason = lacks if reason is None else f"{lacks}; the caller's own reason: {reason}"
+        risk = RiskLevel.ERROR
+    return Decision.model_construct(
+        risk_level=risk, score=told.score, block_reason=reason, warnings=told.warnings, details=told.details
+    )
+
+
+def _fit(outputs: Outputs) -> tuple[Outputs, bytes | None]:
+    gcode = None if outputs.gcode_text is None else outputs.gcode_text.encode()
+    if gcode is None or len(gcode) <= INLINE_GCODE_BYTES:
+        return outputs, None
+    path = attachment_key(gcode, GCODE_SUFFIX)
+    return outputs.model_copy(update={"gcode_text": None, "gcode_path": path}), gcode
+
+
+def _hashes(request: RunRequest, feasibility: dict[str, Any]) -> Hashes:
+    # Computed where we hold the output; else the caller's, who keeps the file that the path names.
+    told, held = request.hashes, output_hashes(request.outputs)
+    return Hashes.model_construct(
+        feasibility_sha256=sha256_hex(encode(feasibility)),
+        toolpaths_sha256=told.toolpaths_sha256,
+        gcode_sha256=held["gcode_sha256"] or told.gcode_sha256,
+        opplan_sha256=held["opplan_sha256"] or told.opplan_sha256,
+    )

@@ -1,8 +1,0 @@
-"""What ``celery -A rmos_worker.main`` finds: the app, made from the environment."""
-
-from __future__ import annotations
-
-from rmos_shared.settings import WorkerSettings
-from rmos_worker.app import create_app
-
-app = create_app(WorkerSettings.load())
