@@ -36,7 +36,7 @@ lint: $(STAMP) ## Ruff and mypy, without changing anything
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(STAMP) ## Let ruff format and mend
+format: $(STAMP) ## Let ruff format and repair
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

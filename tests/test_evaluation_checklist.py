@@ -146,7 +146,7 @@ HOSTILE = (
     "a\ud800",
 )
 AT = datetime(2026, 8, 1, 6, tzinfo=UTC)
-LIMITS = RetryLimits(tries=8, base_seconds=2.0, cap_seconds=900.0, total_seconds=21_600.0)
+LIMITS = RetryLimits(max_tries=8, base_seconds=2.0, cap_seconds=900.0, total_seconds=21_600.0)
 WHOLE: dict[str, Any] = {
     "request_id": "req-1",
     "mode": "router",
@@ -194,7 +194,16 @@ def make_link(run: RunArtifact, **changes: Any) -> AdvisoryLink:
 
 
 def claim_of(payload: Frozen, run_id: str, task: str = CREATE.name) -> Claim:
-    return Claim(new_uuid7(), task, payload.to_bytes(), run_id, "req-1", tries=0, starts=1, waiting_seconds=0)
+    return Claim(
+        new_uuid7(),
+        task,
+        payload.to_bytes(),
+        run_id,
+        "req-1",
+        retry_count=0,
+        crash_count=1,
+        waiting_seconds=0,
+    )
 
 
 def refuse(code: int) -> Callable[..., NoReturn]:
@@ -565,9 +574,9 @@ def test_disk_full_handled_gracefully(runs: RunLog, monkeypatch: pytest.MonkeyPa
     assert isinstance(error, StoreUnavailable)
     assert "No space left on device; free space on that disk" in str(error)
     # Not the job's fault: it waits, however often that happened before, and then it is done.
-    end = decide(error, tries=1_000, waiting_seconds=60, limits=LIMITS, jitter=lambda low, _: low)
+    end = decide(error, retry_count=1_000, waiting_seconds=60, limits=LIMITS, jitter=lambda low, _: low)
     assert isinstance(end, Wait)
-    assert not end.spends_try
+    assert not end.spends_retry
     (finish,) = CreateHandler(runs).handle([claim])
     assert isinstance(finish, Finish)
     assert runs.get_bytes(run.run_id) == run.to_bytes()
@@ -715,7 +724,8 @@ def test_advisory_store_unavailable(runs: RunLog, suggest: Callable[..., Suggest
     (end,) = suggest(assets).handle([claim])
     assert isinstance(end, AdvisoryUnavailable)
     ends = [
-        decide(end, tries=n, waiting_seconds=0, limits=LIMITS, jitter=lambda low, _: low) for n in range(8)
+        decide(end, retry_count=n, waiting_seconds=0, limits=LIMITS, jitter=lambda low, _: low)
+        for n in range(8)
     ]
     assert [type(each) for each in ends] == [Wait] * 7 + [Bury]
     assets.error = None
@@ -775,9 +785,9 @@ def test_explanation_generation_fails(runs: RunLog, suggest: Callable[..., Sugge
     claim = claim_of(SuggestAndAttach(run_id=run.run_id), run.run_id, SUGGEST.name)
     (error,) = handler.handle([claim])
     assert isinstance(error, ZeroDivisionError)
-    end = decide(error, tries=0, waiting_seconds=0, limits=LIMITS, jitter=lambda low, _: low)
+    end = decide(error, retry_count=0, waiting_seconds=0, limits=LIMITS, jitter=lambda low, _: low)
     assert isinstance(end, Bury)
-    handler.mourn(claim, end.failure)
+    handler.on_dead(claim, end.failure)
     composed = runs.read(run.run_id)
     assert composed.explanation_status is ExplanationStatus.ERROR
     assert (composed.explanation_summary or "").startswith("unexpected_error: ZeroDivisionError")

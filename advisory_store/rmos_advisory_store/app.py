@@ -163,8 +163,8 @@ def _error(
     problems: tuple[FieldProblem, ...] = (),
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
-    told = [{"field": problem.field, "reason": problem.reason} for problem in problems]
-    return JSONResponse({"error": code, "message": message, "problems": told}, status, headers)
+    rows = [{"field": problem.field, "reason": problem.reason} for problem in problems]
+    return JSONResponse({"error": code, "message": message, "problems": rows}, status, headers)
 
 
 def _on_our_error(_request: Request, error: RmosError) -> Response:

@@ -19,7 +19,7 @@ from rmos_shared.errors import (
     InvalidRequest,
 )
 from rmos_shared.ids import is_safe_id, new_uuid7
-from rmos_shared.models.base import Frozen, Line, SafeId, Text, UtcTime
+from rmos_shared.models.base import Frozen, SafeId, SingleLine, UtcTime, Utf8Text
 from rmos_shared.store.base import ArtifactStore, Outcome
 
 _log = logging.getLogger(__name__)
@@ -30,8 +30,8 @@ class ReviewRequest(Frozen):
     """A person's verdict as sent."""
 
     approved: bool
-    reviewed_by: Line
-    note: Text | None = None
+    reviewed_by: SingleLine
+    note: Utf8Text | None = None
 
 
 class AssetReview(ReviewRequest):

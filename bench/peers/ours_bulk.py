@@ -1,4 +1,4 @@
-"""Streamed jobs through the ledger: each a job of its own, a hundred to a doorbell."""
+"""Streamed jobs through the ledger: each a job of its own, a hundred to a notification."""
 
 from __future__ import annotations
 

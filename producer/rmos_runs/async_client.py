@@ -22,7 +22,7 @@ from rmos_runs.jobs import (
     prepare_suggestion,
 )
 from rmos_runs.receipt import Prepared, Receipt
-from rmos_shared.advisories.model import Detail, Kind
+from rmos_shared.advisories.model import AdvisoryKind, DetailLevel
 from rmos_shared.jobs.async_ledger import AsyncJobLedger
 from rmos_shared.jobs.model import JobRecord
 from rmos_shared.settings import ProducerSettings
@@ -83,7 +83,7 @@ class AsyncRunsClient:
                 yield prepared.receipt_of(acceptance)
 
     async def suggest_and_attach(
-        self, run_id: str, *, detail: Detail = "summary", request_id: str | None = None
+        self, run_id: str, *, detail: DetailLevel = "summary", request_id: str | None = None
     ) -> Receipt:
         """Have a run explained; see ``RunsClient.suggest_and_attach``."""
         return await self._accept(
@@ -91,7 +91,7 @@ class AsyncRunsClient:
         )
 
     async def attach_advisory(
-        self, run_id: str, advisory_id: str, *, kind: Kind = "advisory", request_id: str | None = None
+        self, run_id: str, advisory_id: str, *, kind: AdvisoryKind = "advisory", request_id: str | None = None
     ) -> Receipt:
         """Have an advisory linked; see ``RunsClient.attach_advisory``."""
         return await self._accept(

@@ -19,7 +19,7 @@ from rmos_runs.jobs import (
     prepare_suggestion,
 )
 from rmos_runs.receipt import Prepared, Receipt
-from rmos_shared.advisories.model import Detail, Kind
+from rmos_shared.advisories.model import AdvisoryKind, DetailLevel
 from rmos_shared.clock import Clock, SystemClock
 from rmos_shared.errors import WaitTimeout
 from rmos_shared.jobs.ledger import Acceptance, JobLedger
@@ -90,7 +90,7 @@ class RunsClient:
         """Have many runs stored: yields a receipt each, in order, as their batches are accepted.
 
         ``requests`` may be of any length; it is read one batch ahead of the receipts, so that the next batch
-        is checked while the server writes the last. Each run is a job of its own; only the doorbell is
+        is checked while the server writes the last. Each run is a job of its own; only the notification is
         shared. Consume the iterator: what is not asked for is not enqueued.
 
         Raises:
@@ -131,7 +131,7 @@ class RunsClient:
         return self._settings.max_payload_bytes
 
     def suggest_and_attach(
-        self, run_id: str, *, detail: Detail = "summary", request_id: str | None = None
+        self, run_id: str, *, detail: DetailLevel = "summary", request_id: str | None = None
     ) -> Receipt:
         """Have a run explained and the explanation linked; the run may still be on its way."""
         return self._accept(
@@ -139,7 +139,7 @@ class RunsClient:
         )
 
     def attach_advisory(
-        self, run_id: str, advisory_id: str, *, kind: Kind = "advisory", request_id: str | None = None
+        self, run_id: str, advisory_id: str, *, kind: AdvisoryKind = "advisory", request_id: str | None = None
     ) -> Receipt:
         """Have an advisory linked that the advisory store already holds."""
         return self._accept(

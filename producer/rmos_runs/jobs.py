@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 from rmos_runs.receipt import Prepared, Receipt
-from rmos_shared.advisories.model import Detail, Kind
+from rmos_shared.advisories.model import AdvisoryKind, DetailLevel
 from rmos_shared.errors import FieldProblem, InvalidRequest, JobNotFound
 from rmos_shared.ids import create_job_id, explain_job_id, new_uuid7, uuid7_time
 from rmos_shared.jobs.model import AttachAdvisory, CreateRun, Job, JobRecord, JobState, SuggestAndAttach
@@ -18,7 +18,7 @@ from rmos_shared.tasks import ATTACH, SUGGEST, TaskSpec
 #: A request as callers hold it: decoded JSON, or the model.
 AnyRequest = RunRequest | Mapping[str, Any]
 #: Whether and how fully to explain a run; True means ``summary``.
-Explain = bool | Detail
+Explain = bool | DetailLevel
 
 #: Payloads of one step, so that neither side holds a hundred of the largest at once.
 _STEP_BYTES = 16 << 20
@@ -60,14 +60,16 @@ def prepare_runs(
             raise InvalidRequest(error.problems, what=f"request {number}") from None
 
 
-def prepare_suggestion(run_id: str, detail: Detail, request_id: str | None, *, most_bytes: int) -> Prepared:
+def prepare_suggestion(
+    run_id: str, detail: DetailLevel, request_id: str | None, *, most_bytes: int
+) -> Prepared:
     """Return the job that explains a run; raises as ``prepare_run``."""
     payload = SuggestAndAttach.read({"run_id": run_id, "request_id": request_id, "detail": detail})
     return _alone(_job(SUGGEST, payload, run_id, request_id, most_bytes))
 
 
 def prepare_attachment(
-    run_id: str, advisory_id: str, kind: Kind, request_id: str | None, *, most_bytes: int
+    run_id: str, advisory_id: str, kind: AdvisoryKind, request_id: str | None, *, most_bytes: int
 ) -> Prepared:
     """Return the job that links an advisory; raises as ``prepare_run``."""
     payload = AttachAdvisory.read(
@@ -172,7 +174,7 @@ def _noise(payload: bytes) -> bytes:
     return hashlib.sha256(b"job " + payload).digest()[:10]
 
 
-def _detail(explain: Explain) -> Detail | None:
+def _detail(explain: Explain) -> DetailLevel | None:
     if isinstance(explain, bool):
         return "summary" if explain else None
     return explain

@@ -3,7 +3,7 @@
 ::
 
     RmosError
-    ├── CallerError            mend the call; the same call can never succeed
+    ├── CallerError            correct the call; the same call can never succeed
     │   ├── InvalidRequest         one FieldProblem per wrong field
     │   ├── NotFound
     │   │   ├── RunNotFound
@@ -18,13 +18,13 @@
     ├── TryLater               nothing is wrong with the call; repeat it unchanged
     │   ├── BrokerUnavailable
     │   ├── AdvisoryUnavailable
-    │   │   ├── AdvisoryMisconfigured  its address or token is wrong; an operator must mend the settings
+    │   │   ├── AdvisoryMisconfigured  its address or token is wrong; an operator must correct the settings
     │   │   └── BreakerOpen        not even tried: the store was down a moment ago
     │   ├── StoreUnavailable       disk full, read-only, gone
     │   │   └── DurabilityUnknown  published, but the disk would not say that it will stay
     │   ├── RunPending             the run is still on its way
     │   └── WaitTimeout
-    └── DamageFound            tell an operator; repeating or mending the call does not help
+    └── DamageFound            tell an operator; repeating or repairing the call does not help
         ├── BrokerDamaged          a key of the ledger is not what the ledger writes
         ├── CorruptArtifact        never a kind of NotFound, so that no broad handler eats it
         └── InvariantBroken
@@ -51,7 +51,7 @@ class RmosError(Exception):
 
 
 class CallerError(RmosError):
-    """The call can never succeed as it is; mend it."""
+    """The call can never succeed as it is; repair it."""
 
     code = "CALLER_ERROR"
     exit_code = 3
@@ -219,7 +219,7 @@ class AdvisoryUnavailable(TryLater):
 
 
 class AdvisoryMisconfigured(AdvisoryUnavailable):
-    """The advisory store's address or our token for it is wrong; jobs wait until an operator mends that."""
+    """The advisory store's address or our token for it is wrong; jobs wait until an operator repairs that."""
 
     code = "ADVISORY_MISCONFIGURED"
 

@@ -126,7 +126,7 @@ class WorkerSettings(BrokerSettings, StoreSettings):
         description="How long the open breaker holds calls back before one may probe; up to eight times as "
         "long while an outage lasts.",
     )
-    retry_tries: int = Field(8, ge=1, le=100, description="Tries of a job before it is dead.")
+    max_tries: int = Field(8, ge=1, le=100, description="Tries of a job before it is dead.")
     retry_base_seconds: float = Field(
         2.0, gt=0, le=600, description="First delay of a job put off; doubles each time."
     )
@@ -137,7 +137,7 @@ class WorkerSettings(BrokerSettings, StoreSettings):
         le=2_592_000,
         description="Longest time a job may be put off altogether, tries spent or not; then it is dead.",
     )
-    max_starts: int = Field(
+    max_crashes: int = Field(
         3, ge=1, le=100, description="Starts without a finish after which a job is dead as a crash loop."
     )
     heartbeat_seconds: float = Field(
@@ -152,16 +152,16 @@ class WorkerSettings(BrokerSettings, StoreSettings):
     reconcile_seconds: float = Field(
         1.0, gt=0, le=60, description="Time between two rounds of the reconciler."
     )
-    bell_grace_seconds: float = Field(
-        5.0, gt=0, le=3_600, description="Age below which an unanswered doorbell is never taken for lost."
+    notification_grace_seconds: float = Field(
+        5.0, gt=0, le=3_600, description="Age below which an unanswered notification is never taken for lost."
     )
     reconcile_batch_jobs: int = Field(
-        500, ge=1, le=10_000, description="Jobs that one round of the reconciler may ring for."
+        500, ge=1, le=10_000, description="Jobs that one round of the reconciler may notify."
     )
     done_ttl_seconds: int = Field(
         604_800,
         ge=7_200,
-        description="How long the record of a done job is kept; late doorbells must still find it.",
+        description="How long the record of a done job is kept; late notifications must still find it.",
     )
     policy: Literal["green_auto", "manual", "unsafe_approve_all"] = Field(
         "green_auto", description="Approval policy; green_auto is Policy B of the contract."

@@ -20,12 +20,12 @@ class TaskSpec:
     payload: type[Frozen]
     #: What its jobs are about; the latest unfinished job on ``topic:run_id`` can be looked up.
     topic: str
-    #: Job ids that one doorbell may carry.
-    ids_per_bell: int = 1
+    #: Job ids that one notification may carry.
+    ids_per_notification: int = 1
 
 
-CREATE = TaskSpec("runs.create", "runs.create", CreateRun, "create", ids_per_bell=25)
-CREATE_MANY = TaskSpec("runs.create_many", "runs.batch", CreateRun, "create", ids_per_bell=100)
+CREATE = TaskSpec("runs.create", "runs.create", CreateRun, "create", ids_per_notification=25)
+CREATE_MANY = TaskSpec("runs.create_many", "runs.batch", CreateRun, "create", ids_per_notification=100)
 SUGGEST = TaskSpec("runs.suggest_and_attach", "runs.advise", SuggestAndAttach, "explain")
 ATTACH = TaskSpec("runs.attach_advisory", "runs.advise", AttachAdvisory, "attach")
 EXPLAIN_MISSING = TaskSpec("runs.explain_missing", "runs.batch", ExplainMissing, "batch")

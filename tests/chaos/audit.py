@@ -25,7 +25,7 @@ from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.tasks import CREATE, CREATE_MANY, SUGGEST
 
 _PREFIX = "rmos:"
-#: Its bells are no bells for the version under test, which keeps them as it keeps every strange message.
+#: The version under test takes its notifications for strange messages, and keeps them.
 _LATER = f'"task":"{LATER.name}"'.encode()
 _CREATING = frozenset({CREATE.name, CREATE_MANY.name})
 

@@ -72,7 +72,7 @@ def _break(options: Options, system: System, faults: Faults, say: Callable[[str]
         )
         faults.do(planned)
         system.tend()
-    # What the last fault broke has to mend by itself for as long as faults were asked for.
+    # What the last fault broke has to repair by itself for as long as faults were asked for.
     wait_until(options.seconds)
 
 

@@ -277,7 +277,7 @@ class Edges:
         self.tally.later.append(job)
         # What an operator would try. None of it may lose the job or move it anywhere.
         self._system.rmos("jobs", "show", job.job_id)
-        self._system.rmos("jobs", "mend", job.job_id)
+        self._system.rmos("jobs", "repair", job.job_id)
         if state == "dead":
             self._system.rmos("dlq", "replay", job.job_id)
         self._check_later(job)
@@ -327,7 +327,7 @@ class Edges:
         with self._system.direct() as client:
             state = client.hget(f"rmos:job:{job.job_id}", "state")
             indexes = {
-                "accepted": "rmos:rung:runs.create",
+                "accepted": "rmos:notified:runs.create",
                 "waiting": "rmos:waiting",
                 "running": f"rmos:leases:later:{job.job_id}",
                 "dead": "rmos:dead",

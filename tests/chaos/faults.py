@@ -21,7 +21,7 @@ from chaos.system import System
 from rmos_shared.errors import RmosError
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.tasks import QUEUES
-from support.malformed import KINDS, cast_bell, make
+from support.malformed import KINDS, make, notification_of
 
 KILLS = (
     "kill_child",
@@ -53,7 +53,7 @@ CUTS = (
     "store_slow",
     "store_refuse",
 )
-TROUBLES = ("lost_bells", "store_errors", "store_429", "store_latency", "store_drops")
+TROUBLES = ("lost_notifications", "store_errors", "store_429", "store_latency", "store_drops")
 MALFORMED = tuple(f"malformed:{kind}" for kind in KINDS)
 #: Every kind of fault there is, by family.
 FAMILIES: Mapping[str, tuple[str, ...]] = {
@@ -74,7 +74,7 @@ _ASKING = frozenset({"channels", "damage", "later", "malformed"})
 _BROKER_SECONDS = 5.0
 #: How the harness itself finds the broker when it is away, or damaged.
 _AWAY = (redis.RedisError, RmosError, OSError)
-#: These last or need long to mend, so they come no later than this before the end.
+#: These last or need long to repair, so they come no later than this before the end.
 _SETTLING_SECONDS = {"homes": 8.0, "mounts": 6.0, "damage": 4.0}
 
 
@@ -337,13 +337,13 @@ class Faults:
 
     # -- troubles ---------------------------------------------------------------------------------
 
-    def _lost_bells(self) -> str | None:
+    def _lost_notifications(self) -> str | None:
         queue = self._rng.choice(QUEUES)
         with self._system.direct() as client, client.pipeline(transaction=True) as pipe:
             pipe.lrange(queue, 0, -1)
             pipe.delete(queue)
             items, _ = pipe.execute()
-            # Bells are to be lost, not the malformed messages that are to be found again.
+            # Notifications are to be lost, not the malformed messages that are to be found again.
             ours = [item for item in items if sha256(item).hexdigest() in self.malformed]
             if ours:
                 client.rpush(queue, *ours)
@@ -367,14 +367,14 @@ class Faults:
 
     # -- messages ---------------------------------------------------------------------------------
 
-    def _bell(self) -> bytes:
-        """Return a bell for a job that only another database knows."""
+    def _notification(self) -> bytes:
+        """Return a notification for a job that only another database knows."""
         with self._system.scratch() as client:
-            return cast_bell(JobLedger(client))
+            return notification_of(JobLedger(client))
 
     def _malformed(self, kind: str) -> None:
         try:
-            item = make(kind, self._bell())
+            item = make(kind, self._notification())
             digest = sha256(item).hexdigest()
             # Known before it is pushed: a queue may be emptied at any time.
             self.malformed[digest] = kind

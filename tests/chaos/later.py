@@ -36,7 +36,7 @@ def plant(ledger: JobLedger, state: str) -> str:
         lease = Lease(f"later:{job_id}", job_id)
         assert ledger.claim([job_id], lease, lease_seconds=2.0).claimed
         if state == "waiting":
-            ledger.wait(job_id, lease, delay_seconds=1.0, spends_try=True, failure=_FAILURE)
+            ledger.reschedule(job_id, lease, delay_seconds=1.0, spends_retry=True, failure=_FAILURE)
         elif state == "dead":
             ledger.bury(job_id, lease, failure=_FAILURE)
     return job_id
@@ -50,7 +50,7 @@ def finish(ledger: JobLedger, job_ids: list[str]) -> dict[str, str]:
         states = {job_id: record.state.value if record else "gone" for job_id, record in records.items()}
         open_ids = [job_id for job_id, state in states.items() if state not in {"done", "gone"}]
         if not open_ids or time.monotonic() > deadline:
-            ledger.retire(lease.worker, max_starts=100)
+            ledger.retire(lease.worker, max_crashes=100)
             return states
         for job_id in open_ids:
             if states[job_id] == JobState.DEAD.value:
@@ -58,7 +58,7 @@ def finish(ledger: JobLedger, job_ids: list[str]) -> dict[str, str]:
             # Alone, for some of them were started in vain.
             if ledger.claim([job_id], lease, lease_seconds=10.0).claimed:
                 ledger.finish([Finish(job_id, {})], lease, ttl_seconds=86_400)
-        ledger.reconcile(batch=100, grace_seconds=1.0, max_starts=100)
+        ledger.reconcile(batch=100, grace_seconds=1.0, max_crashes=100)
         time.sleep(0.2)
 
 

@@ -20,7 +20,7 @@ _COUNTED = ("lost", "doubled", "wrong", "strange", "malformed_lost", "breaches")
 _TITLES = {
     "kills": "kills and deploys",
     "cuts": "connections cut, slowed, frozen, refused",
-    "troubles": "lost bells, advisory store failing",
+    "troubles": "lost notifications, advisory store failing",
     "homes": "`rmos up` killed, or started twice",
     "mounts": "runs directory unmounted, or another disk mounted",
     "channels": "rounds of garbage on Celery's control and event channels",

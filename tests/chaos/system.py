@@ -35,15 +35,15 @@ SETTINGS = {
     "heartbeat_seconds": 0.5,
     "lease_seconds": 4.0,
     "reconcile_seconds": 0.3,
-    "bell_grace_seconds": 2.0,
+    "notification_grace_seconds": 2.0,
     "retry_base_seconds": 0.2,
     "retry_cap_seconds": 2.0,
-    "retry_tries": 100,
+    "max_tries": 100,
     "retry_total_seconds": 7200.0,
     "breaker_open_seconds": 0.5,
     "advisory_timeout_seconds": 2.0,
     "advisory_total_seconds": 6.0,
-    "max_starts": 20,
+    "max_crashes": 20,
     "inject_switchable": True,
 }
 _READY_SECONDS = 90.0

@@ -30,12 +30,12 @@ QUICK: dict[str, object] = {
     "heartbeat_seconds": 0.2,
     "lease_seconds": 1.0,
     "reconcile_seconds": 0.1,
-    "bell_grace_seconds": 0.5,
+    "notification_grace_seconds": 0.5,
     "retry_base_seconds": 0.1,
     "retry_cap_seconds": 0.5,
     "breaker_open_seconds": 0.2,
     "advisory_timeout_seconds": 5.0,
-    "max_starts": 20,
+    "max_crashes": 20,
 }
 
 
@@ -121,7 +121,7 @@ def runs_dir(tmp_path: Path) -> Path:
 def start_worker(
     broker_url: str, runs_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[StartWorker]:
-    """Start workers on this test's broker and store; keywords are settings, such as ``max_starts=3``."""
+    """Start workers on this test's broker and store; keywords are settings, such as ``max_crashes=3``."""
     with ExitStack() as running:
 
         def start(

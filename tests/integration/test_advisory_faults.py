@@ -34,7 +34,7 @@ from support.worker import Worker
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 HEAD = b"HTTP/1.1 201 Created\r\nContent-Length: 100\r\n\r\n"
-LIMITS = RetryLimits(tries=8, base_seconds=2, cap_seconds=900, total_seconds=3_600)
+LIMITS = RetryLimits(max_tries=8, base_seconds=2, cap_seconds=900, total_seconds=3_600)
 #: One HTTP call, and one call of the client with its quick retries.
 TIMEOUT_SECONDS, TOTAL_SECONDS = 0.5, 2.0
 MB = 1_048_576
@@ -126,7 +126,7 @@ FAULTS = {
     ),
     "another_asset": Fault(answer(201, b'{"asset_id":"b"}'), AdvisoryUnavailable, "does not name", calls=1),
     "too_large": Fault(floods(100 * MB), AdvisoryUnavailable, "larger than", calls=1),
-    # What an operator has to mend: it costs the job nothing.
+    # What an operator has to repair: it costs the job nothing.
     "401": Fault(answer(401), AdvisoryMisconfigured, "RMOS_ADVISORY_TOKEN", calls=1),
     "404": Fault(answer(404), AdvisoryMisconfigured, "RMOS_ADVISORY_URL", calls=1),
     "redirect": Fault(answer(307, **ELSEWHERE), AdvisoryMisconfigured, "redirects are not followed", calls=1),
@@ -150,13 +150,13 @@ def test_every_fault_on_the_wire_ends_in_time_and_in_the_right_error(name: str, 
     assert len(server.calls) == fault.calls
     assert all(re.match(rb"PUT /api/advisory/assets/a1 HTTP/1.1\r\n", call.head) for call in server.calls)
 
-    end = decide(caught.value, tries=0, waiting_seconds=0, limits=LIMITS, jitter=lambda low, _: low)
+    end = decide(caught.value, retry_count=0, waiting_seconds=0, limits=LIMITS, jitter=lambda low, _: low)
     if fault.raises is AdvisoryRefused:
         assert isinstance(end, Bury)
         assert end.failure.reason == "advisory_refused"
         return
     assert isinstance(end, Wait)
-    assert end.spends_try is (fault.raises is AdvisoryUnavailable)
+    assert end.spends_retry is (fault.raises is AdvisoryUnavailable)
     if fault.retry_after_seconds is not None:
         # A date counts from the moment that it is read.
         assert fault.retry_after_seconds - 3 < end.delay_seconds <= fault.retry_after_seconds
@@ -230,7 +230,8 @@ ILLS = {
     "refuses_connections": Ill(lambda _, line: line.refuse(600), lambda _, line: line.heal()),
     "503": Ill(lambda store, _: store.faults(error_rate=1), lambda store, _: store.faults()),
     "429": Ill(
-        lambda store, _: store.faults(rate_429=1, retry_after_seconds=1), lambda store, _: store.faults()
+        lambda store, _: store.faults(rate_429=1, retry_after_seconds=1),
+        lambda store, _: store.faults(),
     ),
 }
 RUNS = 8
@@ -266,7 +267,7 @@ def test_jobs_wait_for_a_store_that_is_ill_and_finish_when_it_is_well(
         advisory_timeout_seconds=0.3,
         advisory_total_seconds=1,
         advisory_tries=2,
-        retry_tries=100,
+        max_tries=100,
     )
     run_ids: list[str] = []
     for name, ill in ILLS.items():
@@ -317,10 +318,10 @@ def test_a_store_that_refuses_for_good_leaves_the_run_and_a_dead_letter_that_say
     sample_requests: list[dict[str, Any]],
 ) -> None:
     with HttpServer(answer(status, b'{"error":"NO","message":"said-by-the-store"}')) as server:
-        start_worker("threads", advisory_url=server.url, retry_tries=100)
+        start_worker("threads", advisory_url=server.url, max_tries=100)
         receipt = runs_client.create_run(sample_requests[0], explain=True)
         record = runs_client.wait(receipt.explain_job_id or "", 20)
-    assert (record.state, record.starts) == ("dead", 1)
+    assert (record.state, record.crash_count) == ("dead", 1)
     assert record.failure is not None
     assert (record.failure.reason, record.failure.error_type) == ("advisory_refused", "AdvisoryRefused")
     assert f"status {status}" in record.failure.message

@@ -96,12 +96,12 @@ def test_an_outage_is_told_twice_and_over_at_once(
     # The first calls that failed, one for each thread at most, and the outage. Nothing for each of 200 jobs.
     assert len(lines) <= 5 + 2 * 8, "\n".join(map(str, lines))
     (begun,) = [line for line in lines if line["level"] == "error"]
-    assert begun["event"] == "the advisory store is out of reach; jobs wait for it"
+    assert begun["event"] == "advisory_store.unreachable"
     assert begun["error"] == "ADVISORY_UNAVAILABLE"
     waiting = [record for record in suggestions(ledger) if record.failure]
     reasons = {record.failure.reason for record in waiting if record.failure}
     assert reasons <= {"breaker_open", "advisory_unavailable"}
-    assert sum(record.tries for record in waiting) <= 5 + 8, "an outage costs no tries"
+    assert sum(record.retry_count for record in waiting) <= 5 + 8, "an outage costs no tries"
 
     # Hours later each of them waits for its own time, and nobody but the reconciler finds the store back.
     assert redis_client.eval(ALL_FAR_OFF, 0, FAR_MS)  # type: ignore[no-untyped-call]
@@ -109,7 +109,7 @@ def test_an_outage_is_told_twice_and_over_at_once(
     eventually(lambda: ledger.stats().pending == 0, 30, told=ledger.stats)
     stats = ledger.stats()
     assert (stats.done, stats.dead, stats.invariant) == (2 * JOBS, 0, True)
-    (ended,) = [line for line in told(worker) if line["event"] == "the advisory store is back"]
+    (ended,) = [line for line in told(worker) if line["event"] == "advisory_store.back"]
     assert ended["outage_seconds"] > 0
     assert sum(line["event"] == begun["event"] for line in told(worker)) == 1
 
@@ -150,24 +150,24 @@ def test_an_operators_mistake_buries_no_job_and_is_told_loudly(
     ledger: JobLedger,
     eventually: Eventually,
 ) -> None:
-    mended = False
+    repaired = False
 
     def act(call: Call) -> None:
-        (stores if mended else answer(status, b'{"said":"by-the-store"}', Location="/elsewhere"))(call)
+        (stores if repaired else answer(status, b'{"said":"by-the-store"}', Location="/elsewhere"))(call)
 
     with HttpServer(act) as server:
         worker = start_worker("threads", 4, advisory_url=server.url, breaker_open_seconds=0.3, **DEFAULTS)
         for run_id in stored_runs[:10]:
             runs_client.suggest_and_attach(run_id)
         eventually(lambda: ledger.stats().waiting == 10, 20, told=ledger.stats)
-        assert {record.tries for record in suggestions(ledger)} == {0}
+        assert {record.retry_count for record in suggestions(ledger)} == {0}
         eventually(lambda: any(line["level"] == "error" for line in told(worker)), 10)
         (loud,) = [line for line in told(worker) if line["level"] == "error"]
         assert loud["error"] == "ADVISORY_MISCONFIGURED"
         assert f"status {status}" in loud["reason"]
         assert "RMOS_ADVISORY_" in loud["reason"]
         assert "by-the-store" not in worker.log.read_text()
-        mended = True
+        repaired = True
         eventually(lambda: ledger.stats().pending == 0, 20, told=ledger.stats)
     assert ledger.stats().dead == 0
 
@@ -192,12 +192,14 @@ def put_off(ledger: JobLedger, *, held: bool, delay_seconds: float = 600) -> str
     job = Job(job_id=new_uuid7(), task=CREATE.name, run_id=new_uuid7(), request_id=None, payload="{}")
     ledger.accept([job])
     ledger.claim([job.job_id], LEASE, lease_seconds=60)
-    ledger.wait(job.job_id, LEASE, delay_seconds=delay_seconds, spends_try=False, failure=FAILURE, held=held)
+    ledger.reschedule(
+        job.job_id, LEASE, delay_seconds=delay_seconds, spends_retry=False, failure=FAILURE, held=held
+    )
     return job.job_id
 
 
 def due(ledger: JobLedger) -> set[str]:
-    ledger.reconcile(batch=100, grace_seconds=60, max_starts=3)
+    ledger.reconcile(batch=100, grace_seconds=60, max_crashes=3)
     return {record.job_id for record in ledger.jobs() if record.state is JobState.ACCEPTED}
 
 
@@ -239,6 +241,6 @@ def test_a_job_that_has_moved_on_is_not_brought_forward(ledger: JobLedger, event
     eventually(lambda: ledger.client.time()[0] > before.timestamp() + 0.01)  # type: ignore[index]
     first = put_off(ledger, held=True, delay_seconds=0)
     eventually(lambda: ledger.claim([first], again, lease_seconds=60).claimed)
-    ledger.wait(first, again, delay_seconds=600, spends_try=False, failure=FAILURE)
+    ledger.reschedule(first, again, delay_seconds=600, spends_retry=False, failure=FAILURE)
     assert ledger.bring_forward(most=100) == 0
     assert ledger.get(first).state is JobState.WAITING

@@ -1,7 +1,7 @@
 """The server did it and the answer was cut off: every step of the ledger, made again, comes to the same end.
 
 Each step goes through a proxy that lets the request reach the server and ends the connection instead of
-answering. Cut off once, the call mends it by itself; cut off each time, it raises ``BrokerUnavailable``, and
+answering. Cut off once, the call succeeds by itself; cut off each time, it raises ``BrokerUnavailable``, and
 the caller makes the same call again.
 """
 
@@ -75,7 +75,7 @@ def accept_in_two_halves(ledger: JobLedger) -> list[Acceptance]:
 def claim(ledger: JobLedger) -> list[tuple[str, int, int]]:
     claims = ledger.claim([JOB.job_id], LEASE, lease_seconds=60)
     assert claims.refused == {}
-    return [(claim.job_id, claim.starts, claim.tries) for claim in claims.claimed]
+    return [(claim.job_id, claim.crash_count, claim.retry_count) for claim in claims.claimed]
 
 
 def finish(ledger: JobLedger) -> dict[str, str]:
@@ -83,7 +83,7 @@ def finish(ledger: JobLedger) -> dict[str, str]:
 
 
 def wait(ledger: JobLedger) -> str:
-    return ledger.wait(JOB.job_id, LEASE, delay_seconds=60, spends_try=True, failure=FAILURE)
+    return ledger.reschedule(JOB.job_id, LEASE, delay_seconds=60, spends_retry=True, failure=FAILURE)
 
 
 def unsaid(call: Callable[[JobLedger], object]) -> Callable[[JobLedger], None]:
@@ -119,25 +119,25 @@ STEPS = {
         "accept",
         lambda _: None,
         lambda ledger: set(ledger.accept([JOB])) <= {Acceptance.NEW, Acceptance.REPEAT},
-        {"accepted": 1, "ringing": 1},
+        {"accepted": 1, "notified": 1},
         answer=True,
-        record={"state": "accepted", "starts": 0},
+        record={"state": "accepted", "crash_count": 0},
     ),
     "accept_to_the_disk": Step(
         "accept",
         lambda _: None,
         lambda ledger: set(ledger.accept([JOB], disk_seconds=5)) <= {Acceptance.NEW, Acceptance.REPEAT},
-        {"accepted": 1, "ringing": 1},
+        {"accepted": 1, "notified": 1},
         answer=True,
-        record={"state": "accepted", "starts": 0},
+        record={"state": "accepted", "crash_count": 0},
     ),
     "accept_in_two_halves": Step(
         "accept",
         lambda _: None,
         lambda ledger: set(accept_in_two_halves(ledger)) <= {Acceptance.NEW, Acceptance.REPEAT},
-        {"accepted": 1, "ringing": 1},
+        {"accepted": 1, "notified": 1},
         answer=True,
-        record={"state": "accepted", "starts": 0},
+        record={"state": "accepted", "crash_count": 0},
     ),
     "claim": Step(
         "claim",
@@ -145,23 +145,23 @@ STEPS = {
         claim,
         {"accepted": 1, "running": 1},
         answer=[(JOB.job_id, 1, 0)],
-        record={"state": "running", "starts": 1},
+        record={"state": "running", "crash_count": 1},
     ),
     "finish": Step(
         "finish",
         claimed,
         finish,
-        {"accepted": 2, "done": 1, "ringing": 1},
+        {"accepted": 2, "done": 1, "notified": 1},
         answer={JOB.job_id: "done"},
         record={"state": "done", "result": {"n": 1}},
     ),
-    "wait": Step(
-        "wait",
+    "reschedule": Step(
+        "reschedule",
         claimed,
         wait,
         {"accepted": 1, "waiting": 1},
         answer="waiting",
-        record={"state": "waiting", "tries": 1},
+        record={"state": "waiting", "retry_count": 1},
     ),
     "bury": Step(
         "bury",
@@ -175,31 +175,31 @@ STEPS = {
     "give_back": Step(
         "give_back",
         claimed,
-        unsaid(lambda ledger: ledger.give_back(JOB.job_id, LEASE, max_starts=3)),
-        {"accepted": 1, "ringing": 1},
-        record={"state": "accepted", "starts": 1},
+        unsaid(lambda ledger: ledger.give_back(JOB.job_id, LEASE, max_crashes=3)),
+        {"accepted": 1, "notified": 1},
+        record={"state": "accepted", "crash_count": 1},
     ),
     "give_back_for_the_last_time": Step(
         "give_back",
         claimed,
-        unsaid(lambda ledger: ledger.give_back(JOB.job_id, LEASE, max_starts=1)),
+        unsaid(lambda ledger: ledger.give_back(JOB.job_id, LEASE, max_crashes=1)),
         {"accepted": 1, "dead": 1},
-        record={"state": "dead", "starts": 1},
+        record={"state": "dead", "crash_count": 1},
         mirrored=1,
     ),
     "retire": Step(
         "retire",
         claimed,
-        unsaid(lambda ledger: ledger.retire(LEASE.worker, max_starts=3)),
-        {"accepted": 1, "ringing": 1},
-        record={"state": "accepted", "starts": 1},
+        unsaid(lambda ledger: ledger.retire(LEASE.worker, max_crashes=3)),
+        {"accepted": 1, "notified": 1},
+        record={"state": "accepted", "crash_count": 1},
     ),
     "replay": Step(
         "replay",
         dead,
-        unsaid(lambda ledger: ledger.replay(JOB.job_id, by="op", why="mended")),
-        {"accepted": 1, "ringing": 1},
-        record={"state": "accepted", "starts": 0, "history": ["died", "replayed"]},
+        unsaid(lambda ledger: ledger.replay(JOB.job_id, by="op", why="repaired")),
+        {"accepted": 1, "notified": 1},
+        record={"state": "accepted", "crash_count": 0, "history": ["died", "replayed"]},
         told=TransitionRefused,
     ),
     "discard": Step(
@@ -209,12 +209,12 @@ STEPS = {
         {"accepted": 1, "discarded": 1},
         record={"state": "discarded", "history": ["died", "discarded"]},
     ),
-    # What the lost answer told is not told again: a bell counts as lost and is rung again, a letter is kept.
-    "take_bell": Step(
+    # What the lost answer held is not answered again: a notification is sent again, a letter is kept.
+    "take_notification": Step(
         "take",
         accepted,
         unsaid(lambda ledger: ledger.take(CREATE.queue)),
-        {"accepted": 1, "ringing": 1},
+        {"accepted": 1, "notified": 1},
         record={"state": "accepted"},
     ),
     "take_raw": Step(

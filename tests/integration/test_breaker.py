@@ -38,7 +38,7 @@ def make(client: redis.Redis, **changes: Any) -> RedisBreaker:
 
 def is_open(breaker: Breaker) -> bool:
     try:
-        breaker.allow()
+        breaker.check()
     except BreakerOpen:
         return True
     return False
@@ -72,33 +72,26 @@ def test_a_success_starts_the_count_anew(client: redis.Redis) -> None:
     assert not is_open(breaker)
 
 
-def test_only_after_a_failure_is_a_success_news(client: redis.Redis) -> None:
+def test_the_first_call_after_the_hold_is_the_one_probe(client: redis.Redis) -> None:
     breaker, other = make(client), make(client)
-    assert not breaker.allow()
-    other.record_failure("X")
-    assert breaker.allow()
-    breaker.record_success()
-    assert not breaker.allow()
-
-
-def test_the_probe_is_to_report_its_success(client: redis.Redis) -> None:
-    breaker = make(client)
     fail(breaker)
     end_hold(client)
-    assert breaker.allow()
+    breaker.check()
+    with pytest.raises(BreakerOpen):
+        other.check()
 
 
 def test_state_is_shared_with_another_process(client: redis.Redis, broker_url: str) -> None:
     subprocess.run([sys.executable, "-c", OTHER_PROCESS, broker_url], check=True, timeout=60)
     with pytest.raises(BreakerOpen):
-        make(client).allow()
+        make(client).check()
 
 
 def test_says_how_long_it_stays_open(client: redis.Redis) -> None:
     breaker = make(client)
     fail(breaker)
     with pytest.raises(BreakerOpen) as caught:
-        breaker.allow()
+        breaker.check()
     assert caught.value.retry_after_seconds == pytest.approx(60, abs=10)
 
 
@@ -122,7 +115,7 @@ def test_a_probe_that_succeeds_closes_it(client: redis.Redis) -> None:
     breaker = make(client)
     fail(breaker)
     end_hold(client)
-    breaker.allow()
+    breaker.check()
     breaker.record_success()
     assert not is_open(breaker)
     # All that is left says when.
@@ -135,10 +128,10 @@ def test_a_probe_that_fails_opens_it_again(client: redis.Redis) -> None:
     held = []
     for _ in range(6):
         end_hold(client)
-        breaker.allow()
+        breaker.check()
         breaker.record_failure("X")
         with pytest.raises(BreakerOpen) as caught:
-            breaker.allow()
+            breaker.check()
         held.append(caught.value.retry_after_seconds)
     # For longer each time, and no more than eight times as long as at first.
     assert held == [pytest.approx(seconds, abs=10) for seconds in (120, 240, 480, 480, 480, 480)]
@@ -160,7 +153,7 @@ def test_an_outage_of_another_kind_is_told_again(client: redis.Redis) -> None:
     told = []
     for why in ("X", "Y", "Y", "X"):
         end_hold(client)
-        breaker.allow()
+        breaker.check()
         told.append(breaker.record_failure(why))
     assert told == [Outage.LASTS, Outage.BEGINS, Outage.LASTS, Outage.BEGINS]
 
@@ -174,7 +167,7 @@ def test_a_reading_changes_nothing_and_says_when_a_probe_may_go(client: redis.Re
     assert breaker.read() == Reading(open=True, holds=True, ended_ms=0)
     end_hold(client)
     assert breaker.read() == breaker.read() == Reading(open=True, holds=False, ended_ms=0)
-    breaker.allow()
+    breaker.check()
     breaker.record_success()
     seconds, _ = client.time()  # type: ignore[misc]
     read = breaker.read()
@@ -186,7 +179,7 @@ def test_a_probe_that_never_reports_gives_way(client: redis.Redis) -> None:
     breaker = make(client, probe_seconds=0.2)
     fail(breaker)
     end_hold(client)
-    breaker.allow()
+    breaker.check()
     assert is_open(breaker)
     time.sleep(0.3)
     assert not is_open(breaker)
@@ -224,7 +217,7 @@ def test_calls_pass_when_redis_is_no_help(
     else:
         client.rpush("rmos:breaker:advisory:failures", "x")
         breaker = make(client)
-    breaker.allow()
+    breaker.check()
     breaker.record_failure("X")
     assert breaker.record_success() is None
     assert breaker.read() == Reading(open=False, holds=False, ended_ms=0)

@@ -264,7 +264,7 @@ def test_dead_letters_are_chosen_replayed_and_discarded(
     assert "payload" not in shown
     assert json.loads(idle.json("dlq", "show", dead[1], "--payload")["payload"])["run"]["request_id"]
     stats = ledger.stats()
-    assert (stats.dead, stats.raw, stats.discarded, stats.ringing, stats.invariant) == (0, 0, 2, 1, True)
+    assert (stats.dead, stats.raw, stats.discarded, stats.notified, stats.invariant) == (0, 0, 2, 1, True)
 
 
 def test_jobs_are_listed_newest_first_and_by_state(
@@ -331,7 +331,7 @@ def test_doctor_asks_the_advisory_store_as_a_worker_does(
     tmp_path: Path, broker_url: str, advisory_store: Callable[..., Any]
 ) -> None:
     store = advisory_store(advisory_token="right")
-    for token, path, state, says, mend in (
+    for token, path, state, says, repair in (
         ("right", "", "ok", "answers at", ""),
         ("another", "", "broken", "status 401", "RMOS_ADVISORY_TOKEN"),
         ("right", "/elsewhere", "broken", "status 404", "RMOS_ADVISORY_URL"),
@@ -347,7 +347,7 @@ def test_doctor_asks_the_advisory_store_as_a_worker_does(
         (found,) = [finding for finding in json.loads(done.stdout) if finding["check"] == "advisory store"]
         assert found["state"] == state
         assert says in found["found"]
-        assert mend in found["mend"]
+        assert repair in found["repair"]
         assert "another" not in done.stdout + done.stderr
 
 
@@ -360,7 +360,7 @@ def test_doctor_follows_no_redirect_to_an_advisory_store(tmp_path: Path, broker_
     (found,) = [finding for finding in json.loads(done.stdout) if finding["check"] == "advisory store"]
     assert (found["state"], len(server.calls)) == ("broken", 1)
     assert "status 302" in found["found"]
-    assert "redirects are not followed" in found["mend"]
+    assert "redirects are not followed" in found["repair"]
 
 
 def test_doctor_finds_a_broken_invariant(idle: Command, ledger: JobLedger) -> None:
@@ -372,19 +372,19 @@ def test_doctor_finds_a_broken_invariant(idle: Command, ledger: JobLedger) -> No
     assert "INVARIANT_BROKEN" in done.stderr
 
 
-def test_doctor_names_a_faulty_job_and_the_command_that_mends_it(
+def test_doctor_names_a_faulty_job_and_the_command_that_repairs_it(
     idle: Command, ledger: JobLedger, sample_requests: list[dict[str, Any]]
 ) -> None:
     (job,) = idle.enqueue(sample_requests[0], explain=False)
-    ledger.client.zrem("rmos:rung:runs.batch", job["job_id"])
+    ledger.client.zrem("rmos:notified:runs.batch", job["job_id"])
 
     done = idle("doctor", "--json")
 
     told = {finding["check"]: finding for finding in json.loads(done.stdout)}
     assert done.returncode == 8
-    mend = told[f"job {job['job_id']}"]["mend"]
-    assert mend == f"rmos jobs mend {job['job_id']}"
-    assert idle.json(*mend.split()[1:]) == [{"job_id": job["job_id"], "state": "accepted"}]
+    repair = told[f"job {job['job_id']}"]["repair"]
+    assert repair == f"rmos jobs repair {job['job_id']}"
+    assert idle.json(*repair.split()[1:]) == [{"job_id": job["job_id"], "state": "accepted"}]
     assert ledger.stats().invariant
 
 

@@ -127,7 +127,7 @@ def proxy(broker_url: str, ledger: JobLedger) -> Iterator[Proxy]:
     passing.close()
 
 
-def bells(client: redis.Redis, queue: str) -> list[dict[str, Any]]:
+def notifications(client: redis.Redis, queue: str) -> list[dict[str, Any]]:
     """Return the messages of a queue, oldest first, with their bodies decoded."""
     messages = []
     for item in reversed(client.lrange(queue, 0, -1)):
@@ -138,7 +138,7 @@ def bells(client: redis.Redis, queue: str) -> list[dict[str, Any]]:
 
 
 def ids_in(client: redis.Redis, queue: str) -> list[list[str]]:
-    return [message["body"][0][0] for message in bells(client, queue)]
+    return [message["body"][0][0] for message in notifications(client, queue)]
 
 
 def end(ledger: JobLedger, job_id: str, *, dead: bool = False, following: tuple[Any, ...] = ()) -> None:
@@ -249,7 +249,7 @@ def test_messages_hold_ids_and_nothing_of_the_payload(
     runs_client.attach_advisory(receipt.run_id, SECRET, request_id="req-1")
     seen = 0
     for queue in QUEUES:
-        for message in bells(redis_client, queue):
+        for message in notifications(redis_client, queue):
             seen += 1
             told = json.dumps(message)
             assert SECRET not in told
@@ -261,14 +261,14 @@ def test_messages_hold_ids_and_nothing_of_the_payload(
     assert seen == 4
 
 
-def test_a_doorbell_that_is_lost_costs_no_job(
+def test_a_notification_that_is_lost_costs_no_job(
     runs_client: RunsClient, ledger: JobLedger, redis_client: redis.Redis
 ) -> None:
     receipt = runs_client.create_run(REQUEST)
     redis_client.delete(CREATE.queue)
     assert ledger.get(receipt.job_id).state is JobState.ACCEPTED
     time.sleep(0.01)
-    assert ledger.reconcile(batch=10, grace_seconds=0, max_starts=3).rung == 1
+    assert ledger.reconcile(batch=10, grace_seconds=0, max_crashes=3).notified == 1
     assert ledger.stats().invariant
 
 
@@ -358,7 +358,7 @@ def test_a_stream_is_read_one_batch_ahead_of_what_is_accepted(
     assert (len(drawn), ledger.stats().accepted) == (20, 10)
     kept.append(next(receipts))
     assert (len(drawn), ledger.stats().accepted) == (30, 20)
-    # In order, each a job of its own; only the doorbell is shared.
+    # In order, each a job of its own; only the notification is shared.
     modes = [json.loads(ledger.payload(receipt.job_id) or b"")["run"]["mode"] for receipt in kept]
     assert modes == [f"mode-{index}" for index in range(11)]
     shared = ids_in(redis_client, CREATE_MANY.queue)
@@ -376,7 +376,7 @@ def test_every_run_of_a_stream_has_its_receipt(connect: Connect, ledger: JobLedg
     )
     assert all(receipt.explain_job_id for receipt in receipts)
     stats = ledger.stats()
-    assert (stats.accepted, stats.ringing) == (total, total)
+    assert (stats.accepted, stats.notified) == (total, total)
 
 
 @pytest.mark.parametrize(("bad", "accepted"), [(0, 0), (9, 0), (10, 10), (25, 20)])
@@ -560,10 +560,10 @@ def test_an_acceptance_whose_answers_are_all_lost_is_made_once_and_told_as_unsur
         connect(broker_url=proxy.url).create_run({**REQUEST, "run_id": run_id})
     assert proxy.losing <= 998  # it was tried again, and the repeat was known as one
     stats = ledger.stats()
-    assert (stats.accepted, stats.ringing) == (1, 1)
+    assert (stats.accepted, stats.notified) == (1, 1)
     (record,) = ledger.jobs()
     assert record.run_id == run_id
-    # It was rung for once, in the very step that accepted it.
+    # It was notified once, in the very step that accepted it.
     assert redis_client.llen(CREATE.queue) == 1
 
 

@@ -71,7 +71,7 @@ def test_jobs_of_healthy_workers_are_done_once_however_wrong_their_clocks_are(
     for receipt in receipts:
         for job_id in (receipt.job_id, receipt.explain_job_id or ""):
             record = ledger.get(job_id)
-            assert (record.state, record.starts, record.tries) == ("done", 1, 0)
+            assert (record.state, record.crash_count, record.retry_count) == ("done", 1, 0)
     stats = ledger.stats()
     assert (stats.accepted, stats.done, stats.invariant) == (16, 16, True)
     # Their clocks were wrong, as what they wrote shows, and each has done its share.
@@ -104,7 +104,7 @@ def test_a_job_that_was_put_off_comes_back_when_it_is_due(
     assert timedelta(seconds=2) <= delay < timedelta(seconds=3)
     assert abs(waiting.due_at_utc - datetime.now(UTC)) < timedelta(seconds=30), "by the server's clock"
     done = runs_client.wait(job_id, 20)
-    assert (done.state, done.tries) == ("done", 1)
+    assert (done.state, done.retry_count) == ("done", 1)
     assert timedelta(0) <= done.changed_at_utc - waiting.due_at_utc < timedelta(seconds=5)
 
 
@@ -127,7 +127,7 @@ def test_a_killed_workers_jobs_run_elsewhere_as_soon_as_if_its_clock_were_right(
     right = start_shifted(-shift)
     store.faults()
     record = ledger.get(job_id)
-    assert (record.state, record.starts) == ("running", 1), "it beats, so its job is its own"
+    assert (record.state, record.crash_count) == ("running", 1), "it beats, so its job is its own"
     wrong.kill()
     assert runs_client.wait(job_id, LEASE_SECONDS + 10).state == "done"
     assert right.alive

@@ -32,7 +32,7 @@ QUICK = {
     "RMOS_BREAKER_OPEN_SECONDS": "0.3",
     "RMOS_LEASE_SECONDS": "3",
     "RMOS_HEARTBEAT_SECONDS": "0.5",
-    "RMOS_BELL_GRACE_SECONDS": "1",
+    "RMOS_NOTIFICATION_GRACE_SECONDS": "1",
 }
 
 pytestmark = pytest.mark.timeout(300)
@@ -177,7 +177,7 @@ def test_the_advisory_store_down_for_good_and_replay_once_it_is_back(
         start(
             str(few),
             RMOS_ADVISORY_URL=f"http://127.0.0.1:{free_port()}",
-            RMOS_RETRY_TRIES="3",
+            RMOS_MAX_TRIES="3",
             RMOS_RETRY_TOTAL_SECONDS="3",
         )
     )

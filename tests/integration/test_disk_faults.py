@@ -153,7 +153,7 @@ def test_jobs_wait_for_room_on_a_full_disk_and_nothing_partial_is_ever_seen(
     eventually(lambda: disk.everything_is_whole() and ledger.stats().pending == 0)
     for receipt in receipts:
         record = ledger.get(receipt.job_id)
-        assert (record.state, record.tries) == ("done", 0), "a full disk is no fault of the job"
+        assert (record.state, record.retry_count) == ("done", 0), "a full disk is no fault of the job"
         assert RunLog(LocalStore(disk.root)).get_artifact(receipt.run_id).meta == LARGE
     # What could not be written has left nothing behind, not even a file without a name.
     assert disk.used() <= room * 16 / 10 + 65_536
@@ -206,7 +206,7 @@ def test_jobs_wait_while_the_disk_is_not_mounted_and_nothing_is_written_below_it
     eventually(lambda: all(ledger.get(receipt.job_id).failure for receipt in receipts))
     record = ledger.get(receipts[-1].job_id)
     assert record.failure is not None
-    assert (record.failure.error_type, record.tries) == ("StoreUnavailable", 0)
+    assert (record.failure.error_type, record.retry_count) == ("StoreUnavailable", 0)
     # Seen from outside the worker's namespace, the runs directory always is what lies below the disk.
     assert {path.name for path in runs_dir.iterdir()} <= {IDENTITY_FILE}
     assert list(disk.root.glob("20*")) == []
@@ -237,7 +237,7 @@ def test_a_run_directory_that_vanishes_is_waited_for_and_never_made_again(
     eventually(lambda: all(ledger.get(receipt.job_id).failure for receipt in receipts))
     record = ledger.get(receipts[-1].job_id)
     assert record.failure is not None
-    assert (record.failure.error_type, record.tries) == ("StoreUnavailable", 0)
+    assert (record.failure.error_type, record.retry_count) == ("StoreUnavailable", 0)
     assert "mounted" in record.failure.message
     assert not runs_dir.exists(), "it would be written below the mount point"
 
@@ -319,7 +319,7 @@ def test_a_worker_that_meets_a_corrupt_artifact_says_so_and_never_overwrites_it(
     runs_dir: Path,
     sample_requests: list[dict[str, Any]],
 ) -> None:
-    worker = start_worker("threads", retry_tries=2)
+    worker = start_worker("threads", max_tries=2)
     green = next(request for request in sample_requests if request["decision"]["risk_level"] == "GREEN")
     sound = runs_client.create_run(green)
     for damage in DAMAGE:
@@ -339,7 +339,7 @@ def test_a_worker_that_meets_a_corrupt_artifact_says_so_and_never_overwrites_it(
         again = runs_client.create_run(request)
         for job_id in (explanation.job_id, again.job_id):
             record = runs_client.wait(job_id, 20)
-            assert (record.state, record.starts) == ("dead", 1), (name, record)
+            assert (record.state, record.crash_count) == ("dead", 1), (name, record)
             assert record.failure is not None
             assert (record.failure.reason, record.failure.error_type) == (
                 "corrupt_artifact",

@@ -163,7 +163,7 @@ def test_explaining_what_is_in_already_makes_jobs_of_their_own_for_the_same_runs
     assert ledger.stats().accepted == 6
 
 
-def test_a_mended_or_moved_file_goes_on_with_the_ids_it_had(
+def test_a_repaired_or_moved_file_goes_on_with_the_ids_it_had(
     tmp_path: Path, enqueue: Enqueue, ledger: JobLedger
 ) -> None:
     requests = [request(number) for number in range(6)]
@@ -171,8 +171,8 @@ def test_a_mended_or_moved_file_goes_on_with_the_ids_it_had(
     first = enqueue(write(tmp_path / "f", requests))
     (way,) = re.findall(r"with the same options (--ids-from \S+):", first.stderr)
     requests[2]["mode"] = "saw"
-    mended = write(tmp_path / "g", [*requests, request(7)], changed=time.time())
-    assert counts(enqueue(mended, *way.split())) == "2 jobs accepted, 5 accepted before, 0 lines refused"
+    repaired = write(tmp_path / "g", [*requests, request(7)], changed=time.time())
+    assert counts(enqueue(repaired, *way.split())) == "2 jobs accepted, 5 accepted before, 0 lines refused"
     # The line may as well be left out, the file split, or come through a pipe.
     rest = write(tmp_path / "h", requests[3:], changed=5.0)
     assert counts(enqueue(rest, *way.split())) == "0 jobs accepted, 3 accepted before, 0 lines refused"

@@ -26,10 +26,10 @@ from rmos_shared.runs.model import RunArtifact, RunRequest
 from rmos_shared.runs.run_log import RunLog
 from rmos_shared.settings import WorkerSettings
 from rmos_shared.tasks import CREATE, CREATE_MANY, SUGGEST, TaskSpec
-from rmos_worker import executor as executor_module
 from rmos_worker.celery_app.app import JobDead, celery_state
+from rmos_worker.engine import executor as executor_module
 from rmos_worker.engine.executor import Executor, Report
-from rmos_worker.engine.heartbeat import Presence
+from rmos_worker.engine.heartbeat import Heartbeat
 from rmos_worker.handlers import create as create_module
 from rmos_worker.handlers.create import CreateHandler
 
@@ -43,9 +43,9 @@ class FakeHandler:
     def __init__(self, *, whole_group: bool = False) -> None:
         self.ends: dict[str, BaseException | Finish] = {}
         self.whole_group = whole_group
-        self.mourning: BaseException | None = None
+        self.on_dead_error: BaseException | None = None
         self.handled: list[str] = []
-        self.mourned: list[tuple[str, str]] = []
+        self.died: list[tuple[str, str]] = []
         self.while_working: Callable[[], object] = lambda: None
 
     def handle(self, claims: Sequence[Claim]) -> list[Any]:
@@ -57,10 +57,10 @@ class FakeHandler:
                 raise end
         return ends
 
-    def mourn(self, claim: Claim, failure: Failure) -> None:
-        self.mourned.append((claim.job_id, failure.reason))
-        if self.mourning is not None:
-            raise self.mourning
+    def on_dead(self, claim: Claim, failure: Failure) -> None:
+        self.died.append((claim.job_id, failure.reason))
+        if self.on_dead_error is not None:
+            raise self.on_dead_error
 
 
 class LossyLine:
@@ -107,14 +107,14 @@ def handler() -> FakeHandler:
 
 
 @pytest.fixture
-def presence(ledger: JobLedger, worker_settings: MakeSettings) -> Presence:
-    return Presence(ledger, worker_settings())
+def heartbeat(ledger: JobLedger, worker_settings: MakeSettings) -> Heartbeat:
+    return Heartbeat(ledger, worker_settings())
 
 
 @pytest.fixture
 def make_executor(
     ledger: JobLedger,
-    presence: Presence,
+    heartbeat: Heartbeat,
     handler: FakeHandler,
     worker_settings: MakeSettings,
 ) -> Callable[..., Executor]:
@@ -122,7 +122,7 @@ def make_executor(
         handlers = {CREATE.name: handler, CREATE_MANY.name: handler, SUGGEST.name: handler}
         return Executor(
             ledger=ledger,
-            presence=presence,
+            heartbeat=heartbeat,
             handlers=handlers,
             settings=worker_settings(**settings),
         )
@@ -156,7 +156,7 @@ def states(ledger: JobLedger, job_ids: Sequence[str]) -> list[JobState]:
     return [ledger.get(job_id).state for job_id in job_ids]
 
 
-# -- one doorbell, many ends ----------------------------------------------------------------------
+# -- one notification, many ends ----------------------------------------------------------------------
 
 
 def test_each_job_of_a_group_has_its_own_end(
@@ -175,8 +175,8 @@ def test_each_job_of_a_group_has_its_own_end(
     assert report.dead == {dead: "invalid_payload"}
     assert report.refused == {}
     assert ledger.get(done).result == {"n": 1}
-    assert [ledger.get(job_id).tries for job_id in (waiting, blameless)] == [1, 0]
-    assert handler.mourned == [(dead, "invalid_payload")]
+    assert [ledger.get(job_id).retry_count for job_id in (waiting, blameless)] == [1, 0]
+    assert handler.died == [(dead, "invalid_payload")]
     assert ledger.payload(done) is None
     assert ledger.payload(dead) is not None
 
@@ -196,7 +196,7 @@ def test_nothing_that_is_raised_gets_past(
     ledger: JobLedger,
     executor: Executor,
     handler: FakeHandler,
-    presence: Presence,
+    heartbeat: Heartbeat,
     error: BaseException,
     state: str,
     reason: str,
@@ -212,7 +212,7 @@ def test_nothing_that_is_raised_gets_past(
     assert failure is not None
     assert (failure.reason, failure.error_type) == (reason, type(error).__name__)
     assert ledger.stats().running == 0
-    presence.beat()
+    heartbeat.beat()
     assert states(ledger, job_ids) == ["done", state, "done"]
 
 
@@ -228,19 +228,19 @@ def test_jobs_of_a_process_that_is_asked_to_end_start_elsewhere(
     job_ids = accept(ledger, 2)
     handler.whole_group = True
     handler.ends = dict.fromkeys(job_ids, error)
-    starts = worker_settings().max_starts
+    starts = worker_settings().max_crashes
     for start in range(1, starts):
         # Together at first, and each by itself from then on.
         reports = [executor.answer(ids) for ids in ([job_ids] if start == 1 else [[i] for i in job_ids])]
         # Free again at once, and no try spent; but the start counts, or this could go on for ever.
         assert [i for told in reports for i, state in told.refused.items() if state == "accepted"] == job_ids
-        assert [(ledger.get(job_id).starts, ledger.get(job_id).tries) for job_id in job_ids] == [
+        assert [(ledger.get(job_id).crash_count, ledger.get(job_id).retry_count) for job_id in job_ids] == [
             (start, 0)
         ] * 2
     for job_id in job_ids:
         assert executor.answer([job_id]).dead == {job_id: "crash_loop"}
     assert states(ledger, job_ids) == ["dead", "dead"]
-    assert handler.mourned == []
+    assert handler.died == []
 
 
 def test_error_texts_hold_nothing_of_the_payload(
@@ -271,22 +271,22 @@ def test_a_job_that_waits_is_refused_until_due_and_dead_after_its_tries(
     handler: FakeHandler,
     redis_client: redis.Redis,
 ) -> None:
-    executor = make_executor(retry_tries=3, retry_base_seconds=100, retry_cap_seconds=100)
+    executor = make_executor(max_tries=3, retry_base_seconds=100, retry_cap_seconds=100)
     (job_id,) = accept(ledger)
     handler.ends = {job_id: AdvisoryUnavailable("down")}
     for tries in (1, 2):
         assert 50 <= executor.answer([job_id]).waiting[job_id] <= 100
-        assert ledger.get(job_id).tries == tries
+        assert ledger.get(job_id).retry_count == tries
         assert executor.answer([job_id]).refused == {job_id: "waiting"}
         redis_client.zadd("rmos:waiting", {job_id: 1})
         redis_client.hset(f"rmos:job:{job_id}", "due_at", 1)
     report = executor.answer([job_id])
     assert report.dead == {job_id: "retries_exhausted"}
-    assert handler.mourned == [(job_id, "retries_exhausted")]
+    assert handler.died == [(job_id, "retries_exhausted")]
     assert len(handler.handled) == 3
 
 
-# -- mourning -------------------------------------------------------------------------------------
+# -- on_dead_error -------------------------------------------------------------------------------------
 
 
 def test_a_job_whose_death_cannot_be_recorded_waits(
@@ -294,25 +294,25 @@ def test_a_job_whose_death_cannot_be_recorded_waits(
 ) -> None:
     (job_id,) = accept(ledger)
     handler.ends = {job_id: InvalidRequest((FieldProblem("mode", "is blank"),))}
-    handler.mourning = StoreUnavailable("read-only file system")
+    handler.on_dead_error = StoreUnavailable("read-only file system")
     assert executor.answer([job_id]).waiting.keys() == {job_id}
     record = ledger.get(job_id)
-    assert (record.state, record.tries) == (JobState.WAITING, 0)
+    assert (record.state, record.retry_count) == (JobState.WAITING, 0)
     assert record.failure is not None
     assert "read-only" in record.failure.message
 
     redis_client.hset(f"rmos:job:{job_id}", "due_at", 1)
-    handler.mourning = None
+    handler.on_dead_error = None
     assert executor.answer([job_id]).dead == {job_id: "invalid_payload"}
 
 
-@pytest.mark.parametrize("mourning", [RunNotFound("x"), ValueError(SECRET)], ids=repr)
-def test_mourning_that_can_never_work_neither_hides_why_nor_harms_the_others(
-    ledger: JobLedger, executor: Executor, handler: FakeHandler, mourning: BaseException
+@pytest.mark.parametrize("on_dead_error", [RunNotFound("x"), ValueError(SECRET)], ids=repr)
+def test_on_dead_error_that_can_never_work_neither_hides_why_nor_harms_the_others(
+    ledger: JobLedger, executor: Executor, handler: FakeHandler, on_dead_error: BaseException
 ) -> None:
     job_ids = accept(ledger, 3)
     handler.ends = dict.fromkeys(job_ids[:2], InvalidRequest((FieldProblem("mode", "is blank"),)))
-    handler.mourning = mourning
+    handler.on_dead_error = on_dead_error
     report = executor.answer(job_ids)
     assert report.dead == dict.fromkeys(job_ids[:2], "invalid_payload")
     assert states(ledger, job_ids) == ["dead", "dead", "done"]
@@ -325,7 +325,7 @@ def take_over(ledger: JobLedger, redis_client: redis.Redis, job_id: str, by: Lea
     """Let the present holder fall silent and ``by`` claim the job."""
     for worker in redis_client.zrange("rmos:workers", 0, -1):
         redis_client.zadd("rmos:workers", {worker: 1})
-    assert ledger.reconcile(batch=10, grace_seconds=100, max_starts=5).rung == 1
+    assert ledger.reconcile(batch=10, grace_seconds=100, max_crashes=5).notified == 1
     assert [claim.job_id for claim in ledger.claim([job_id], by, lease_seconds=100).claimed] == [job_id]
 
 
@@ -373,11 +373,11 @@ def test_a_finish_whose_answer_is_lost_is_repeated_and_counted_once(
     stats = ledger.stats()
     assert (stats.accepted, stats.done, stats.pending) == (6, 3, 3)
     assert states(ledger, [job.job_id for job in followers]) == ["accepted"] * 3
-    # Each follower is rung for once, by a bell of its own.
+    # Each follower is notified once, by a notification of its own.
     assert redis_client.llen(SUGGEST.queue) == 3
 
 
-@pytest.mark.parametrize("operation", ["wait", "bury", "claim"])
+@pytest.mark.parametrize("operation", ["reschedule", "bury", "claim"])
 def test_other_steps_whose_answer_is_lost_are_repeated_too(
     ledger: JobLedger, executor: Executor, handler: FakeHandler, line: LossyLine, operation: str
 ) -> None:
@@ -385,7 +385,7 @@ def test_other_steps_whose_answer_is_lost_are_repeated_too(
     if operation != "claim":
         handler.ends = {
             job_id: AdvisoryUnavailable("down")
-            if operation == "wait"
+            if operation == "reschedule"
             else InvalidRequest((FieldProblem("mode", "is blank"),))
         }
     line.operation, line.lost_answers = operation, 1
@@ -396,20 +396,20 @@ def test_other_steps_whose_answer_is_lost_are_repeated_too(
         return
     report = executor.answer([job_id])
     assert line.calls == 2
-    if operation == "wait":
+    if operation == "reschedule":
         assert report.waiting.keys() == {job_id}
-        assert ledger.get(job_id).tries == 1
+        assert ledger.get(job_id).retry_count == 1
     else:
         assert report.dead.keys() == {job_id}
         assert (ledger.stats().dead, ledger.stats().queues["runs.dead_letter"]) == (1, 1)
 
 
-@pytest.mark.parametrize("operation", ["finish", "wait", "bury"])
+@pytest.mark.parametrize("operation", ["finish", "reschedule", "bury"])
 def test_a_settlement_that_stays_undelivered_is_no_success_and_runs_again(
     *,
     ledger: JobLedger,
     make_executor: Callable[..., Executor],
-    presence: Presence,
+    heartbeat: Heartbeat,
     handler: FakeHandler,
     line: LossyLine,
     redis_client: redis.Redis,
@@ -420,7 +420,7 @@ def test_a_settlement_that_stays_undelivered_is_no_success_and_runs_again(
     if operation != "finish":
         handler.ends = {
             job_id: AdvisoryUnavailable("down")
-            if operation == "wait"
+            if operation == "reschedule"
             else InvalidRequest((FieldProblem("mode", "is blank"),))
         }
     line.operation, line.lost_calls = operation, 1_000
@@ -430,10 +430,10 @@ def test_a_settlement_that_stays_undelivered_is_no_success_and_runs_again(
     assert states(ledger, [job_id]) == ["running"]
 
     line.lost_calls = 0
-    redis_client.zadd(f"rmos:leases:{presence.name}", {job_id: 1})  # as old as if a lease had passed
-    presence.beat()
+    redis_client.zadd(f"rmos:leases:{heartbeat.name}", {job_id: 1})  # as old as if a lease had passed
+    heartbeat.beat()
     assert states(ledger, [job_id]) == ["accepted"]
-    assert ledger.get(job_id).starts == 0
+    assert ledger.get(job_id).crash_count == 0
     handler.ends = {}
     assert executor.answer([job_id]).done == [job_id]
     assert ledger.stats().done == 1
@@ -491,7 +491,7 @@ def test_a_follower_is_accepted_once_whoever_finishes(
     assert (ledger.stats().accepted, handler.handled) == (2, [job_id])
 
 
-def test_a_follower_is_rung_for_in_the_step_that_ends_its_parent(
+def test_a_follower_is_notified_for_in_the_step_that_ends_its_parent(
     ledger: JobLedger, executor: Executor, handler: FakeHandler
 ) -> None:
     (job_id,) = accept(ledger)
@@ -500,7 +500,7 @@ def test_a_follower_is_rung_for_in_the_step_that_ends_its_parent(
     assert executor.answer([job_id]).done == [job_id]
     taken = ledger.take(SUGGEST.queue)
     assert taken
-    assert follower.job_id.encode() in (taken.bell or b"")
+    assert follower.job_id.encode() in (taken.notification or b"")
 
 
 def test_unknown_ids_are_told_and_keep_no_other_job_from_its_turn(
@@ -514,18 +514,22 @@ def test_unknown_ids_are_told_and_keep_no_other_job_from_its_turn(
 
 
 def test_jobs_count_as_worked_on_from_before_the_claim_to_after_the_end(
-    ledger: JobLedger, executor: Executor, handler: FakeHandler, presence: Presence, redis_client: redis.Redis
+    ledger: JobLedger,
+    executor: Executor,
+    handler: FakeHandler,
+    heartbeat: Heartbeat,
+    redis_client: redis.Redis,
 ) -> None:
     (job_id,) = accept(ledger)
 
     def beat_late() -> None:
-        redis_client.zadd(f"rmos:leases:{presence.name}", {job_id: 1})
-        presence.beat()
+        redis_client.zadd(f"rmos:leases:{heartbeat.name}", {job_id: 1})
+        heartbeat.beat()
         assert ledger.get(job_id).state is JobState.RUNNING
 
     handler.while_working = beat_late
     assert executor.answer([job_id]).done == [job_id]
-    assert not presence._working
+    assert not heartbeat._working
 
 
 # -- the group of create-run jobs -----------------------------------------------------------------
@@ -549,7 +553,7 @@ def create_jobs(ledger: JobLedger, sample_requests: list[dict[str, Any]]) -> lis
 def test_one_bad_run_does_not_touch_the_others_of_its_group(
     *,
     ledger: JobLedger,
-    presence: Presence,
+    heartbeat: Heartbeat,
     worker_settings: MakeSettings,
     run_log: RunLog,
     runs_dir: Path,
@@ -570,7 +574,7 @@ def test_one_bad_run_does_not_touch_the_others_of_its_group(
     (runs_dir / "2026-01-02").touch()  # a file where the partition of the third belongs
     executor = Executor(
         ledger=ledger,
-        presence=presence,
+        heartbeat=heartbeat,
         handlers={CREATE_MANY.name: CreateHandler(run_log)},
         settings=worker_settings(),
     )

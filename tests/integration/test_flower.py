@@ -57,7 +57,7 @@ def test_each_job_ends_in_the_state_that_the_ledger_has(
         assert client.wait(done.job_id, 30).state is JobState.DONE
         conflict = client.create_run(other)
         assert client.wait(conflict.job_id, 30).state is JobState.DEAD
-        # Its run is accepted and its bell is never rung, so this job has to wait for it.
+        # Its run is accepted and its notification is never notified, so this job has to wait for it.
         unborn = new_uuid7()
         client.ledger.client.hset("rmos:subjects", f"create:{unborn}", conflict.job_id)
         client.ledger.client.hset(f"rmos:job:{conflict.job_id}", "state", "accepted")

@@ -54,8 +54,8 @@ def test_malformed_messages_are_kept_and_harm_nobody(
     runs_client.create_run(REQUEST)
     taken = ledger.take(CREATE.queue)
     assert taken
-    assert taken.bell
-    table = [(kind, make(kind, taken.bell)) for kind in KINDS] + list(GIANTS.items())
+    assert taken.notification
+    table = [(kind, make(kind, taken.notification)) for kind in KINDS] + list(GIANTS.items())
     worker = start_worker(pool)
     processes = {worker.pid, *worker.children()}
     for name, item in table:
@@ -64,7 +64,7 @@ def test_malformed_messages_are_kept_and_harm_nobody(
         for receipt in receipts:
             assert runs_client.wait(receipt.job_id, 15).state is JobState.DONE, name
         assert worker.alive, name
-    # The job whose bell was taken for the table is rung for again.
+    # The job whose notification was taken for the table is notified again.
     eventually(lambda: ledger.stats().pending == 0)
     # No process was replaced either: the same pool has lived through all of it.
     assert {worker.pid, *worker.children()} == processes
@@ -83,7 +83,7 @@ def test_malformed_messages_are_kept_and_harm_nobody(
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_revoking_a_bell_neither_loses_nor_hides_its_job(
+def test_revoking_a_notification_neither_loses_nor_hides_its_job(
     *,
     pool: str,
     start_worker: StartWorker,
@@ -96,7 +96,7 @@ def test_revoking_a_bell_neither_loses_nor_hides_its_job(
     before = runs_client.create_run(REQUEST)
     assert runs_client.wait(before.job_id, 15).state is JobState.DONE
     with Celery("operator", broker=broker_url, set_as_current=False) as operator:
-        # The bell bears the job's id, so that is what an operator revokes; before it rings, to be sure.
+        # The notification bears the job's id, so that is what an operator revokes; before it is sent here.
         run = {**REQUEST, "run_id": new_uuid7()}
         job = prepare_run(run, CREATE, explain=False, most_bytes=1_000_000).job
         operator.control.revoke(job.job_id, terminate=True)

@@ -1,4 +1,4 @@
-"""A broker that goes away under a channel: only errors that Celery can mend come out."""
+"""A broker that goes away under a channel: only errors that Celery can repair come out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.tasks import CREATE
 
 
-def test_a_channel_that_lost_its_connection_says_so_in_an_error_that_celery_mends(broker_url: str) -> None:
+def test_a_channel_that_lost_its_connection_says_so_in_an_error_that_celery_repairs(broker_url: str) -> None:
     connection = Connection(broker_url, transport="rmos_worker.celery_app.gate:GatedTransport")
     channel = connection.channel()
     channel._disconnect_pools()
@@ -24,7 +24,7 @@ def test_a_channel_that_lost_its_connection_says_so_in_an_error_that_celery_mend
     assert isinstance(caught.value, connection.connection_errors)
 
 
-def test_a_channel_that_closes_rings_again_for_what_it_took_and_did_not_answer(
+def test_a_channel_that_closes_notifies_again_for_what_it_took_and_did_not_answer(
     broker_url: str, ledger: JobLedger, runs_client: RunsClient
 ) -> None:
     receipt = runs_client.create_run({"mode": "saw", "tool_id": "saw:test"})
@@ -41,5 +41,5 @@ def test_a_channel_that_closes_rings_again_for_what_it_took_and_did_not_answer(
 
     back = ledger.take(CREATE.queue)
     assert back
-    assert receipt.job_id.encode() in (back.bell or b"")
+    assert receipt.job_id.encode() in (back.notification or b"")
     assert ledger.stats().invariant

@@ -41,7 +41,7 @@ def claim(ledger: JobLedger, job: Job, lease: Lease = LEASE) -> None:
 
 
 def reconcile(ledger: JobLedger, *, grace: float = 1000) -> int:
-    return ledger.reconcile(batch=100, grace_seconds=grace, max_starts=3).rung
+    return ledger.reconcile(batch=100, grace_seconds=grace, max_crashes=3).notified
 
 
 def test_a_full_server_takes_no_new_job_but_lets_the_others_be_done(tmp_path: Path) -> None:
@@ -58,35 +58,38 @@ def test_a_full_server_takes_no_new_job_but_lets_the_others_be_done(tmp_path: Pa
         ledger.beat("w", [], lease_seconds=60, stale_seconds=60)
         assert ledger.finish([Finish(done.job_id, {})], LEASE, ttl_seconds=60) == {done.job_id: "done"}
         assert (
-            ledger.wait(waits.job_id, LEASE, delay_seconds=0, spends_try=True, failure=FAILURE) == "waiting"
+            ledger.reschedule(waits.job_id, LEASE, delay_seconds=0, spends_retry=True, failure=FAILURE)
+            == "waiting"
         )
         assert ledger.bury(dead.job_id, LEASE, failure=FAILURE) == "dead"
         assert reconcile(ledger) == 1
         stats = ledger.stats()
 
-    assert (stats.accepted, stats.done, stats.dead, stats.ringing, stats.invariant) == (3, 1, 1, 1, True)
+    assert (stats.accepted, stats.done, stats.dead, stats.notified, stats.invariant) == (3, 1, 1, 1, True)
 
 
 def test_a_server_clock_set_back_strands_no_job(ledger: JobLedger, client: redis.Redis) -> None:
-    running, waiting, rung = a_job(), a_job(), a_job()
-    ledger.accept([running, waiting, rung])
+    running, waiting, notified = a_job(), a_job(), a_job()
+    ledger.accept([running, waiting, notified])
     claim(ledger, running)
     claim(ledger, waiting, Lease("other", "1"))
-    ledger.wait(waiting.job_id, Lease("other", "1"), delay_seconds=5, spends_try=True, failure=FAILURE)
+    ledger.reschedule(
+        waiting.job_id, Lease("other", "1"), delay_seconds=5, spends_retry=True, failure=FAILURE
+    )
     # Every time is a long way ahead, as if it had been written before the clock was set back.
     for index, member in (
         ("workers", "w"),
         ("waiting", waiting.job_id),
-        ("rung:runs.create", rung.job_id),
+        ("notified:runs.create", notified.job_id),
     ):
         client.zincrby(f"rmos:{index}", FAR, member)
-    client.set("rmos:answered:runs.create", 3 * FAR)
+    client.set("rmos:acknowledged:runs.create", 3 * FAR)
     client.lpush("runs.create", "a message, so that the queue is not empty")
 
     assert reconcile(ledger) == 3
 
-    assert client.get("rmos:answered:runs.create") is None
-    for job in (running, waiting, rung):
+    assert client.get("rmos:acknowledged:runs.create") is None
+    for job in (running, waiting, notified):
         assert ledger.claim([job.job_id], LEASE, lease_seconds=60).refused == {}
 
 
@@ -189,11 +192,11 @@ def test_the_latest_explanation_job_is_found_until_it_is_done(ledger: JobLedger)
 
 
 def refuse(ledger: JobLedger, client: redis.Redis, item: bytes) -> str:
-    """Have the ledger keep an item that is no doorbell; return the letter's id."""
+    """Have the ledger keep an item that is no notification; return the letter's id."""
     client.lpush("runs.create", item)
     taken = ledger.take("runs.create")
     assert taken
-    assert (taken.bell, taken.reason) == (None, "malformed_message")
+    assert (taken.notification, taken.reason) == (None, "malformed_message")
     return taken.raw_id
 
 

@@ -27,7 +27,7 @@ from rmos_shared.jobs.model import Failure, Job
 from rmos_shared.tasks import CREATE, CREATE_MANY, QUEUES, SUGGEST
 
 WORKERS = ("w1", "w2")
-MAX_STARTS = 3
+MAX_CRASHES = 3
 FAILURE = Failure(reason="retries_exhausted", error_type="X", message="x")
 
 
@@ -37,15 +37,15 @@ class Model:
 
     payload: str
     state: str = "accepted"
-    starts: int = 0
-    tries: int = 0
+    crash_count: int = 0
+    retry_count: int = 0
     lease: Lease | None = None
     finished_by: Lease | None = None
 
 
 @dataclass
-class Ring:
-    """The ids that were rung for and not yet answered, as a queue would hold them."""
+class Notify:
+    """The ids that were notified and not yet answered, as a queue would hold them."""
 
     ids: list[str] = field(default_factory=list)
 
@@ -97,14 +97,15 @@ class LedgerMachine(RuleBasedStateMachine):
         free = [
             job_id
             for job_id in job_ids
-            if self.jobs[job_id].state == "accepted" and (len(job_ids) == 1 or self.jobs[job_id].starts == 0)
+            if self.jobs[job_id].state == "accepted"
+            and (len(job_ids) == 1 or self.jobs[job_id].crash_count == 0)
         ]
         assert [claim.job_id for claim in claims.claimed] == free
         for claim in claims.claimed:
             model = self.jobs[claim.job_id]
             model.state, model.lease = "running", lease
-            model.starts += 1
-            assert (claim.starts, claim.tries) == (model.starts, model.tries)
+            model.crash_count += 1
+            assert (claim.crash_count, claim.retry_count) == (model.crash_count, model.retry_count)
             assert claim.payload.decode() == model.payload
         assert claims.refused == {i: self.jobs[i].state for i in job_ids if i not in free}
 
@@ -131,25 +132,27 @@ class LedgerMachine(RuleBasedStateMachine):
         else:
             assert state == model.state
 
-    @rule(job_id=ids, due=st.booleans(), spends_try=st.booleans(), repeats=st.integers(1, 2))
-    def wait(self, job_id: str, due: bool, spends_try: bool, repeats: int) -> None:  # noqa: FBT001
+    @rule(job_id=ids, due=st.booleans(), spends_retry=st.booleans(), repeats=st.integers(1, 2))
+    def wait(self, job_id: str, due: bool, spends_retry: bool, repeats: int) -> None:  # noqa: FBT001
         model = self.jobs[job_id]
         mine = model.state == "running"
         lease = model.lease or Lease("stranger", "0")
         for _ in range(repeats):
-            state = self.ledger.wait(
-                job_id, lease, delay_seconds=0 if due else 1000, spends_try=spends_try, failure=FAILURE
+            state = self.ledger.reschedule(
+                job_id, lease, delay_seconds=0 if due else 1000, spends_retry=spends_retry, failure=FAILURE
             )
         if not mine:
             assert state == model.state
             return
         assert state == "waiting"
-        model.starts, model.tries = 0, model.tries + spends_try
+        model.crash_count, model.retry_count = 0, model.retry_count + spends_retry
         model.state = "waiting"
         if due:
-            self._rung_for()
-            assert self.ledger.reconcile(batch=1000, grace_seconds=1000, max_starts=MAX_STARTS).rung == 1
-            assert self._rung_for() == {job_id}
+            self._notified()
+            assert (
+                self.ledger.reconcile(batch=1000, grace_seconds=1000, max_crashes=MAX_CRASHES).notified == 1
+            )
+            assert self._notified() == {job_id}
             model.state = "accepted"
 
     @rule(job_id=ids, repeats=st.integers(1, 2))
@@ -164,11 +167,11 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from(WORKERS))
     def worker_dies(self, worker: str) -> None:
-        """It falls silent: its jobs are rung for again, or dead after too many starts."""
+        """It falls silent: its jobs are notified again, or dead after too many starts."""
         self.client.zadd("rmos:workers", {worker: 1}, xx=True)
-        self._rung_for()
-        self.ledger.reconcile(batch=1000, grace_seconds=1000, max_starts=MAX_STARTS)
-        assert self._rung_for() == self._lapse(worker, MAX_STARTS)
+        self._notified()
+        self.ledger.reconcile(batch=1000, grace_seconds=1000, max_crashes=MAX_CRASHES)
+        assert self._notified() == self._lapse(worker, MAX_CRASHES)
 
     @rule(worker=st.sampled_from(WORKERS), keep=st.booleans())
     def beat(self, worker: str, keep: bool) -> None:  # noqa: FBT001
@@ -176,47 +179,47 @@ class LedgerMachine(RuleBasedStateMachine):
         held = [
             i for i, m in self.jobs.items() if m.state == "running" and m.lease and m.lease.worker == worker
         ]
-        self._rung_for()
+        self._notified()
         lapsed = self.ledger.beat(worker, held if keep else [], lease_seconds=1000, stale_seconds=-1)
-        rung = self._rung_for()
-        assert rung == (set() if keep else set(held))
-        assert lapsed == len(rung)
-        for job_id in rung:
+        notified = self._notified()
+        assert notified == (set() if keep else set(held))
+        assert lapsed == len(notified)
+        for job_id in notified:
             self.jobs[job_id].state, self.jobs[job_id].lease = "accepted", None
-            self.jobs[job_id].starts -= 1
+            self.jobs[job_id].crash_count -= 1
 
     @rule(worker=st.sampled_from(WORKERS))
     def retire(self, worker: str) -> None:
-        self._rung_for()
-        self.ledger.retire(worker, max_starts=MAX_STARTS)
-        assert self._rung_for() == self._lapse(worker, MAX_STARTS)
+        self._notified()
+        self.ledger.retire(worker, max_crashes=MAX_CRASHES)
+        assert self._notified() == self._lapse(worker, MAX_CRASHES)
 
-    def _rung_for(self) -> set[str]:
-        """Take every bell; each must be one that the gate lets pass."""
-        rung = set()
+    def _notified(self) -> set[str]:
+        """Take every notification; each must be one that the gate lets pass."""
+        notified = set()
         while taken := self.ledger.take(*QUEUES):
-            assert taken.bell is not None
-            rung |= set(json.loads(json.loads(taken.bell)["body"])[0][0])
-        return rung
+            assert taken.notification is not None
+            notified |= set(json.loads(json.loads(taken.notification)["body"])[0][0])
+        return notified
 
-    def _lapse(self, worker: str, max_starts: int) -> set[str]:
-        rung = set()
+    def _lapse(self, worker: str, max_crashes: int) -> set[str]:
+        notified = set()
         for job_id, model in self.jobs.items():
             if model.state == "running" and model.lease and model.lease.worker == worker:
                 model.lease = None
-                model.state = "dead" if model.starts >= max_starts else "accepted"
+                model.state = "dead" if model.crash_count >= max_crashes else "accepted"
                 if model.state == "accepted":
-                    rung.add(job_id)
-        return rung
+                    notified.add(job_id)
+        return notified
 
     @rule(job_id=ids)
     def replay(self, job_id: str) -> None:
         model = self.jobs[job_id]
         if model.state == "dead":
-            self._rung_for()
+            self._notified()
             self.ledger.replay(job_id, by="op", why="test")
-            assert self._rung_for() == {job_id}
-            model.state, model.starts, model.tries, model.lease = "accepted", 0, 0, None
+            assert self._notified() == {job_id}
+            model.state, model.crash_count, model.retry_count, model.lease = "accepted", 0, 0, None
             assert self.ledger.get(job_id).history[-1]["what"] == "replayed"
         else:
             with pytest.raises(TransitionRefused):
@@ -241,14 +244,18 @@ class LedgerMachine(RuleBasedStateMachine):
         assert stats.done == states.count("done")
         assert stats.dead == states.count("dead") == stats.queues["runs.dead_letter"]
         assert stats.discarded == states.count("discarded")
-        assert (stats.ringing, stats.running, stats.waiting) == (
+        assert (stats.notified, stats.running, stats.waiting) == (
             states.count("accepted"),
             states.count("running"),
             states.count("waiting"),
         )
         for job_id, model in self.jobs.items():
             record = self.ledger.get(job_id)
-            assert (record.state, record.starts, record.tries) == (model.state, model.starts, model.tries)
+            assert (record.state, record.crash_count, record.retry_count) == (
+                model.state,
+                model.crash_count,
+                model.retry_count,
+            )
 
 
 @pytest.mark.parametrize("kind", ["real", "fake"])

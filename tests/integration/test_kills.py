@@ -1,4 +1,4 @@
-"""More that is killed: all workers at once, a producer in mid-stream; and how long it takes to mend."""
+"""More that is killed: all workers at once, a producer in mid-stream; and how long it takes to repair."""
 
 from __future__ import annotations
 
@@ -27,7 +27,12 @@ RUNS = 60
 #: The promise: no job of a killed process waits longer until it runs elsewhere.
 MENDED_SECONDS = 20
 #: As delivered; the fixture's own are quicker.
-DEFAULTS = {"lease_seconds": 10, "heartbeat_seconds": 2, "reconcile_seconds": 1, "bell_grace_seconds": 5}
+DEFAULTS = {
+    "lease_seconds": 10,
+    "heartbeat_seconds": 2,
+    "reconcile_seconds": 1,
+    "notification_grace_seconds": 5,
+}
 Eventually = Callable[..., None]
 
 
@@ -218,7 +223,7 @@ def test_with_the_settings_as_delivered_a_killed_process_s_jobs_run_elsewhere_wi
         # Running elsewhere is done at once: the store is well by now.
         eventually(lambda: ledger.stats().done == 4, MENDED_SECONDS, told=ledger.stats)
         assert time.monotonic() - killed <= MENDED_SECONDS
-        assert [ledger.get(job_id).starts for job_id in jobs] == [2, 2]
+        assert [ledger.get(job_id).crash_count for job_id in jobs] == [2, 2]
         assert len(advisories.calls) == 2 * len(jobs)
         assert other.alive
         if whom == "child":

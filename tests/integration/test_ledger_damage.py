@@ -14,7 +14,7 @@ import redis
 from rmos_runs.client import RunsClient
 from rmos_shared.errors import BrokerDamaged, TransitionRefused
 from rmos_shared.ids import new_uuid7
-from rmos_shared.jobs.consistency import LedgerAudit, Records
+from rmos_shared.jobs.consistency import LedgerConsistency, Records
 from rmos_shared.jobs.ledger import OTHER_VERSION, Finish, JobLedger, Lease
 from rmos_shared.jobs.model import Failure, Job
 from rmos_shared.tasks import CREATE, DEAD_LETTER_QUEUE, SUGGEST, TASKS, TaskSpec
@@ -54,7 +54,7 @@ def accept(ledger: JobLedger, task: str = CREATE.name, amount: int = 1) -> list[
 
 def dump(client: redis.Redis) -> dict[bytes, Any]:
     """Return all that the server holds, save what may be lost without loss."""
-    volatile = (b"rmos:wake:", b"rmos:answered:", b"rmos:bells", b"rmos:letters")
+    volatile = (b"rmos:wake:", b"rmos:acknowledged:", b"rmos:notifications", b"rmos:letters")
     read: dict[bytes, Callable[[bytes], Any]] = {
         b"string": client.get,
         b"list": lambda key: client.lrange(key, 0, -1),
@@ -70,10 +70,10 @@ def dump(client: redis.Redis) -> dict[bytes, Any]:
 KEYS = [
     "rmos:job:{job}",
     "rmos:payload:{job}",
-    "rmos:rung:runs.create",
-    "rmos:answered:runs.create",
+    "rmos:notified:runs.create",
+    "rmos:acknowledged:runs.create",
     "rmos:wake:runs.create",
-    "rmos:bells",
+    "rmos:notifications",
     "rmos:queues",
     "rmos:leases:w",
     "rmos:waiting",
@@ -115,24 +115,24 @@ OPERATIONS: dict[str, Callable[[JobLedger, dict[str, str]], Any]] = {
         LEASE,
         ttl_seconds=60,
     ),
-    "wait": lambda ledger, ids: ledger.wait(
-        ids["running"], LEASE, delay_seconds=1, spends_try=True, failure=FAILURE, held=True
+    "reschedule": lambda ledger, ids: ledger.reschedule(
+        ids["running"], LEASE, delay_seconds=1, spends_retry=True, failure=FAILURE, held=True
     ),
     "forward": lambda ledger, _: ledger.bring_forward(most=10),
     "bury": lambda ledger, ids: ledger.bury(ids["running"], LEASE, failure=FAILURE),
-    "give_back": lambda ledger, ids: ledger.give_back(ids["running"], LEASE, max_starts=3),
+    "give_back": lambda ledger, ids: ledger.give_back(ids["running"], LEASE, max_crashes=3),
     "beat": lambda ledger, _: ledger.beat("w", [], lease_seconds=60, stale_seconds=-1),
-    "retire": lambda ledger, _: ledger.retire("w", max_starts=1),
-    "reconcile": lambda ledger, _: ledger.reconcile(batch=10, grace_seconds=-1, max_starts=3),
-    "ring": lambda ledger, ids: ledger.ring_again([ids["accepted"]]),
+    "retire": lambda ledger, _: ledger.retire("w", max_crashes=1),
+    "reconcile": lambda ledger, _: ledger.reconcile(batch=10, grace_seconds=-1, max_crashes=3),
+    "notify": lambda ledger, ids: ledger.notify_again([ids["accepted"]]),
     "take": lambda ledger, _: ledger.take(CREATE.queue),
     "replay": lambda ledger, ids: ledger.replay(ids["dead"], by="op", why="x"),
     "discard": lambda ledger, ids: ledger.discard(ids["dead"], by="op", why="x"),
     "replay raw": lambda ledger, ids: ledger.replay(ids["raw"], by="op", why="x"),
     "discard raw": lambda ledger, ids: ledger.discard(ids["raw"], by="op", why="x"),
     "stats": lambda ledger, _: ledger.stats(),
-    "faults": lambda ledger, _: LedgerAudit(ledger.script).faults(),
-    "mend": lambda ledger, ids: LedgerAudit(ledger.script).mend(ids["astray"]),
+    "faults": lambda ledger, _: LedgerConsistency(ledger.script).inconsistencies(),
+    "repair": lambda ledger, ids: LedgerConsistency(ledger.script).repair(ids["astray"]),
     "find": lambda ledger, ids: ledger.find(ids["running"]),
     "jobs": lambda ledger, _: list(ledger.jobs()),
     "dead letters": lambda ledger, _: [*ledger.dead(), *ledger.raw_letters()],
@@ -158,7 +158,7 @@ def one_of_each(ledger: JobLedger) -> dict[str, str]:
     taken = ledger.take(CREATE.queue)
     assert taken is not None
     ids["raw"] = taken.raw_id
-    ledger.client.zrem("rmos:rung:runs.create", ids["astray"])
+    ledger.client.zrem("rmos:notified:runs.create", ids["astray"])
     return ids
 
 
@@ -191,7 +191,9 @@ def test_the_error_names_the_key_and_what_to_do(ledger: JobLedger, client: redis
         accept(ledger)
 
 
-@pytest.mark.parametrize("name", ["starts", "claims", "tries", "due_at", "waiting_since", "history", "lease"])
+@pytest.mark.parametrize(
+    "name", ["crash_count", "claim_count", "retry_count", "due_at", "waiting_since", "history", "lease"]
+)
 def test_garbage_in_a_field_stops_nobody(ledger: JobLedger, client: redis.Redis, name: str) -> None:
     for operation in OPERATIONS.values():
         client.flushall()
@@ -207,11 +209,13 @@ def test_one_damaged_record_keeps_no_other_job_from_its_turn(ledger: JobLedger, 
     ledger.claim([*ids], LEASE, lease_seconds=0)
     client.delete(f"rmos:job:{ids[0]}")
     client.set(f"rmos:job:{ids[0]}", "garbage")
-    done = ledger.reconcile(batch=2, grace_seconds=100, max_starts=3)
-    done_again = ledger.reconcile(batch=2, grace_seconds=100, max_starts=3)
-    assert (done.rung, done_again.rung) == (2, 2)
-    assert LedgerAudit(ledger.script).faults() == {ids[0]: "has a string in place of its record"}
-    assert LedgerAudit(ledger.script).mend(ids[0]) == "discarded"
+    done = ledger.reconcile(batch=2, grace_seconds=100, max_crashes=3)
+    done_again = ledger.reconcile(batch=2, grace_seconds=100, max_crashes=3)
+    assert (done.notified, done_again.notified) == (2, 2)
+    assert LedgerConsistency(ledger.script).inconsistencies() == {
+        ids[0]: "has a string in place of its record"
+    }
+    assert LedgerConsistency(ledger.script).repair(ids[0]) == "discarded"
     assert ledger.stats().invariant
 
 
@@ -220,13 +224,13 @@ def test_a_damaged_index_keeps_only_those_waiting_that_need_it(
 ) -> None:
     put_off, lost = accept(ledger, amount=2)
     ledger.claim([put_off], LEASE, lease_seconds=60)
-    ledger.wait(put_off, LEASE, delay_seconds=0, spends_try=False, failure=FAILURE)
+    ledger.reschedule(put_off, LEASE, delay_seconds=0, spends_retry=False, failure=FAILURE)
     client.delete("rmos:workers")
     client.set("rmos:workers", "garbage")
     client.delete(CREATE.queue)
-    done = ledger.reconcile(batch=10, grace_seconds=-1, max_starts=3)
+    done = ledger.reconcile(batch=10, grace_seconds=-1, max_crashes=3)
     assert done.damaged == ("rmos:workers",)
-    assert done.rung >= 2
+    assert done.notified >= 2
     assert {ledger.get(job).state.value for job in (put_off, lost)} == {"accepted"}
 
 
@@ -241,7 +245,13 @@ def test_workers_outlive_damage_and_go_on_when_it_is_taken_away(
     eventually: Eventually,
 ) -> None:
     worker = start_worker(pool)
-    for key in ("rmos:workers", "rmos:rung:runs.batch", "rmos:raw", "rmos:wake:runs.create", "runs.batch"):
+    for key in (
+        "rmos:workers",
+        "rmos:notified:runs.batch",
+        "rmos:raw",
+        "rmos:wake:runs.create",
+        "runs.batch",
+    ):
         if client.exists(key):
             client.rename(key, f"aside:{key}")
         client.hset(key, "garbage", "garbage")
@@ -268,19 +278,19 @@ def test_counters_that_were_deleted_hide_nothing(ledger: JobLedger, client: redi
     ledger.finish([Finish(job_id, {})], LEASE, ttl_seconds=60)
     client.delete("rmos:counts")
     assert ledger.stats().invariant, "0 = 0: the figures alone say nothing"
-    audit = LedgerAudit(ledger.script)
-    assert audit.faults() == {}
+    audit = LedgerConsistency(ledger.script)
+    assert audit.inconsistencies() == {}
     assert audit.records == Records(total=1, done=1)
 
 
-def test_a_bell_of_a_damaged_record_is_no_dead_letter(ledger: JobLedger, client: redis.Redis) -> None:
+def test_a_notification_of_a_damaged_record_is_no_dead_letter(ledger: JobLedger, client: redis.Redis) -> None:
     (job_id,) = accept(ledger)
     client.rename(f"rmos:job:{job_id}", "aside")
     client.set(f"rmos:job:{job_id}", "garbage")
     assert ledger.take(CREATE.queue) is None
     client.rename("aside", f"rmos:job:{job_id}")
     assert list(ledger.raw_letters()) == []
-    assert ledger.reconcile(batch=10, grace_seconds=-1, max_starts=3).rung == 1
+    assert ledger.reconcile(batch=10, grace_seconds=-1, max_crashes=3).notified == 1
     assert [claim.job_id for claim in ledger.claim([job_id], LEASE, lease_seconds=60).claimed] == [job_id]
 
 
@@ -296,32 +306,32 @@ def test_the_list_for_flower_is_made_anew_with_every_letter(ledger: JobLedger, c
     assert ledger.stats().queues[DEAD_LETTER_QUEUE] == ledger.stats().dead == 4
 
 
-def test_a_job_that_has_ended_is_rung_for_nowhere(ledger: JobLedger, client: redis.Redis) -> None:
+def test_a_job_that_has_ended_is_notified_for_nowhere(ledger: JobLedger, client: redis.Redis) -> None:
     (job_id,) = accept(ledger)
     ledger.claim([job_id], LEASE, lease_seconds=60)
     ledger.finish([Finish(job_id, {})], LEASE, ttl_seconds=60)
     client.zadd("rmos:waiting", {job_id: 1})
-    client.zadd("rmos:rung:runs.create", {job_id: 1})
-    assert ledger.reconcile(batch=10, grace_seconds=-1, max_starts=3).rung == 0
+    client.zadd("rmos:notified:runs.create", {job_id: 1})
+    assert ledger.reconcile(batch=10, grace_seconds=-1, max_crashes=3).notified == 0
     assert ledger.get(job_id).state.value == "done"
-    assert list(LedgerAudit(ledger.script).faults()) == [job_id]
+    assert list(LedgerConsistency(ledger.script).inconsistencies()) == [job_id]
 
 
 @pytest.mark.parametrize("request_id", ["ä\u200a½", '\\"%]', "x" * 256])
-def test_a_bell_is_readable_whatever_the_request_is_called(
+def test_a_notification_is_readable_whatever_the_request_is_called(
     ledger: JobLedger, client: redis.Redis, request_id: str
 ) -> None:
     job = Job(new_uuid7(), CREATE.name, "r", request_id, "{}")
     ledger.accept([job])
     taken = ledger.take(CREATE.queue)
     assert taken is not None
-    told = json.loads(taken.bell or b"")["headers"]["argsrepr"]
+    told = json.loads(taken.notification or b"")["headers"]["argsrepr"]
     assert told == f"runs.create, 1 job(s), run r, request {ascii_only(request_id)}"
     client.hset(f"rmos:job:{job.job_id}", "request_id", b"\xff\xfe")
-    ledger.ring_again([job.job_id])
+    ledger.notify_again([job.job_id])
     again = ledger.take(CREATE.queue)
     assert again is not None
-    assert json.loads(again.bell or b"")["headers"]["argsrepr"].endswith("request ??")
+    assert json.loads(again.notification or b"")["headers"]["argsrepr"].endswith("request ??")
 
 
 def ascii_only(text: str) -> str:
@@ -340,25 +350,25 @@ def test_jobs_of_another_version_stay_where_they_are_and_are_named(
     )
     for state in ("running", "waiting", "dead"):
         later.claim([ids[state]], LEASE, lease_seconds=0)
-    later.wait(ids["waiting"], LEASE, delay_seconds=0, spends_try=True, failure=FAILURE)
+    later.reschedule(ids["waiting"], LEASE, delay_seconds=0, spends_retry=True, failure=FAILURE)
     later.bury(ids["dead"], LEASE, failure=FAILURE)
     later.take(spec.queue)
     before = dump(client)
 
-    assert ledger.reconcile(batch=1, grace_seconds=-1, max_starts=3).rung == 0
+    assert ledger.reconcile(batch=1, grace_seconds=-1, max_crashes=3).notified == 0
     assert ledger.claim([*ids.values()], LEASE, lease_seconds=60).claimed == ()
     client.zadd("rmos:workers", {"w": 1})
     with pytest.raises(TransitionRefused, match="only another version knows"):
         ledger.replay(ids["dead"], by="op", why="x")
-    audit = LedgerAudit(ledger.script)
-    assert audit.mend(ids["accepted"]) == OTHER_VERSION
-    assert audit.mend(ids["waiting"]) == OTHER_VERSION
-    ledger.retire("w", max_starts=3)
+    audit = LedgerConsistency(ledger.script)
+    assert audit.repair(ids["accepted"]) == OTHER_VERSION
+    assert audit.repair(ids["waiting"]) == OTHER_VERSION
+    ledger.retire("w", max_crashes=3)
     after = dump(client)
     assert {k: v for k, v in after.items() if b"workers" not in k} == {
         k: v for k, v in before.items() if b"workers" not in k
     }
-    assert audit.faults() == {
+    assert audit.inconsistencies() == {
         job_id: f"is {state}, and of a task that only another version knows" for state, job_id in ids.items()
     }
     assert ledger.stats().invariant
@@ -367,36 +377,36 @@ def test_jobs_of_another_version_stay_where_they_are_and_are_named(
     # A version that knows them comes for each.
     client.delete(spec.queue)
     client.zadd("rmos:workers", {"w": 1})
-    assert later.reconcile(batch=10, grace_seconds=-1, max_starts=3).rung >= 3
+    assert later.reconcile(batch=10, grace_seconds=-1, max_crashes=3).notified >= 3
     later.replay(ids["dead"], by="op", why="x")
     assert len(later.claim([*ids.values()], Lease("new", "1"), lease_seconds=60).refused) <= 3
-    assert LedgerAudit(later.script).faults() == {}
+    assert LedgerConsistency(later.script).inconsistencies() == {}
 
 
 def test_jobs_of_another_version_hide_no_job_that_is_due(ledger: JobLedger, later: JobLedger) -> None:
     for job_id in accept(later, LATER.name, amount=30):
         later.claim([job_id], LEASE, lease_seconds=60)
-        later.wait(job_id, LEASE, delay_seconds=0, spends_try=False, failure=FAILURE)
+        later.reschedule(job_id, LEASE, delay_seconds=0, spends_retry=False, failure=FAILURE)
     (job_id,) = accept(ledger)
     ledger.claim([job_id], LEASE, lease_seconds=60)
-    ledger.wait(job_id, LEASE, delay_seconds=0, spends_try=False, failure=FAILURE)
-    assert ledger.reconcile(batch=2, grace_seconds=100, max_starts=3).rung == 1
+    ledger.reschedule(job_id, LEASE, delay_seconds=0, spends_retry=False, failure=FAILURE)
+    assert ledger.reconcile(batch=2, grace_seconds=100, max_crashes=3).notified == 1
 
 
-def test_a_bell_of_another_version_is_no_dead_letter(ledger: JobLedger, later: JobLedger) -> None:
+def test_a_notification_of_another_version_is_no_dead_letter(ledger: JobLedger, later: JobLedger) -> None:
     (job_id,) = accept(later, BESIDE.name)
     assert ledger.take(CREATE.queue) is None
     assert list(ledger.raw_letters()) == []
-    # Its own version finds that the bell was lost.
-    assert later.reconcile(batch=10, grace_seconds=-1, max_starts=3).rung == 1
+    # Its own version finds that the notification was lost.
+    assert later.reconcile(batch=10, grace_seconds=-1, max_crashes=3).notified == 1
     assert [claim.job_id for claim in later.claim([job_id], LEASE, lease_seconds=60).claimed] == [job_id]
 
 
-# Bells under another's name (F12)
+# Notifications under another's name (F12)
 
 
 @pytest.mark.parametrize("suffix", ["", "~7"])
-def test_a_bell_under_the_message_id_of_another_job_is_kept(ledger: JobLedger, suffix: str) -> None:
+def test_a_notification_under_the_message_id_of_another_job_is_kept(ledger: JobLedger, suffix: str) -> None:
     (first,), (second,) = accept(ledger), accept(ledger)
     item = ledger.client.lindex(CREATE.queue, 0)
     assert isinstance(item, bytes)
@@ -407,7 +417,7 @@ def test_a_bell_under_the_message_id_of_another_job_is_kept(ledger: JobLedger, s
     ledger.client.rpush(CREATE.queue, forged)
     taken = ledger.take(CREATE.queue)
     assert taken is not None
-    assert (taken.bell, taken.reason) == (None, "malformed_message")
+    assert (taken.notification, taken.reason) == (None, "malformed_message")
     assert ledger.raw_item(taken.raw_id) == forged
 
 
@@ -418,7 +428,7 @@ def test_every_failure_replay_and_outcome_stays_in_the_history(ledger: JobLedger
     (job_id,) = accept(ledger)
     for turn in range(3):
         ledger.claim([job_id], Lease("w", str(turn)), lease_seconds=60)
-        ledger.wait(job_id, Lease("w", str(turn)), delay_seconds=0, spends_try=True, failure=FAILURE)
+        ledger.reschedule(job_id, Lease("w", str(turn)), delay_seconds=0, spends_retry=True, failure=FAILURE)
     ledger.claim([job_id], Lease("w", "3"), lease_seconds=60)
     ledger.bury(job_id, Lease("w", "3"), failure=FAILURE)
     ledger.replay(job_id, by="person:ana", why="disk is back")
@@ -447,7 +457,7 @@ def test_a_history_is_bounded_and_says_what_it_left_out(ledger: JobLedger) -> No
         lease = Lease("w", str(turn))
         ledger.claim([job_id], lease, lease_seconds=60)
         failure = FAILURE.model_copy(update={"message": f"failure {turn}"})
-        ledger.wait(job_id, lease, delay_seconds=0, spends_try=False, failure=failure)
+        ledger.reschedule(job_id, lease, delay_seconds=0, spends_retry=False, failure=failure)
     history = ledger.get(job_id).history
     assert len(history) == 50
     assert (history[0]["what"], history[0]["dropped"]) == ("earlier", 11)

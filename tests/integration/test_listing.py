@@ -110,7 +110,7 @@ def ledger(broker_url: str) -> Iterator[JobLedger]:
 LISTS = {
     ("runs", "list"): ["run_id", "status", "risk", "tool", "path"],
     ("reviews", "list"): ["run_id", "advisory_id", "summary"],
-    ("jobs", "list"): ["job_id", "state", "task", "run_id", "tries", "starts"],
+    ("jobs", "list"): ["job_id", "state", "task", "run_id", "retry_count", "crash_count"],
     ("dlq", "list"): ["id", "reason", "message", "kind", "run_id", "died_at_utc"],
 }
 

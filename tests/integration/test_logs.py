@@ -29,8 +29,8 @@ def test_a_worker_tells_what_it_answered_and_keeps_the_payload_to_itself(
         lines = [line for line in worker.log.read_text().splitlines() if line.startswith("{")]
         return {record["event"]: record for record in map(json.loads, lines)}
 
-    eventually(lambda: {"answered", "job buried"} <= told().keys())
-    answered, buried = told()["answered"], told()["job buried"]
+    eventually(lambda: {"jobs.finished", "job.dead"} <= told().keys())
+    answered, buried = told()["jobs.finished"], told()["job.dead"]
     assert answered["request_id"] == buried["request_id"] == "req-of-this-test"
     assert answered["milliseconds"] > 0
     assert (buried["reason"], buried["run_id"], buried["level"]) == ("conflict", done.run_id, "warning")

@@ -1,4 +1,4 @@
-"""After an hour's outage with 100,000 pending jobs: everything is come for, nothing is rung for twice."""
+"""After an hour's outage with 100,000 pending jobs: everything is come for, nothing is notified twice."""
 
 from __future__ import annotations
 
@@ -65,17 +65,17 @@ def later(client: redis.Redis, index: str) -> int:
 
 
 def a_round(ledger: JobLedger) -> int:
-    grace = SETTINGS["bell_grace_seconds"].default
-    return ledger.reconcile(batch=BATCH, grace_seconds=grace, max_starts=3).rung
+    grace = SETTINGS["notification_grace_seconds"].default
+    return ledger.reconcile(batch=BATCH, grace_seconds=grace, max_crashes=3).notified
 
 
 def waiting(client: redis.Redis) -> int:
-    """Return how many jobs the messages of the queue ring for; here each is as full as may be."""
-    return int(client.llen(CREATE.queue)) * CREATE.ids_per_bell
+    """Return how many jobs the messages of the queue notify; here each is as full as may be."""
+    return int(client.llen(CREATE.queue)) * CREATE.ids_per_notification
 
 
 def drain(client: redis.Redis) -> int:
-    """Take every message, as workers would; return how many jobs they rang for."""
+    """Take every message, as workers would; return how many jobs they notified."""
     jobs = waiting(client)
     client.delete(CREATE.queue)
     return jobs
@@ -84,9 +84,9 @@ def drain(client: redis.Redis) -> int:
 @pytest.mark.timeout(300)
 def test_a_hundred_thousand_jobs_come_back_without_a_herd(ledger: JobLedger, client: redis.Redis) -> None:
     fill(ledger)
-    index = f"rung:{CREATE.queue}"
+    index = f"notified:{CREATE.queue}"
 
-    # Their messages are still there: nothing is rung for again, however long it takes.
+    # Their messages are still there: nothing is notified again, however long it takes.
     before = client.info("memory")["used_memory"]
     assert later(client, index) == PENDING
     assert [a_round(ledger) for _ in range(50)] == [0] * 50
@@ -95,13 +95,13 @@ def test_a_hundred_thousand_jobs_come_back_without_a_herd(ledger: JobLedger, cli
 
     # All messages are lost: a batch at a time, and no more while one is queued, so the queue stays short.
     client.delete(CREATE.queue)
-    rung = 0
+    notified = 0
     for _ in range(PENDING // BATCH):
         told = a_round(ledger)
         assert told == BATCH == waiting(client)
         assert a_round(ledger) == 0
-        rung += drain(client)
-    assert rung == PENDING
+        notified += drain(client)
+    assert notified == PENDING
 
     # All were put off and fall due at once: a batch each round.
     assert client.eval(PUT_ALL_OFF, 2, f"rmos:{index}", "rmos:waiting") == PENDING
@@ -110,5 +110,5 @@ def test_a_hundred_thousand_jobs_come_back_without_a_herd(ledger: JobLedger, cli
     rounds = [a_round(ledger) for _ in range(PENDING // BATCH + 1)]
     assert rounds == [*[BATCH] * (PENDING // BATCH), 0]
     stats = ledger.stats()
-    assert (stats.accepted, stats.ringing, stats.waiting, stats.invariant) == (PENDING, PENDING, 0, True)
+    assert (stats.accepted, stats.notified, stats.waiting, stats.invariant) == (PENDING, PENDING, 0, True)
     assert waiting(client) == PENDING

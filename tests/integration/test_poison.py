@@ -41,7 +41,7 @@ def enqueue(
 
 def check_dead(record: JobRecord, reason: str) -> None:
     assert (record.state, record.failure and record.failure.reason) == (JobState.DEAD, reason), record.failure
-    assert record.starts <= 3
+    assert record.crash_count <= 3
     assert "secret-in-an-exception" not in record.model_dump_json()
 
 
@@ -51,7 +51,7 @@ def test_on_prefork_every_poison_ends_dead_and_the_others_go_on(
     ledger: JobLedger,
     sample_requests: list[dict[str, Any]],
 ) -> None:
-    worker = start_worker("prefork", 2, app="poisoned", max_starts=3, retry_tries=2)
+    worker = start_worker("prefork", 2, app="poisoned", max_crashes=3, max_tries=2)
     poisoned, good = enqueue(runs_client, sample_requests[0], list(ENDS), 30)
 
     for job_id in good:
@@ -74,12 +74,12 @@ def test_a_job_that_ends_badly_takes_none_of_its_group_with_it(
 ) -> None:
     poisoned, good = enqueue(runs_client, sample_requests[0], [poison], 20)
     # They wait in line before there is a worker, so it takes them all at once.
-    worker = start_worker("prefork", 1, app="poisoned", max_starts=3)
+    worker = start_worker("prefork", 1, app="poisoned", max_crashes=3)
 
     for job_id in good:
         record = runs_client.wait(job_id, 60)
         assert record.state is JobState.DONE
-        assert record.starts <= 2
+        assert record.crash_count <= 2
     check_dead(runs_client.wait(poisoned[poison], 60), ENDS[poison])
     assert worker.alive
     assert ledger.stats().invariant
@@ -91,7 +91,7 @@ def test_on_threads_nothing_raised_leaves_its_job_or_costs_a_slot(
     ledger: JobLedger,
     sample_requests: list[dict[str, Any]],
 ) -> None:
-    worker = start_worker("threads", 2, app="poisoned", max_starts=3, retry_tries=2)
+    worker = start_worker("threads", 2, app="poisoned", max_crashes=3, max_tries=2)
     # More of each than there are slots: a leaked slot would stop the good jobs behind them.
     poisoned = [enqueue(runs_client, sample_requests[0], RAISED, 0)[0] for _ in range(3)]
     _, good = enqueue(runs_client, sample_requests[0], [], 10)
@@ -115,9 +115,9 @@ def test_on_threads_a_job_that_ends_the_whole_worker_ends_dead_too(
 ) -> None:
     poisoned, good = enqueue(runs_client, sample_requests[0], ["segfault"], 5)
     for _ in range(3):
-        worker = start_worker("threads", 1, app="poisoned", max_starts=3, wait=False)
+        worker = start_worker("threads", 1, app="poisoned", max_crashes=3, wait=False)
         eventually(lambda worker=worker: not worker.alive, 60)
-    start_worker("threads", 1, app="poisoned", max_starts=3)
+    start_worker("threads", 1, app="poisoned", max_crashes=3)
 
     check_dead(runs_client.wait(poisoned["segfault"], 60), "crash_loop")
     for job_id in good:

@@ -39,7 +39,7 @@ def test_the_next_message_is_at_hand_for_threads_and_left_to_others_by_children(
     for run in runs:
         runs_client.suggest_and_attach(run.run_id)
     slow = advisory_store(inject_latency_ms=600_000)
-    start_worker(pool, CONCURRENCY, advisory_url=slow.url, bell_grace_seconds=60)
+    start_worker(pool, CONCURRENCY, advisory_url=slow.url, notification_grace_seconds=60)
     eventually(lambda: ledger.stats().running == CONCURRENCY and redis_client.llen(SUGGEST.queue) <= left)
     time.sleep(0.5)
     assert redis_client.llen(SUGGEST.queue) == left

@@ -1,4 +1,4 @@
-"""What the ledger hands out of a queue: the bells that it rang, byte for byte, and nothing else."""
+"""What the ledger hands out of a queue: the notifications that it wrote, byte for byte, and nothing else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rmos_shared.jobs.ledger import JobLedger, Lease, Taken
 from rmos_shared.jobs.model import Job
 from rmos_shared.settings import BrokerSettings
 from rmos_shared.tasks import CREATE, CREATE_MANY, QUEUES, SUGGEST, TASKS, TaskSpec
-from support.malformed import EDITS, KINDS, cast_bell, make, pack
+from support.malformed import EDITS, KINDS, make, notification_of, pack
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def _clean_queues(ledger: JobLedger) -> None:
 
 @pytest.fixture(scope="module")
 def good(ledger: JobLedger) -> bytes:
-    return cast_bell(ledger)
+    return notification_of(ledger)
 
 
 def accept(ledger: JobLedger, spec: TaskSpec, *job_ids: str) -> None:
@@ -73,30 +73,32 @@ def as_celery_reads_it(item: bytes) -> tuple[str, str, list[str]]:
 
 
 @pytest.mark.parametrize("spec", TASKS.values(), ids=TASKS)
-def test_a_bell_is_what_celery_takes_for_a_call_of_the_task(ledger: JobLedger, spec: TaskSpec) -> None:
-    job_ids = [new_uuid7() for _ in range(spec.ids_per_bell)]
+def test_a_notification_is_what_celery_takes_for_a_call_of_the_task(
+    ledger: JobLedger, spec: TaskSpec
+) -> None:
+    job_ids = [new_uuid7() for _ in range(spec.ids_per_notification)]
     accept(ledger, spec, *job_ids)
     taken = ledger.take(spec.queue)
     assert taken
-    assert taken.bell
+    assert taken.notification
     # Named like its first job, so that Flower finds it by that.
-    assert as_celery_reads_it(taken.bell) == (spec.name, job_ids[0], job_ids)
+    assert as_celery_reads_it(taken.notification) == (spec.name, job_ids[0], job_ids)
     assert ledger.take(spec.queue) is None
 
 
-def test_bells_are_shared_by_as_many_jobs_as_their_task_allows(ledger: JobLedger) -> None:
+def test_notifications_are_shared_by_as_many_jobs_as_their_task_allows(ledger: JobLedger) -> None:
     many, single = [new_uuid7() for _ in range(250)], new_uuid7()
     accept(ledger, CREATE_MANY, *many)
     accept(ledger, CREATE, single)
     found = []
     while taken := ledger.take(*QUEUES):
-        assert taken.bell
-        found.append(as_celery_reads_it(taken.bell)[2])
+        assert taken.notification
+        found.append(as_celery_reads_it(taken.notification)[2])
     assert sorted(map(len, found)) == [1, 50, 100, 100]
     assert [job_id for ids in found for job_id in ids if len(ids) > 1] == many
 
 
-def test_a_bell_rung_again_has_an_id_of_its_own(ledger: JobLedger) -> None:
+def test_a_notification_notified_again_has_an_id_of_its_own(ledger: JobLedger) -> None:
     # Celery drops a second message of an id that was revoked.
     job_id = explain_job_id(new_uuid7())
     accept(ledger, SUGGEST, job_id)
@@ -104,11 +106,11 @@ def test_a_bell_rung_again_has_an_id_of_its_own(ledger: JobLedger) -> None:
     for _ in range(4):
         taken = ledger.take(SUGGEST.queue)
         assert taken
-        assert taken.bell
-        _, name, job_ids = as_celery_reads_it(taken.bell)
+        assert taken.notification
+        _, name, job_ids = as_celery_reads_it(taken.notification)
         assert job_ids == [job_id]
         names.add(name)
-        ledger.ring_again([job_id])
+        ledger.notify_again([job_id])
     assert len(names) == 4
     ledger.take(SUGGEST.queue)
 
@@ -120,7 +122,7 @@ def test_anything_else_is_kept_verbatim(ledger: JobLedger, good: bytes, kind: st
     ledger.client.lpush(CREATE.queue, item)
     taken = ledger.take(CREATE.queue)
     assert taken
-    assert taken.bell is None
+    assert taken.notification is None
     assert taken.reason == ("unknown_job" if kind == "unknown_job" else "malformed_message")
     assert ledger.raw_item(taken.raw_id) == item
     letter = ledger.find_raw(taken.raw_id)
@@ -128,23 +130,25 @@ def test_anything_else_is_kept_verbatim(ledger: JobLedger, good: bytes, kind: st
     assert (letter.queue, letter.reason, letter.size_bytes) == (CREATE.queue, taken.reason, len(item))
 
 
-def test_a_bell_pushed_twice_is_handed_out_twice_and_claimed_once(ledger: JobLedger, good: bytes) -> None:
+def test_a_notification_pushed_twice_is_handed_out_twice_and_claimed_once(
+    ledger: JobLedger, good: bytes
+) -> None:
     ledger.client.lpush(CREATE.queue, good)
     taken = ledger.take(CREATE.queue)
     assert taken
-    assert taken.bell == good
+    assert taken.notification == good
 
 
 @pytest.mark.parametrize("queue", [name for name in QUEUES if name != CREATE.queue])
-def test_a_bell_on_another_queue_is_refused(ledger: JobLedger, good: bytes, queue: str) -> None:
+def test_a_notification_on_another_queue_is_refused(ledger: JobLedger, good: bytes, queue: str) -> None:
     ledger.client.lpush(queue, good)
     taken = ledger.take(queue)
     assert taken
-    assert (taken.bell, taken.reason) == (None, "malformed_message")
+    assert (taken.notification, taken.reason) == (None, "malformed_message")
 
 
 def test_a_job_of_another_task_on_the_same_queue_is_refused(ledger: JobLedger) -> None:
-    explain, attach = new_uuid7(), cast_bell(ledger, TASKS["runs.attach_advisory"])
+    explain, attach = new_uuid7(), notification_of(ledger, TASKS["runs.attach_advisory"])
     accept(ledger, SUGGEST, explain)
     assert ledger.take(SUGGEST.queue)
     ledger.client.lpush(
@@ -152,16 +156,16 @@ def test_a_job_of_another_task_on_the_same_queue_is_refused(ledger: JobLedger) -
     )
     taken = ledger.take(SUGGEST.queue)
     assert taken
-    assert (taken.bell, taken.reason) == (None, "unknown_job")
+    assert (taken.notification, taken.reason) == (None, "unknown_job")
 
 
 # -- joining --------------------------------------------------------------------------------------
 
 
 def take_joined(ledger: JobLedger, queue: str, most: int) -> list[list[str]]:
-    """Take as a worker's channel does; return what each message rings for."""
+    """Take as a worker's channel does; return what each message notifies."""
     taken = Taken.read(ledger.client.execute_command(*ledger.take_command(queue, most=most)))
-    return [as_celery_reads_it(message.bell or b"")[2] for message in taken]
+    return [as_celery_reads_it(message.notification or b"")[2] for message in taken]
 
 
 @pytest.fixture
@@ -185,7 +189,7 @@ def test_what_waits_is_joined_and_spread_over_the_hands_that_are_free(
     assert [job_id for ids in taken for job_id in ids] == job_ids[: sum(sizes)]
     left = 0
     while message := loaded.take(CREATE.queue):
-        assert message.bell
+        assert message.notification
         left += 1
     assert left == waiting - sum(sizes)
 
@@ -202,7 +206,7 @@ def test_a_job_that_was_started_in_vain_is_done_alone(loaded: JobLedger) -> None
     assert take_joined(loaded, CREATE.queue, 1) == [job_ids]
     lease = Lease("w", "t")
     loaded.claim(job_ids, lease, lease_seconds=60)
-    loaded.retire("w", max_starts=3)
+    loaded.retire("w", max_crashes=3)
     fresh = [new_uuid7(), new_uuid7()]
     for job_id in fresh:
         accept(loaded, CREATE, job_id)
@@ -211,25 +215,27 @@ def test_a_job_that_was_started_in_vain_is_done_alone(loaded: JobLedger) -> None
     assert take_joined(loaded, CREATE.queue, 1) == [fresh]
 
 
-def test_an_older_bell_for_several_starts_none_again_that_was_started_in_vain(loaded: JobLedger) -> None:
+def test_an_older_notification_for_several_starts_none_again_that_was_started_in_vain(
+    loaded: JobLedger,
+) -> None:
     job_ids = [new_uuid7() for _ in range(3)]
     accept(loaded, CREATE, *job_ids)
-    # A worker has this bell in hand, perhaps more than once, while another loses the jobs.
+    # A worker has this notification in hand, perhaps more than once, while another loses the jobs.
     assert take_joined(loaded, CREATE.queue, 1) == [job_ids]
     loaded.claim(job_ids[:2], Lease("w", "t"), lease_seconds=60)
-    loaded.retire("w", max_starts=3)
+    loaded.retire("w", max_crashes=3)
     claims = loaded.claim(job_ids, Lease("v", "t"), lease_seconds=60)
     assert [claim.job_id for claim in claims.claimed] == job_ids[2:]
     assert claims.refused == dict.fromkeys(job_ids[:2], "accepted")
-    # They were rung for alone, and so they are started.
+    # They were notified alone, and so they are started.
     alone = [take_joined(loaded, CREATE.queue, 1) for _ in range(2)]
     assert sorted(alone) == sorted([[job_id]] for job_id in job_ids[:2])
     for job_id in job_ids[:2]:
         (claim,) = loaded.claim([job_id], Lease("v", "u"), lease_seconds=60).claimed
-        assert claim.starts == 2
+        assert claim.crash_count == 2
 
 
-def test_a_stray_among_the_bells_ends_the_joining_and_is_kept(loaded: JobLedger) -> None:
+def test_a_stray_among_the_notifications_ends_the_joining_and_is_kept(loaded: JobLedger) -> None:
     first, second = new_uuid7(), new_uuid7()
     accept(loaded, CREATE, first)
     loaded.client.lpush(CREATE.queue, b"stray")
@@ -241,11 +247,11 @@ def test_a_stray_among_the_bells_ends_the_joining_and_is_kept(loaded: JobLedger)
     assert take_joined(loaded, CREATE.queue, 1) == [[second]]
 
 
-def test_a_job_rung_for_twice_is_handed_out_once(loaded: JobLedger) -> None:
+def test_a_job_notified_for_twice_is_handed_out_once(loaded: JobLedger) -> None:
     job_ids = [new_uuid7(), new_uuid7()]
     for job_id in job_ids:
         accept(loaded, CREATE, job_id)
-    loaded.ring_again(job_ids)
+    loaded.notify_again(job_ids)
     assert take_joined(loaded, CREATE.queue, 1) == [job_ids]
 
 
@@ -278,11 +284,11 @@ def assert_kept_or_the_same(ledger: JobLedger, good: bytes, item: bytes) -> None
     ledger.client.lpush(CREATE.queue, item)
     taken = ledger.take(CREATE.queue)
     assert taken
-    if taken.bell is None:
+    if taken.notification is None:
         assert ledger.raw_item(taken.raw_id) == item
         return
-    # What passes rings for the same job: only the number of a later bell may differ.
-    assert taken.bell == item
+    # What passes notifies the same job: only the number of a later notification may differ.
+    assert taken.notification == item
     task, name, job_ids = as_celery_reads_it(item)
     wanted = as_celery_reads_it(good)
     assert (task, job_ids) == (wanted[0], wanted[2])

@@ -246,7 +246,7 @@ def test_an_advisory_store_that_goes_away_and_comes_back_costs_only_time(
     requests: list[dict[str, Any]],
     eventually: Eventually,
 ) -> None:
-    start_worker(pool, advisory_url=store.url, retry_tries=100)
+    start_worker(pool, advisory_url=store.url, max_tries=100)
     enqueue(runs_client, requests[:50])
     eventually(lambda: files(runs_dir)["links"] >= 5)
     store.stop()
@@ -264,7 +264,7 @@ def test_an_advisory_store_that_goes_away_and_comes_back_costs_only_time(
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_an_advisory_store_that_stays_away_costs_no_run_and_a_replay_mends_all(
+def test_an_advisory_store_that_stays_away_costs_no_run_and_a_replay_repairs_all(
     *,
     pool: str,
     start_worker: StartWorker,
@@ -278,7 +278,7 @@ def test_an_advisory_store_that_stays_away_costs_no_run_and_a_replay_mends_all(
     eventually: Eventually,
 ) -> None:
     store.stop()
-    start_worker(pool, advisory_url=store.url, advisory_tries=1, retry_tries=2, retry_total_seconds=1.5)
+    start_worker(pool, advisory_url=store.url, advisory_tries=1, max_tries=2, retry_total_seconds=1.5)
     receipts = enqueue(runs_client, requests)
     eventually(settled(ledger), 60, told=ledger.stats)
     stats = ledger.stats()

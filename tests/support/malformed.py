@@ -1,4 +1,4 @@
-"""Messages that are no doorbells of ours: each made Celery drop it, hang or end, or is near one that did."""
+"""Messages that are no notifications of ours: each made Celery drop it, hang or end, or nearly so."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Envelope = dict[str, Any]
 Edit = Callable[[Envelope], object]
 
 
-def cast_bell(ledger: JobLedger, spec: TaskSpec = CREATE, job_id: str | None = None) -> bytes:
-    """Accept a job, and return the doorbell that the ledger rang for it."""
+def notification_of(ledger: JobLedger, spec: TaskSpec = CREATE, job_id: str | None = None) -> bytes:
+    """Accept a job, and return the notification that the ledger notified it."""
     job = Job(job_id=job_id or new_uuid7(), task=spec.name, run_id=new_uuid7(), request_id=None, payload="{}")
     ledger.accept([job])
     taken = ledger.take(spec.queue)
     assert taken
-    assert taken.bell
-    return taken.bell
+    assert taken.notification
+    return taken.notification
 
 
 def pack(envelope: Any) -> bytes:
@@ -56,7 +56,7 @@ def _ids(change: Callable[[list[str]], list[Any]]) -> Edit:
     return edit
 
 
-#: What is wrong -> the edit of a good bell that makes it so.
+#: What is wrong -> the edit of a good notification that makes it so.
 EDITS: dict[str, Edit] = {
     "unknown_task": _header("task", "runs.nothing"),
     "task_missing": lambda envelope: envelope["headers"].pop("task"),
@@ -65,7 +65,7 @@ EDITS: dict[str, Edit] = {
     "id_missing": lambda envelope: envelope["headers"].pop("id"),
     "id_is_another": _header("id", "another"),
     "id_is_a_number": _header("id", 5),
-    "id_of_a_later_bell_of_nothing": _header("id", "~1"),
+    "id_of_a_later_notification_of_nothing": _header("id", "~1"),
     "eta_bad": _header("eta", "soon"),
     "eta_far": _header("eta", "2999-01-01T00:00:00+00:00"),
     "eta_past": _header("eta", "1999-01-01T00:00:00+00:00"),
@@ -128,7 +128,7 @@ def _for_an_unknown_job(whole: bytes) -> bytes:
     return whole.replace(json.loads(whole)["headers"]["id"].encode(), new_uuid7().encode())
 
 
-#: What is wrong -> what becomes of the bytes of a good bell.
+#: What is wrong -> what becomes of the bytes of a good notification.
 BYTES: dict[str, Callable[[bytes], bytes]] = {
     "key_twice": _twice,
     "utf_8_sig": lambda whole: b"\xef\xbb\xbf" + whole,
@@ -137,14 +137,14 @@ BYTES: dict[str, Callable[[bytes], bytes]] = {
     "with_a_tail": lambda whole: whole + b" ",
     "cut_off": lambda whole: whole[:-1],
     "nul_inside": lambda whole: whole.replace(b" job(s)", b"\x00job(s)", 1),
-    # A perfect bell, for a job that nobody accepted.
+    # A perfect notification, for a job that nobody accepted.
     "unknown_job": _for_an_unknown_job,
 }
 KINDS: tuple[str, ...] = (*EDITS, *ITEMS, *BYTES)
 
 
 def make(kind: str, good: bytes) -> bytes:
-    """Return an item of this kind, made from a good bell of ``runs.create``."""
+    """Return an item of this kind, made from a good notification of ``runs.create``."""
     if kind in ITEMS:
         return ITEMS[kind]()
     if kind in BYTES:

@@ -61,10 +61,6 @@ class FakeClock:
 class CountingBreaker(NoBreaker):
     def __init__(self) -> None:
         self.events: list[str] = []
-        self.in_doubt = True
-
-    def allow(self) -> bool:
-        return self.in_doubt
 
     def record_success(self) -> float | None:
         self.events.append("success")
@@ -321,8 +317,8 @@ def test_an_outage_is_told_once_when_it_begins_and_once_when_it_ends(
     server.client.save(ASSET)
     assert outages == [False, True, True, True]
     assert [(line.levelname, line.message) for line in caplog.records] == [
-        ("ERROR", "the advisory store is out of reach; jobs wait for it"),
-        ("WARNING", "the advisory store is back"),
+        ("ERROR", "advisory_store.unreachable"),
+        ("WARNING", "advisory_store.back"),
     ]
     assert "status 500" in caplog.records[0].reason  # type: ignore[attr-defined]
     assert caplog.records[1].outage_seconds == 12.3  # type: ignore[attr-defined]
@@ -572,7 +568,7 @@ def test_an_open_breaker_makes_no_call() -> None:
     def refuse() -> None:
         raise BreakerOpen("held back", retry_after_seconds=3)
 
-    server.breaker.allow = refuse  # type: ignore[method-assign]
+    server.breaker.check = refuse  # type: ignore[method-assign]
     with pytest.raises(BreakerOpen):
         server.client.save(ASSET)
     assert server.requests == []
@@ -626,13 +622,12 @@ def test_a_token_that_cannot_be_sent_stops_the_start(token: str) -> None:
     assert not token or token not in str(caught.value)
 
 
-def test_a_success_that_is_no_news_costs_no_call_to_the_breaker() -> None:
+def test_every_answer_is_recorded_as_a_success() -> None:
     server = Server(receipt(), status(404))
-    server.breaker.in_doubt = False
     server.client.save(ASSET)
     with pytest.raises(AdvisoryNotFound):
         server.client.fetch("a1")
-    assert server.breaker.events == []
+    assert server.breaker.events == ["success", "success"]
 
 
 def test_cookies_are_not_kept() -> None:

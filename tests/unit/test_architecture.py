@@ -192,7 +192,7 @@ def test_the_wheel_holds_every_file_that_the_code_reads(tmp_path: Path) -> None:
     }
     assert packaged == expected
     for name in (
-        "rmos_shared/jobs/job_ledger.lua",
+        "rmos_shared/jobs/lua/keys.lua",
         "rmos_worker/explainers/feasibility_rules.toml",
         "rmos_runs/samples/create_runs.ndjson",
         *(f"{package}/py.typed" for package in MAY_IMPORT),

@@ -146,7 +146,7 @@ def shell_path(tmp_path: Path) -> str:
     [
         ("rmos ", set(COMMANDS)),
         ("rmos ru", {"runs"}),
-        ("rmos jobs ", {"list", "show", "wait", "mend"}),
+        ("rmos jobs ", {"list", "show", "wait", "repair"}),
         ("rmos runs list --date-", {"--date-from", "--date-to"}),
         ("rmos jobs list --state d", {"done", "dead", "discarded"}),
     ],

@@ -23,7 +23,7 @@ from rmos_shared.jobs.model import DeadReason, WaitReason
 from rmos_shared.store.base import KeyInvalid
 from rmos_worker.engine.retry import Bury, GiveBack, RetryLimits, Wait, decide, describe
 
-LIMITS = RetryLimits(tries=8, base_seconds=2.0, cap_seconds=900.0, total_seconds=21_600.0)
+LIMITS = RetryLimits(max_tries=8, base_seconds=2.0, cap_seconds=900.0, total_seconds=21_600.0)
 SECRET = "hunter2"
 PROBLEM = (FieldProblem("mode", "must not be blank"),)
 
@@ -89,12 +89,14 @@ def highest(low: float, high: float) -> float:
 def decided(
     error: BaseException,
     *,
-    tries: int = 0,
+    retry_count: int = 0,
     waiting_seconds: float = 0.0,
     limits: RetryLimits = LIMITS,
     jitter: Callable[[float, float], float] = middle,
 ) -> End:
-    return decide(error, tries=tries, waiting_seconds=waiting_seconds, limits=limits, jitter=jitter)
+    return decide(
+        error, retry_count=retry_count, waiting_seconds=waiting_seconds, limits=limits, jitter=jitter
+    )
 
 
 def delay(error: BaseException, **given: Any) -> float:
@@ -131,7 +133,7 @@ def test_the_end_of_each_error_of_ours(kind: type[RmosError]) -> None:
     else:
         cost, reason = expected
         assert isinstance(end, Wait)
-        assert end.spends_try is (cost is PAID)
+        assert end.spends_retry is (cost is PAID)
         assert end.delay_seconds > 0
         assert end.failure.reason == reason.value
         assert end.held is isinstance(error, AdvisoryUnavailable)
@@ -163,7 +165,7 @@ def test_the_end_of_foreign_errors(error: BaseException, expected: type[End]) ->
     end = decided(error)
     assert type(end) is expected
     if isinstance(end, Wait):
-        assert end.spends_try
+        assert end.spends_retry
     reason = {
         Wait: WaitReason.TRY_FAILED,
         Bury: DeadReason.UNEXPECTED_ERROR,
@@ -177,7 +179,7 @@ def test_the_end_of_foreign_errors(error: BaseException, expected: type[End]) ->
     "error", [SystemExit(1), KeyboardInterrupt()], ids=lambda value: type(value).__name__
 )
 def test_a_process_that_ends_gives_its_job_back_however_old_the_job_is(error: BaseException) -> None:
-    assert isinstance(decided(error, tries=1_000, waiting_seconds=1e9), GiveBack)
+    assert isinstance(decided(error, retry_count=1_000, waiting_seconds=1e9), GiveBack)
 
 
 @pytest.mark.parametrize("error", [SystemExit(SECRET), KeyboardInterrupt(SECRET)], ids=repr)
@@ -190,11 +192,11 @@ def test_a_process_that_is_asked_to_end_gives_its_job_back(error: BaseException)
 # -- how often, how long --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tries", range(10))
-def test_a_job_is_tried_as_often_as_the_limit_says(tries: int) -> None:
-    # ``tries`` were spent before, so this one is number tries + 1.
-    end = decided(AdvisoryUnavailable("x"), tries=tries)
-    assert isinstance(end, Wait if tries + 1 < LIMITS.tries else Bury)
+@pytest.mark.parametrize("retry_count", range(10))
+def test_a_job_is_tried_as_often_as_the_limit_says(retry_count: int) -> None:
+    # ``retry_count`` tries were spent before, so this one is number retry_count + 1.
+    end = decided(AdvisoryUnavailable("x"), retry_count=retry_count)
+    assert isinstance(end, Wait if retry_count + 1 < LIMITS.max_tries else Bury)
     # Only of a job that is dead is it said that its tries are exhausted.
     dead = isinstance(end, Bury)
     told = DeadReason.RETRIES_EXHAUSTED if dead else WaitReason.ADVISORY_UNAVAILABLE
@@ -210,8 +212,8 @@ def test_a_limit_of_one_means_no_second_try() -> None:
 )
 def test_what_is_no_fault_of_the_job_costs_no_try_only_time(kind: type[RmosError]) -> None:
     error = TABLE[kind][0]
-    assert isinstance(decided(error, tries=1_000), Wait)
-    assert isinstance(decided(error, tries=1_000, waiting_seconds=21_599.999), Wait)
+    assert isinstance(decided(error, retry_count=1_000), Wait)
+    assert isinstance(decided(error, retry_count=1_000, waiting_seconds=21_599.999), Wait)
     end = decided(error, waiting_seconds=21_600.0)
     assert isinstance(end, Bury)
     assert end.failure.reason == DeadReason.RETRIES_EXHAUSTED.value
@@ -229,17 +231,17 @@ def test_the_total_time_outranks_what_the_store_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tries", "ceiling"),
+    ("retry_count", "ceiling"),
     [(0, 2), (1, 4), (2, 8), (3, 16), (8, 512), (9, 900), (10, 900), (31, 900), (10_000, 900)],
 )
-def test_the_delay_doubles_up_to_the_cap(tries: int, ceiling: float) -> None:
+def test_the_delay_doubles_up_to_the_cap(retry_count: int, ceiling: float) -> None:
     error = StoreUnavailable("x")
-    assert delay(error, tries=tries, jitter=highest) == ceiling
-    assert delay(error, tries=tries, jitter=lowest) == ceiling / 2
+    assert delay(error, retry_count=retry_count, jitter=highest) == ceiling
+    assert delay(error, retry_count=retry_count, jitter=lowest) == ceiling / 2
 
 
 def test_a_cap_below_the_base_holds() -> None:
-    limits = RetryLimits(tries=8, base_seconds=10.0, cap_seconds=3.0, total_seconds=60.0)
+    limits = RetryLimits(max_tries=8, base_seconds=10.0, cap_seconds=3.0, total_seconds=60.0)
     assert delay(StoreUnavailable("x"), limits=limits, jitter=highest) == 3.0
 
 
@@ -260,8 +262,8 @@ def test_retry_after_outranks_our_delay_within_our_cap(
     kind: type[AdvisoryUnavailable], asked: float, low: float, high: float
 ) -> None:
     error = kind("x", retry_after_seconds=asked)
-    assert delay(error, tries=5, jitter=lowest) == low
-    assert delay(error, tries=5, jitter=highest) == high
+    assert delay(error, retry_count=5, jitter=lowest) == low
+    assert delay(error, retry_count=5, jitter=highest) == high
 
 
 @pytest.mark.parametrize("asked", [-1.0, -math.inf, math.inf])
@@ -271,25 +273,25 @@ def test_no_retry_after_leads_out_of_bounds(asked: float) -> None:
 
 
 @given(
-    tries=st.integers(0, 100),
+    retry_count=st.integers(0, 100),
     base=st.floats(0.01, 600),
     cap=st.floats(0.01, 86_400),
     asked=st.none() | st.floats(0, 1e9),
     seed=st.integers(),
 )
 def test_the_delay_is_never_beyond_the_cap(
-    tries: int, base: float, cap: float, asked: float | None, seed: int
+    retry_count: int, base: float, cap: float, asked: float | None, seed: int
 ) -> None:
-    limits = RetryLimits(tries=1_000, base_seconds=base, cap_seconds=cap, total_seconds=1e9)
+    limits = RetryLimits(max_tries=1_000, base_seconds=base, cap_seconds=cap, total_seconds=1e9)
     error = AdvisoryUnavailable("x", retry_after_seconds=asked)
     jitter = random.Random(seed).uniform  # noqa: S311 - jitter is no secret
-    drawn = delay(error, tries=tries, limits=limits, jitter=jitter)
+    drawn = delay(error, retry_count=retry_count, limits=limits, jitter=jitter)
     assert 0 <= drawn <= cap
 
 
 def test_jobs_put_off_together_do_not_come_back_together() -> None:
     draw = random.Random(1)  # noqa: S311 - jitter is no secret
-    drawn = {delay(StoreUnavailable("x"), tries=3, jitter=draw.uniform) for _ in range(100)}
+    drawn = {delay(StoreUnavailable("x"), retry_count=3, jitter=draw.uniform) for _ in range(100)}
     assert len(drawn) == 100
     assert max(drawn) - min(drawn) > 4
 
@@ -299,9 +301,9 @@ def test_jobs_put_off_together_do_not_come_back_together() -> None:
 
 @pytest.mark.parametrize("kind", [AdvisoryUnavailable, errors.AdvisoryMisconfigured, BreakerOpen])
 def test_an_outage_costs_no_job_a_try(kind: type[AdvisoryUnavailable]) -> None:
-    end = decided(kind("x", outage=True), tries=1_000)
+    end = decided(kind("x", outage=True), retry_count=1_000)
     assert isinstance(end, Wait)
-    assert (end.spends_try, end.outage, end.held) == (False, True, True)
+    assert (end.spends_retry, end.outage, end.held) == (False, True, True)
     assert isinstance(decided(kind("x", outage=True), waiting_seconds=21_600.0), Bury)
 
 

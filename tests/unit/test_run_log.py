@@ -53,8 +53,8 @@ def make_job(state: JobState, failure: Failure | None = None) -> JobRecord:
         payload_sha256="c" * 64,
         accepted_at_utc=NOON,
         changed_at_utc=NOON,
-        starts=0,
-        tries=0,
+        crash_count=0,
+        retry_count=0,
         failure=failure,
     )
 
@@ -72,7 +72,7 @@ def test_a_record_is_stored_as_the_canonical_json_of_its_dump() -> None:
         assert record.to_bytes() == canonical_json(record.dump())
 
 
-FAILURE = Failure(reason="crash_loop", error_type="X", message="3 starts without a finish")
+FAILURE = Failure(reason="crash_loop", error_type="X", message="3 crashes in 3 claims")
 
 
 class Jobs:
@@ -371,7 +371,7 @@ NOTE = {"kind": "note"}
         ([], [], make_job(JobState.ACCEPTED), (PENDING, None)),
         ([], [], make_job(JobState.RUNNING), (PENDING, None)),
         ([], [], make_job(JobState.WAITING, FAILURE), (PENDING, None)),
-        ([], [], make_job(JobState.DEAD, FAILURE), (ERROR, "crash_loop: 3 starts without a finish")),
+        ([], [], make_job(JobState.DEAD, FAILURE), (ERROR, "crash_loop: 3 crashes in 3 claims")),
         ([], [], make_job(JobState.DEAD), (ERROR, "the job is dead and gave no reason")),
         ([], [{}], None, (ERROR, "retries_exhausted: no answer")),
         ([NOTE], [{}], None, (ERROR, "retries_exhausted: no answer")),
@@ -382,7 +382,7 @@ NOTE = {"kind": "note"}
             (ERROR, "retries_exhausted: later"),
         ),
         # The ledger's word on the last attempt outranks the record of it.
-        ([], [{}], make_job(JobState.DEAD, FAILURE), (ERROR, "crash_loop: 3 starts without a finish")),
+        ([], [{}], make_job(JobState.DEAD, FAILURE), (ERROR, "crash_loop: 3 crashes in 3 claims")),
         # A replayed job is pending again, whatever its earlier attempts came to.
         ([], [{}], make_job(JobState.ACCEPTED, FAILURE), (PENDING, None)),
         # Neither unfinished nor dead: the ledger has nothing to add.

@@ -32,7 +32,7 @@ FIELDS = [(role, name) for role in ROLES for name in role.model_fields]
 NUMBERS = [(role, name) for role, name in FIELDS if role.model_fields[name].annotation in {int, float}]
 SECRET = "hunter2"
 #: Of each limit, what its name says it counts.
-UNITS = ("_seconds", "_ms", "_bytes", "_jobs", "_tries", "_failures", "_starts", "_rate", "_port")
+UNITS = ("_seconds", "_ms", "_bytes", "_jobs", "_tries", "_failures", "_crashes", "_rate", "_port")
 
 
 @pytest.fixture(autouse=True)
@@ -143,11 +143,11 @@ def test_policy_b_is_the_default() -> None:
 
 
 def test_every_wrong_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RMOS_RETRY_TRIES", "0")
+    monkeypatch.setenv("RMOS_MAX_TRIES", "0")
     monkeypatch.setenv("RMOS_LEASE_SECONDS", SECRET)
     with pytest.raises(SettingsInvalid) as caught:
         WorkerSettings.load()
-    assert "RMOS_RETRY_TRIES: " in str(caught.value)
+    assert "RMOS_MAX_TRIES: " in str(caught.value)
     assert "RMOS_LEASE_SECONDS: " in str(caught.value)
 
 
@@ -205,7 +205,7 @@ def test_the_times_fit_together() -> None:
     assert told.lease_seconds >= 3 * told.heartbeat_seconds
     assert told.advisory_total_seconds >= told.advisory_timeout_seconds
     assert told.retry_cap_seconds == 900
-    assert told.retry_tries == 8
-    assert told.max_starts == 3
+    assert told.max_tries == 8
+    assert told.max_crashes == 3
     assert told.done_ttl_seconds == 7 * 86_400
     assert math.isfinite(told.retry_total_seconds)

@@ -17,7 +17,7 @@ ROW: dict[str, Any] = {
     "state": "dead",
     "message": f"the run {ID} is already published with different content; it stays as it is",
     "path": f"2026-11-23/{ID}.json",
-    "tries": 3,
+    "retry_count": 3,
 }
 
 
@@ -29,10 +29,10 @@ def printed(rows: list[dict[str, Any]], width: int) -> tuple[list[str], tuple[st
 @pytest.mark.parametrize(
     ("width", "hidden"),
     [
-        (1, ("state", "message", "path", "tries")),
-        (40, ("message", "path", "tries")),
-        (75, ("path", "tries")),
-        (125, ("tries",)),
+        (1, ("state", "message", "path", "retry_count")),
+        (40, ("message", "path", "retry_count")),
+        (75, ("path", "retry_count")),
+        (125, ("retry_count",)),
         (160, ()),
     ],
 )

@@ -99,11 +99,11 @@ def show(
         letter = ledger.find(letter_id) or ledger.find_raw(letter_id)
         if letter is None:
             raise JobNotFound(letter_id)
-        told = letter.dump()
+        fields = letter.dump()
         if payload:
             data = ledger.payload(letter_id) or ledger.raw_item(letter_id) or b""
-            told["payload"] = data.decode("utf-8", "backslashreplace")
-    print_object(told, as_json=as_json)
+            fields["payload"] = data.decode("utf-8", "backslashreplace")
+    print_object(fields, as_json=as_json)
 
 
 @app.command()

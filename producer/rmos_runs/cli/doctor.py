@@ -18,7 +18,7 @@ from rmos_runs.cli.context import DEFAULT_HOME, HomeOption, JsonOption, ledger_o
 from rmos_runs.local.home import Home
 from rmos_shared.advisories.answers import ASSETS_PATH, mistake_behind
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable, DamageFound, InvariantBroken, RmosError
-from rmos_shared.jobs.consistency import OTHER_VERSION, LedgerAudit
+from rmos_shared.jobs.consistency import OTHER_VERSION, LedgerConsistency
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.redis_errors import broker_errors
 from rmos_shared.runs.verification import StoreVerification
@@ -40,7 +40,7 @@ class Finding:
     check: str
     state: Literal["ok", "warning", "broken"]
     found: str
-    mend: str = ""
+    repair: str = ""
 
 
 def doctor(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
@@ -54,7 +54,7 @@ def doctor(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> N
         with ledger_of(home) as ledger:
             findings += [*_broker(ledger), *_ledger(ledger)]
     except BrokerUnavailable as error:
-        findings.append(Finding("broker", "broken", str(error), "start it, or mend RMOS_BROKER_URL"))
+        findings.append(Finding("broker", "broken", str(error), "start it, or correct RMOS_BROKER_URL"))
     except BrokerDamaged as error:
         findings.append(Finding("ledger", "broken", str(error), "move that key away; nothing was changed"))
     if as_json:
@@ -74,20 +74,22 @@ def _settings() -> Iterator[Finding]:
     )
     if unknown:
         # A misspelt variable is otherwise ignored in silence, and the default rules.
-        yield Finding("settings", "warning", f"unknown: {', '.join(unknown)}", "mend the names or unset them")
+        yield Finding(
+            "settings", "warning", f"unknown: {', '.join(unknown)}", "correct the names or unset them"
+        )
     else:
         yield Finding("settings", "ok", "every RMOS_ variable is known")
 
 
 def _processes(place: Home) -> Iterator[Finding]:
-    told = place.addresses()
-    if told is None:
+    values = place.addresses()
+    if values is None:
         return  # they run elsewhere, or not at all, as the broker's row tells
-    if told.held_back:
+    if values.held_back:
         yield Finding(
             "processes",
             "broken",
-            f"end again and again: {', '.join(told.held_back)}",
+            f"end again and again: {', '.join(values.held_back)}",
             f"see their logs in {place.logs_dir}; they are started again by themselves",
         )
     else:
@@ -98,8 +100,8 @@ def _broker(ledger: JobLedger) -> Iterator[Finding]:
     with broker_errors():
         config = ledger.client.config_get("appendonly", "appendfsync", "maxmemory-policy")
         seconds, microseconds = ledger.client.time()
-    told = {_text(name): _text(value) for name, value in config.items()}
-    appendonly, fsync = told.get("appendonly"), told.get("appendfsync")
+    values = {_text(name): _text(value) for name, value in config.items()}
+    appendonly, fsync = values.get("appendonly"), values.get("appendfsync")
     if appendonly != "yes":
         yield Finding(
             "persistence", "broken", "no append-only file", "set appendonly yes: a restart loses every job"
@@ -113,7 +115,7 @@ def _broker(ledger: JobLedger) -> Iterator[Finding]:
         )
     else:
         yield Finding("persistence", "ok", "append-only file, synced always")
-    policy = told.get("maxmemory-policy")
+    policy = values.get("maxmemory-policy")
     if policy == "noeviction":
         yield Finding("eviction", "ok", "noeviction")
     else:
@@ -139,15 +141,15 @@ def _ledger(ledger: JobLedger) -> Iterator[Finding]:
         yield Finding("invariant", "ok", figures)
     else:
         yield Finding(
-            "invariant", "broken", figures, "mend the jobs named below; if there are none, records are gone"
+            "invariant", "broken", figures, "repair the jobs named below; if there are none, records are gone"
         )
-    audit = LedgerAudit(ledger.script)
-    faults = audit.faults()
-    for job_id, fault in islice(faults.items(), _MOST_NAMED):
-        if fault.endswith(OTHER_VERSION):
-            yield Finding(f"job {job_id}", "warning", fault, "it waits for a worker of that version")
+    audit = LedgerConsistency(ledger.script)
+    inconsistencies = audit.inconsistencies()
+    for job_id, what in islice(inconsistencies.items(), _MOST_NAMED):
+        if what.endswith(OTHER_VERSION):
+            yield Finding(f"job {job_id}", "warning", what, "it waits for a worker of that version")
         else:
-            yield Finding(f"job {job_id}", "broken", fault, f"rmos jobs mend {job_id}")
+            yield Finding(f"job {job_id}", "broken", what, f"rmos jobs repair {job_id}")
     least = audit.records
     if stats.accepted < least.total or stats.done < least.done:
         yield Finding(
@@ -156,9 +158,12 @@ def _ledger(ledger: JobLedger) -> Iterator[Finding]:
             f"{least.total} records, {least.done} of them done, are more than were counted",
             "the counters were deleted or set back: the records are whole, the invariant says nothing",
         )
-    if len(faults) > _MOST_NAMED:
+    if len(inconsistencies) > _MOST_NAMED:
         yield Finding(
-            "jobs", "broken", f"{len(faults)} faulty jobs in all", "mend those above, then look again"
+            "jobs",
+            "broken",
+            f"{len(inconsistencies)} inconsistent jobs in all",
+            "repair those above, then look again",
         )
     letters = stats.dead + stats.raw
     if letters:
@@ -178,7 +183,7 @@ def _store(place: Home) -> Iterator[Finding]:
         )
         yield from _files(store)
     except RmosError as error:
-        yield Finding("store", "broken", str(error), "mount it or mend RMOS_RUNS_DIR; jobs wait meanwhile")
+        yield Finding("store", "broken", str(error), "mount it or correct RMOS_RUNS_DIR; jobs wait meanwhile")
 
 
 def _files(store: LocalStore) -> Iterator[Finding]:
@@ -206,14 +211,14 @@ def _files(store: LocalStore) -> Iterator[Finding]:
 
 
 def _advisory_store(place: Home) -> Iterator[Finding]:
-    told = place.addresses()
-    if told is not None:
-        yield _asked(told.advisory_url, told.advisory_token)
+    values = place.addresses()
+    if values is not None:
+        yield _asked(values.advisory_url, values.advisory_token)
         return
     try:
         settings = WorkerSettings.load()
     except RmosError as error:
-        yield Finding("advisory store", "broken", str(error), "mend the setting")
+        yield Finding("advisory store", "broken", str(error), "correct the setting")
         return
     secret = settings.advisory_token
     yield _asked(settings.advisory_url, None if secret is None else secret.get_secret_value())
@@ -240,7 +245,7 @@ def _asked(url: str, token: str | None) -> Finding:
             status, kind = answer.status, answer.headers.get("Content-Type", "")
             body = answer.read1(_MOST_BYTES)
     except (OSError, ValueError, HTTPException):
-        what_to_do = "start it, or mend RMOS_ADVISORY_URL; explanations wait"
+        what_to_do = "start it, or correct RMOS_ADVISORY_URL; explanations wait"
         return Finding("advisory store", "broken", f"no answer at {url}", what_to_do)
     mistake = mistake_behind("GET", status, content_type=kind, body=body)
     if mistake is not None:

@@ -73,7 +73,7 @@ def enqueue(
         try:
             for number, receipt in intake.receipts(lines, wanted):
                 if as_json:
-                    print_json({"line": number, **_told(receipt)})
+                    print_json({"line": number, **_row(receipt)})
         finally:
             # Whatever ends it: a broken line, the broker, a full disk behind the pipe, Ctrl-C.
             intake.tell()
@@ -114,13 +114,13 @@ class _Intake:
 
     def tell(self) -> None:
         """Say how far it came and, unless it is all done, how to go on."""
-        told = [f"{self._accepted} jobs accepted"]
+        parts = [f"{self._accepted} jobs accepted"]
         if self._repeated:
-            told.append(f"{self._repeated} accepted before")
-        told.append(f"{self._refused} lines refused")
+            parts.append(f"{self._repeated} accepted before")
+        parts.append(f"{self._refused} lines refused")
         if not self._ended:
-            told.append(f"stopped; the last line known to be in is {self._last}")
-        err.print(", ".join(told))
+            parts.append(f"stopped; the last line known to be in is {self._last}")
+        err.print(", ".join(parts))
         if self._unsure:
             err.print(f"lines {self._unsure[0]} to {self._unsure[-1]} may be accepted or not")
         if self._ids.random:
@@ -131,7 +131,7 @@ class _Intake:
         elif not self._ended or self._refused:
             since = "" if self._ids.moment is None else f" --ids-from {format_utc(self._ids.moment)}"
             err.print(
-                "To go on, give the whole input again, mended where it must be, with the same options"
+                "To go on, give the whole input again, repaired where it must be, with the same options"
                 f"{since}: what is accepted is known again"
             )
 
@@ -173,7 +173,7 @@ def suggest(
             client.suggest_and_attach(run_id, detail=detail, request_id=request_id)  # type: ignore[arg-type]
             for run_id in run_ids
         ]
-    print_rows([_told(receipt) for receipt in receipts], as_json=as_json, title="accepted")
+    print_rows([_row(receipt) for receipt in receipts], as_json=as_json, title="accepted")
 
 
 def attach(
@@ -188,7 +188,7 @@ def attach(
     """Prints the job that will do it."""
     with client_of(home) as client:
         receipt = client.attach_advisory(run_id, advisory_id, kind=kind, request_id=request_id)  # type: ignore[arg-type]
-    print_rows([_told(receipt)], as_json=as_json, title="accepted")
+    print_rows([_row(receipt)], as_json=as_json, title="accepted")
 
 
 @contextmanager
@@ -236,7 +236,7 @@ def _changed(status: os.stat_result) -> datetime:
         ) from None
 
 
-def _told(receipt: Receipt) -> dict[str, Any]:
+def _row(receipt: Receipt) -> dict[str, Any]:
     return {
         "run_id": receipt.run_id,
         "job_id": receipt.job_id,

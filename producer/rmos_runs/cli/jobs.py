@@ -16,7 +16,7 @@ from rmos_runs.cli.context import (
     print_object,
     print_rows,
 )
-from rmos_shared.jobs.consistency import LedgerAudit
+from rmos_shared.jobs.consistency import LedgerConsistency
 from rmos_shared.jobs.model import JobRecord, JobState
 
 app = typer.Typer(no_args_is_help=True)
@@ -73,7 +73,7 @@ def wait(
 
 
 @app.command()
-def mend(
+def repair(
     job_ids: Annotated[list[str], typer.Argument(help="Jobs that rmos doctor named.")],
     *,
     as_json: JsonOption = False,
@@ -81,9 +81,9 @@ def mend(
 ) -> None:
     """Put jobs back where their state says; unfinished ones run again. Harmless for jobs that are well."""
     with ledger_of(home) as ledger:
-        audit = LedgerAudit(ledger.script)
-        rows = [{"job_id": job_id, "state": audit.mend(job_id)} for job_id in job_ids]
-    print_rows(rows, as_json=as_json, title="mended")
+        audit = LedgerConsistency(ledger.script)
+        rows = [{"job_id": job_id, "state": audit.repair(job_id)} for job_id in job_ids]
+    print_rows(rows, as_json=as_json, title="repaired")
 
 
 def _row(record: JobRecord) -> dict[str, Any]:
@@ -92,6 +92,6 @@ def _row(record: JobRecord) -> dict[str, Any]:
         "state": record.state.value,
         "task": record.task,
         "run_id": record.run_id,
-        "tries": record.tries,
-        "starts": record.starts,
+        "retry_count": record.retry_count,
+        "crash_count": record.crash_count,
     }

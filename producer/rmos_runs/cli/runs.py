@@ -67,15 +67,15 @@ def show(
     with runs_of(home) as runs:
         run = runs.read(run_id)
     # The same fields in JSON as in the store; what was decided on the run itself stands first.
-    told = run.dump()
+    fields = run.dump()
     first = ("schema_version", "run_id", "status", "decision")
-    told = {name: told[name] for name in first} | told
+    fields = {name: fields[name] for name in first} | fields
     if as_json:
-        print_json(told)
+        print_json(fields)
         return
     for line in verdict_lines(run):
         out.print(line, markup=False)
-    out.print_json(data=told, ensure_ascii=False)
+    out.print_json(data=fields, ensure_ascii=False)
 
 
 app.command()(verify)

@@ -39,10 +39,10 @@ class Layout:
     @classmethod
     def fitting(cls, rows: Sequence[Row], width: int) -> Layout:
         """Lay out ``rows`` (at least one) for a terminal of ``width``; the first column always stays."""
-        told = {name: [name, *(shown(row[name]) for row in rows)] for name in rows[0]}
-        widest = {name: max(map(cell_len, cells)) for name, cells in told.items()}
-        least = {name: _least(cells) for name, cells in told.items()}
-        kept = list(told)
+        cells_by_name = {name: [name, *(shown(row[name]) for row in rows)] for name in rows[0]}
+        widest = {name: max(map(cell_len, cells)) for name, cells in cells_by_name.items()}
+        least = {name: _least(cells) for name, cells in cells_by_name.items()}
+        kept = list(cells_by_name)
         while len(kept) > 1 and _total(least[name] for name in kept) > width:
             kept.pop()
         room = width - _total(least[name] for name in kept)
@@ -50,8 +50,10 @@ class Layout:
         for name in kept:
             given = max(0, min(room, widest[name] - least[name]))
             room -= given
-            columns.append(_Column(name, least[name] + given, wraps=any(" " in cell for cell in told[name])))
-        return cls(tuple(columns), tuple(name for name in told if name not in kept))
+            columns.append(
+                _Column(name, least[name] + given, wraps=any(" " in cell for cell in cells_by_name[name]))
+            )
+        return cls(tuple(columns), tuple(name for name in cells_by_name if name not in kept))
 
     def header(self) -> Iterator[str]:
         """Yield the lines of the header."""

@@ -44,13 +44,13 @@ def up(
                 _say(f"Flower: {addresses.flower_url}  (user, password: flower_auth in {place.root}/up.json)")
             while True:
                 for ended in pipeline.watch():
-                    _say(_told(ended, place.logs_dir))
+                    _say(_sentence(ended, place.logs_dir))
                 time.sleep(_WATCH_SECONDS)
         except KeyboardInterrupt:
             _say("stopping")
 
 
-def _told(ended: Ended, logs_dir: Path) -> str:
+def _sentence(ended: Ended, logs_dir: Path) -> str:
     how = f"signal {-ended.code}" if ended.code < 0 else f"code {ended.code}"
     then = (
         f"is held back for {ended.pause_seconds:g} s, for it ends again and again"

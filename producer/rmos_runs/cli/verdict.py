@@ -28,8 +28,8 @@ def verdict_lines(run: ComposedRun) -> Iterator[str]:
     """Yield the run's verdict, how far its explanation is, and who judged each of its advisories."""
     yield from run_lines(run)
     if run.explanation_status is not ExplanationStatus.READY:
-        told = "" if run.explanation_summary is None else f": {shown(run.explanation_summary)}"
-        yield f"explanation: {run.explanation_status}{told}"
+        summary = "" if run.explanation_summary is None else f": {shown(run.explanation_summary)}"
+        yield f"explanation: {run.explanation_status}{summary}"
     for advisory in run.advisory_inputs:
         yield f"{advisory.link.kind}: {_judged(advisory)} (its words, not the cut)"
         yield f"  {shown(advisory.link.summary)}"

@@ -81,11 +81,11 @@ class Home:
         """Return what is announced, if the process that did so still lives."""
         try:
             words = json.loads(self._up.read_text())
-            told = Addresses(**{**words, "held_back": tuple(words["held_back"])})
-            os.kill(told.pid, 0)
+            addresses_ = Addresses(**{**words, "held_back": tuple(words["held_back"])})
+            os.kill(addresses_.pid, 0)
         except (OSError, ValueError, TypeError, KeyError):
             return None
-        return told
+        return addresses_
 
     # -- what it remembers ----------------------------------------------------------------------------
 
@@ -144,13 +144,13 @@ class Home:
             SettingsInvalid: naming the variable that is wrong.
         """
         if "RMOS_BROKER_URL" not in os.environ:
-            told = self.addresses()
-            if told is None:
+            addresses_ = self.addresses()
+            if addresses_ is None:
                 raise BrokerUnavailable(
                     f"nothing runs on {self.root} and RMOS_BROKER_URL is not set; "
                     "start `rmos up` on it, or set the variable"
                 )
-            values = {"broker_url": told.broker_url, **values}
+            values = {"broker_url": addresses_.broker_url, **values}
         return ProducerSettings.load(**values)
 
     def store_settings(self) -> StoreSettings:

@@ -68,8 +68,8 @@ class Ownership:
             time.sleep(_POLL_SECONDS)
         self._descriptor = descriptor
         os.ftruncate(descriptor, 0)
-        told = {"pid": os.getpid(), "since_utc": format_utc(datetime.now(UTC).replace(microsecond=0))}
-        os.pwrite(descriptor, json.dumps(told).encode(), 0)
+        owner = {"pid": os.getpid(), "since_utc": format_utc(datetime.now(UTC).replace(microsecond=0))}
+        os.pwrite(descriptor, json.dumps(owner).encode(), 0)
 
     def release(self) -> None:
         """Give the home free; the server must have ended."""
@@ -100,9 +100,9 @@ def _locked(descriptor: int) -> bool:
 
 def _read(descriptor: int) -> dict[str, Any]:
     with suppress(ValueError):
-        told = json.loads(os.pread(descriptor, 4_096, 0))
-        if isinstance(told, dict):
-            return told
+        owner = json.loads(os.pread(descriptor, 4_096, 0))
+        if isinstance(owner, dict):
+            return owner
     return {}
 
 

@@ -13,7 +13,7 @@ _UNKNOWN_PATH = (("error", "NOT_FOUND"), ("detail", "Not Found"))
 
 
 def mistake_behind(method: str, status: int, *, content_type: str = "", body: bytes = b"") -> str | None:
-    """Return what an operator must mend when the store answers a call for an asset so, or None.
+    """Return what an operator must repair when the store answers a call for an asset so, or None.
 
     404 to a GET says that there is no such asset, unless ``body`` or its type shows that whoever answers
     knows nothing of assets at all; in doubt it is taken for the first.

@@ -6,41 +6,41 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rmos_shared.models.base import Frozen, JobId, JsonObject, Line, SafeId, Sha256, Text, UtcTime
+from rmos_shared.models.base import Frozen, JobId, JsonObject, SafeId, Sha256, SingleLine, UtcTime, Utf8Text
 
-Detail = Literal["summary", "full"]
-Kind = Literal["explanation", "advisory", "note", "unknown"]
+DetailLevel = Literal["summary", "full"]
+AdvisoryKind = Literal["explanation", "advisory", "note", "unknown"]
 Fraction = Annotated[int | float, Field(ge=0, le=1)]
 
 
 class TriggeredRule(Frozen):
     """One feasibility rule that judged the run, in words for the operator at the machine."""
 
-    rule_id: Line
+    rule_id: SingleLine
     known: bool
     level: Literal["RED", "YELLOW", "UNKNOWN"]
-    title: Text
+    title: Utf8Text
     #: What it means and what to look at; None at detail ``summary``.
-    meaning: Text | None
-    hint: Text | None
+    meaning: Utf8Text | None
+    hint: Utf8Text | None
 
 
 class Explanation(Frozen):
     """Why a run was judged as it was: what an explainer returns."""
 
     run_id: SafeId
-    detail: Detail
-    engine_id: Line
-    engine_version: Line
+    detail: DetailLevel
+    engine_id: SingleLine
+    engine_version: SingleLine
     #: Over the run's feasibility and decision: all that an explainer may look at.
     inputs_sha256: Sha256
     #: True when the same inputs always give the same explanation; policies trust nothing else.
     deterministic: bool
-    summary: Text
-    risk_level: Line
+    summary: Utf8Text
+    risk_level: SingleLine
     triggered_rules: list[TriggeredRule]
-    suggested_actions: list[Text]
-    unknown_rules: list[Line]
+    suggested_actions: list[Utf8Text]
+    unknown_rules: list[SingleLine]
     #: 0 (a guess) to 1 (certain).
     confidence: Fraction
 
@@ -48,12 +48,12 @@ class Explanation(Frozen):
 class Verdict(Frozen):
     """What an approval policy says of an advisory."""
 
-    policy_id: Line
-    policy_version: Line
+    policy_id: SingleLine
+    policy_version: SingleLine
     approved: bool
     #: The system identity that approved; None while a person must.
-    reviewed_by: Line | None
-    reason: Text
+    reviewed_by: SingleLine | None
+    reason: Utf8Text
 
 
 class AdvisoryLink(Frozen):
@@ -61,19 +61,19 @@ class AdvisoryLink(Frozen):
 
     run_id: SafeId
     advisory_id: SafeId
-    kind: Kind
+    kind: AdvisoryKind
     created_at_utc: UtcTime
-    request_id: Line | None
-    engine_id: Line
-    engine_version: Line
-    summary: Text
+    request_id: SingleLine | None
+    engine_id: SingleLine
+    engine_version: SingleLine
+    summary: Utf8Text
     inputs_sha256: Sha256
     advisory_sha256: Sha256
-    policy_id: Line
-    policy_version: Line
+    policy_id: SingleLine
+    policy_version: SingleLine
     approved: bool
-    reviewed_by: Line | None
-    reason: Text
+    reviewed_by: SingleLine | None
+    reason: Utf8Text
 
     def same_advisory(self, other: AdvisoryLink) -> bool:
         """Say whether both tie the same advisory; when, by which request and which verdict do not count."""
@@ -93,8 +93,8 @@ class Review(Frozen):
     advisory_id: SafeId
     created_at_utc: UtcTime
     approved: bool
-    reviewed_by: Line
-    note: Text | None = None
+    reviewed_by: SingleLine
+    note: Utf8Text | None = None
 
 
 class Attempt(Frozen):
@@ -102,11 +102,11 @@ class Attempt(Frozen):
 
     run_id: SafeId
     job_id: JobId
-    request_id: Line | None
+    request_id: SingleLine | None
     failed_at_utc: UtcTime
     #: A ``DeadReason``.
-    reason: Line
-    message: Text
+    reason: SingleLine
+    message: Utf8Text
 
 
 class ComposedAdvisory(Frozen):
@@ -132,19 +132,19 @@ class AdvisoryAsset(Frozen):
     asset_id: SafeId
     asset_type: Literal["image", "suggestion", "analysis", "pattern"]
     created_at_utc: UtcTime
-    source: Line
-    provider: Line
-    model: Line
-    prompt: Text
+    source: SingleLine
+    provider: SingleLine
+    model: SingleLine
+    prompt: Utf8Text
     #: Over ``suggestion_data``; two assets of one id with different hashes are a conflict.
     content_hash: Sha256
     suggestion_data: JsonObject
     confidence: Fraction
     reviewed: bool = False
     approved_for_workflow: bool = False
-    reviewed_by: Line | None = None
+    reviewed_by: SingleLine | None = None
     reviewed_at_utc: UtcTime | None = None
-    review_note: Text | None = None
-    rejection_reason: Text | None = None
-    request_id: Line | None = None
+    review_note: Utf8Text | None = None
+    rejection_reason: Utf8Text | None = None
+    request_id: SingleLine | None = None
     meta: JsonObject = Field(default_factory=dict)

@@ -84,10 +84,10 @@ class AsyncJobLedger:
     async def find(self, job_id: str) -> JobRecord | None:
         """Return a job's record, or None."""
         async with self._turn():
-            told = await cast(
+            fields = await cast(
                 "Awaitable[dict[bytes, bytes]]", self._client.hgetall(f"{self._prefix}job:{job_id}")
             )
-        return job_record(job_id, told) if told else None
+        return job_record(job_id, fields) if fields else None
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:

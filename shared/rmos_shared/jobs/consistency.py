@@ -24,8 +24,8 @@ class Records:
     done: int = 0
 
 
-class LedgerAudit:
-    """Finds and mends jobs whose record and index disagree. Safe on a live system.
+class LedgerConsistency:
+    """Finds and repairs jobs whose record and index disagree. Safe on a live system.
 
     Each batch is checked in one atomic step, so jobs that move meanwhile are never taken for faulty.
     """
@@ -33,38 +33,38 @@ class LedgerAudit:
     def __init__(self, script: LedgerScript) -> None:
         """Look through ``script`` of a ``JobLedger``."""
         self._script = script
-        #: What the last ``faults`` has counted.
+        #: What the last ``inconsistencies`` has counted.
         self.records = Records()
 
-    def faults(self) -> dict[str, str]:
-        """Return every faulty job with what is wrong with it. Every id is held in memory."""
-        found: dict[str, str] = {}
+    def inconsistencies(self) -> dict[str, str]:
+        """Return every inconsistent job with what is wrong with it. Every id is held in memory."""
+        inconsistencies: dict[str, str] = {}
         self.records = Records()
         indexed = set(self._indexed())
         ids = iter(sorted({*self._script.job_ids(), *indexed}))
         while batch := list(islice(ids, _BATCH)):
-            told = [text.partition(" ") for text in self._script.texts("check", *batch)]
-            states = Counter(state for state, _, _ in told)
+            answers = [text.partition(" ") for text in self._script.texts("check", *batch)]
+            states = Counter(state for state, _, _ in answers)
             self.records = Records(
                 self.records.total + states.total() - states["none"], self.records.done + states["done"]
             )
-            found |= {
-                job_id: fault
-                for job_id, (_, _, fault) in zip(batch, told, strict=True)
+            inconsistencies |= {
+                job_id: inconsistency
+                for job_id, (_, _, inconsistency) in zip(batch, answers, strict=True)
                 # A record listed a moment ago and gone now was a done one that expired.
-                if fault and (fault != _GONE or job_id in indexed)
+                if inconsistency and (inconsistency != _GONE or job_id in indexed)
             }
-        return found
+        return inconsistencies
 
-    def mend(self, job_id: str) -> str:
-        """Put a faulty job where its state says, and ring for one that is not finished.
+    def repair(self, job_id: str) -> str:
+        """Put an inconsistent job where its state says, and notify one that is not finished.
 
         One whose record is gone, or is none, becomes a discarded record, so that it stays counted and
         visible. Returns its state afterwards, ``ok`` when nothing was wrong with it, or ``of another
         version`` when this one does not know its task: then it stays where it is.
         """
         workers = self._script.members("workers")
-        return bytes(self._script.run("mend", job_id, *workers)).decode()
+        return bytes(self._script.run("repair", job_id, *workers)).decode()
 
     def _indexed(self) -> Iterator[str]:
         leases = (f"leases:{worker}" for worker in self._script.members("workers"))
@@ -72,7 +72,7 @@ class LedgerAudit:
             "waiting",
             "dead",
             "discarded",
-            *(f"rung:{queue}" for queue in self._script.queues()),
+            *(f"notified:{queue}" for queue in self._script.queues()),
             *leases,
         ):
             yield from self._script.members(index)

@@ -1,4 +1,4 @@
-"""The job ledger's operations in Python; what each does is written in ``job_ledger.lua``."""
+"""The job ledger's operations in Python; what each does is written in ``lua/``."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ class Claim:
     payload: bytes
     run_id: str
     request_id: str | None
-    #: Times it was put off before.
-    tries: int
-    #: Starts without a finish, this one included.
-    starts: int
+    #: Times it was put off at its own cost before.
+    retry_count: int
+    #: Claims in a row that ended in no settlement; this one counts until it is settled.
+    crash_count: int
     #: Seconds since it was first put off (since its last replay), by the server's clock.
     waiting_seconds: float
 
@@ -104,8 +104,8 @@ class Finish:
 class Round:
     """What one round of the reconciler came to."""
 
-    #: Jobs that were rung for.
-    rung: int
+    #: Jobs notified again.
+    notified: int
     #: Keys of the ledger that are of a wrong type.
     damaged: tuple[str, ...] = ()
 
@@ -115,8 +115,8 @@ class Taken:
     """One message taken off a queue."""
 
     queue: str
-    #: The doorbell, as Celery takes it; None when the message is none and is among the dead letters now.
-    bell: bytes | None
+    #: The notification, as Celery takes it; None when the message is none and is among the dead letters now.
+    notification: bytes | None
     #: Why it is there, and the id it has there.
     reason: str = ""
     raw_id: str = ""
@@ -222,7 +222,7 @@ class JobLedger:
             if answer[0] != b"claimed":
                 refused[job_id] = answer[0].decode()
                 continue
-            task, payload, run_id, request_id, tries, starts, waiting_ms = answer[1:]
+            task, payload, run_id, request_id, retry_count, crash_count, waiting_ms = answer[1:]
             claimed.append(
                 Claim(
                     job_id=job_id,
@@ -230,8 +230,8 @@ class JobLedger:
                     payload=payload,
                     run_id=run_id.decode(),
                     request_id=request_id.decode() or None,
-                    tries=int(tries),
-                    starts=int(starts),
+                    retry_count=int(retry_count),
+                    crash_count=int(crash_count),
                     waiting_seconds=int(waiting_ms) / 1000,
                 )
             )
@@ -241,7 +241,7 @@ class JobLedger:
         """Mark the jobs done and accept those that follow, in one step.
 
         Returns the state of each job afterwards: ``done``, or what forbids it (the lease has passed on;
-        the new holder will finish it, and effects are idempotent, so there is nothing to mend).
+        the new holder will finish it, and effects are idempotent, so there is nothing to repair).
         """
         args: list[Any] = [lease.worker, lease.token, ttl_seconds, len(finishes)]
         for finish in finishes:
@@ -251,27 +251,27 @@ class JobLedger:
         answers = self._script.run("finish", *args)
         return {finish.job_id: answer.decode() for finish, answer in zip(finishes, answers, strict=True)}
 
-    def wait(
+    def reschedule(
         self,
         job_id: str,
         lease: Lease,
         *,
         delay_seconds: float,
-        spends_try: bool,
+        spends_retry: bool,
         failure: Failure,
         held: bool = False,
     ) -> str:
-        """Put the job off; it is rung for again when due. Returns its state afterwards.
+        """Put the job off; it is notified again when due. Returns its state afterwards.
 
         ``held`` says that it waits for the advisory store; ``bring_forward`` is for such jobs.
         """
         answer = self._script.run(
-            "wait",
+            "reschedule",
             lease.worker,
             lease.token,
             job_id,
             _ms(delay_seconds),
-            int(spends_try),
+            int(spends_retry),
             failure.to_bytes(),
             int(held),
         )
@@ -283,19 +283,21 @@ class JobLedger:
         ``put_off_by_ms``, a time of the server's clock, leaves alone what was put off later. Returns how
         many.
         """
-        return int(self._script.run("forward", most, "+inf" if put_off_by_ms is None else put_off_by_ms))
+        return int(
+            self._script.run("bring_forward", most, "+inf" if put_off_by_ms is None else put_off_by_ms)
+        )
 
     def bury(self, job_id: str, lease: Lease, *, failure: Failure) -> str:
         """Put the job among the dead letters. Returns its state afterwards."""
         answer = self._script.run("bury", lease.worker, lease.token, job_id, failure.to_bytes(), CODE_VERSION)
         return cast("bytes", answer).decode()
 
-    def give_back(self, job_id: str, lease: Lease, *, max_starts: int) -> str:
+    def give_back(self, job_id: str, lease: Lease, *, max_crashes: int) -> str:
         """Give up a job because this process is asked to end; the start counts, as a crash's does.
 
         Returns its state afterwards: ``accepted``, or ``dead`` when that was the last start.
         """
-        answer = self._script.run("give_back", lease.worker, lease.token, job_id, max_starts, CODE_VERSION)
+        answer = self._script.run("give_back", lease.worker, lease.token, job_id, max_crashes, CODE_VERSION)
         return cast("bytes", answer).decode()
 
     def beat(self, worker: str, working: Sequence[str], *, lease_seconds: float, stale_seconds: float) -> int:
@@ -303,7 +305,7 @@ class JobLedger:
 
         Gives back the jobs leased to it that it does not know of (an answer was lost); returns how many.
         """
-        told = self._script.run(
+        answer = self._script.run(
             "beat",
             worker,
             _ms(lease_seconds),
@@ -313,37 +315,42 @@ class JobLedger:
             len(working),
             *working,
         )
-        return int(told)
+        return int(answer)
 
-    def retire(self, worker: str, *, max_starts: int) -> int:
+    def retire(self, worker: str, *, max_crashes: int) -> int:
         """End the leases of ``worker`` at once, so that its jobs run elsewhere. Returns how many it had."""
-        return int(self._script.run("retire", worker, max_starts, CODE_VERSION))
+        return int(self._script.run("retire", worker, max_crashes, CODE_VERSION))
 
-    def reconcile(self, *, batch: int, grace_seconds: float, max_starts: int) -> Round:
+    def reconcile(self, *, batch: int, grace_seconds: float, max_crashes: int) -> Round:
         """Bring every job that nobody would come for back to a queue.
 
-        Those are the jobs of silent workers, the ones due, and those whose bell was lost; at most
+        Those are the jobs of silent workers, the ones due, and those whose notification was lost; at most
         ``batch`` of each kind a call. What is damaged in the ledger keeps only those waiting that need it.
         """
-        rung, *damaged = self._script.run("reconcile", batch, _ms(grace_seconds), max_starts, CODE_VERSION)
-        return Round(int(rung), tuple(key.decode() for key in damaged))
+        notified, *damaged = self._script.run(
+            "reconcile", batch, _ms(grace_seconds), max_crashes, CODE_VERSION
+        )
+        return Round(int(notified), tuple(key.decode() for key in damaged))
 
-    def ring_again(self, job_ids: Sequence[str]) -> None:
-        """Ring for jobs whose bell was taken and will not be answered; those that moved on are left alone."""
-        self._script.run("ring", *job_ids)
+    def notify_again(self, job_ids: Sequence[str]) -> None:
+        """Notify again for jobs whose notification was taken and will not be acknowledged.
+
+        Jobs that moved on are left alone.
+        """
+        self._script.run("notify", *job_ids)
 
     def take(self, *queues: str) -> Taken | None:
         """Take the next message off the first of the queues that has one; None when all are empty.
 
-        What is no doorbell for jobs that the ledger knows goes to the dead letters in the same step.
+        What is no notification for jobs that the ledger knows goes to the dead letters in the same step.
         """
         return next(iter(Taken.read(self._script.run("take", 1, 0, *queues))), None)
 
     def take_command(self, *queues: str, most: int) -> tuple[Any, ...]:
         """Return ``take``, of up to ``most`` messages, as the words of a Redis command.
 
-        Bells of one task that wait in line are joined, up to its ``ids_per_bell``, so that a backlog is
-        worked off in groups. The answer is for ``Taken.read``.
+        Notifications of one task that wait in line are joined, up to its ``ids_per_notification``, so that a
+        backlog is worked off in groups. The answer is for ``Taken.read``.
         """
         return self._script.command("take", most, 1, *queues)
 
@@ -408,8 +415,8 @@ class JobLedger:
             )
 
     def _settle_raw(self, raw_id: str, what: Literal["replayed", "discarded"], by: str, why: str) -> None:
-        told = self._script.run("settle_raw", raw_id, what, by, why, secrets.token_hex(8))
-        state = cast("bytes", told).decode()
+        answer = self._script.run("settle_raw", raw_id, what, by, why, secrets.token_hex(8))
+        state = cast("bytes", answer).decode()
         if state == "unknown":
             raise JobNotFound(raw_id)
         if state != what:
@@ -445,8 +452,8 @@ class JobLedger:
     def find(self, job_id: str) -> JobRecord | None:
         """Return a job's record, or None."""
         with broker_errors():
-            told = self._client.hgetall(f"{self._prefix}job:{job_id}")
-        return job_record(job_id, cast("dict[bytes, bytes]", told)) if told else None
+            answer = self._client.hgetall(f"{self._prefix}job:{job_id}")
+        return job_record(job_id, cast("dict[bytes, bytes]", answer)) if answer else None
 
     def payload(self, job_id: str) -> bytes | None:
         """Return the payload of a job that is not done, for an operator's eyes only."""
@@ -456,8 +463,8 @@ class JobLedger:
     def find_raw(self, raw_id: str) -> RawLetter | None:
         """Return a raw letter without its bytes, or None."""
         with broker_errors():
-            told = self._client.hmget(f"{self._prefix}raw:{raw_id}", RAW_FIELDS)
-        return raw_letter(raw_id, cast("list[bytes | None]", told))
+            answer = self._client.hmget(f"{self._prefix}raw:{raw_id}", RAW_FIELDS)
+        return raw_letter(raw_id, cast("list[bytes | None]", answer))
 
     def raw_item(self, raw_id: str) -> bytes | None:
         """Return the bytes of a raw letter, verbatim, or None."""
@@ -497,7 +504,7 @@ class JobLedger:
             case JobState.WAITING | JobState.DEAD | JobState.DISCARDED:
                 indexes = [state.value]
             case JobState.ACCEPTED:
-                indexes = [f"rung:{queue}" for queue in QUEUES]
+                indexes = [f"notified:{queue}" for queue in QUEUES]
             case JobState.RUNNING:
                 indexes = [f"leases:{worker}" for worker in self._script.members("workers")]
             case _:
@@ -506,17 +513,17 @@ class JobLedger:
 
     def stats(self) -> LedgerStats:
         """Return the ledger's figures, all of one moment."""
-        told = [int(value) for value in self._script.run("stats")]
+        answer = [int(value) for value in self._script.run("stats")]
         return LedgerStats(
-            accepted=told[0],
-            done=told[1],
-            dead=told[2],
-            discarded=told[3],
-            waiting=told[4],
-            running=told[5],
-            ringing=told[6],
-            raw=told[7],
-            queues=dict(zip((DEAD_LETTER_QUEUE, *QUEUES), told[8:], strict=True)),
+            accepted=answer[0],
+            done=answer[1],
+            dead=answer[2],
+            discarded=answer[3],
+            waiting=answer[4],
+            running=answer[5],
+            notified=answer[6],
+            raw=answer[7],
+            queues=dict(zip((DEAD_LETTER_QUEUE, *QUEUES), answer[8:], strict=True)),
         )
 
 

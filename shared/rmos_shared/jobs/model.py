@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from rmos_shared.advisories.model import Detail, Kind
-from rmos_shared.models.base import Day, Frozen, Line, SafeId, Text, UtcTime
+from rmos_shared.advisories.model import AdvisoryKind, DetailLevel
+from rmos_shared.models.base import Frozen, IsoDate, SafeId, SingleLine, UtcTime, Utf8Text
 from rmos_shared.runs.model import RunRequest
 
 
@@ -64,15 +64,15 @@ class CreateRun(Frozen):
     """Payload of ``runs.create`` and ``runs.create_many``: store this run, then explain it if asked."""
 
     run: RunRequest
-    explain: Detail | None = None
+    explain: DetailLevel | None = None
 
 
 class SuggestAndAttach(Frozen):
     """Payload of ``runs.suggest_and_attach``."""
 
     run_id: SafeId
-    request_id: Line | None = None
-    detail: Detail = "summary"
+    request_id: SingleLine | None = None
+    detail: DetailLevel = "summary"
 
 
 class AttachAdvisory(Frozen):
@@ -80,18 +80,18 @@ class AttachAdvisory(Frozen):
 
     run_id: SafeId
     advisory_id: SafeId
-    kind: Kind = "advisory"
-    request_id: Line | None = None
+    kind: AdvisoryKind = "advisory"
+    request_id: SingleLine | None = None
 
 
 class ExplainMissing(Frozen):
     """Payload of ``runs.explain_missing``: have every run of these days explained that has no explanation."""
 
     #: UTC dates, ``YYYY-MM-DD``, both inclusive.
-    date_from: Day
-    date_to: Day
-    detail: Detail = "summary"
-    request_id: Line | None = None
+    date_from: IsoDate
+    date_to: IsoDate
+    detail: DetailLevel = "summary"
+    request_id: SingleLine | None = None
     #: Where an earlier job of the same batch stopped: the last run that it looked at.
     after_run_id: SafeId | None = None
 
@@ -114,37 +114,37 @@ class Job:
 class Failure(Frozen):
     """What went wrong in one try, as far as it may be shown."""
 
-    reason: Line
-    error_type: Line
-    message: Text
-    traceback: Text = ""
+    reason: SingleLine
+    error_type: SingleLine
+    message: Utf8Text
+    traceback: Utf8Text = ""
 
 
 class JobRecord(Frozen):
     """A job as the ledger shows it, without its payload."""
 
-    job_id: Line
-    task: Line
-    queue: Line
+    job_id: SingleLine
+    task: SingleLine
+    queue: SingleLine
     state: Annotated[JobState, Field(strict=False)]
-    run_id: Text
-    request_id: Text | None
-    payload_sha256: Text
+    run_id: Utf8Text
+    request_id: Utf8Text | None
+    payload_sha256: Utf8Text
     accepted_at_utc: UtcTime
     changed_at_utc: UtcTime
     due_at_utc: UtcTime | None = None
     #: Starts without a finish; more than the limit is a crash loop.
-    starts: int
+    crash_count: int
     #: Tries that failed and were put off.
-    tries: int
-    worker: Text | None = None
+    retry_count: int
+    worker: Utf8Text | None = None
     #: What the job came to: ids and outcomes, set when done.
     result: dict[str, Any] | None = None
     #: The last failure, kept through replay until the job is done.
     failure: Failure | None = None
     first_failed_at_utc: UtcTime | None = None
     last_failed_at_utc: UtcTime | None = None
-    code_version: Text | None = None
+    code_version: Utf8Text | None = None
     #: One line per replay or discard: when, by whom, why.
     history: list[dict[str, Any]] = Field(default_factory=list)
 
@@ -152,10 +152,10 @@ class JobRecord(Frozen):
 class RawLetter(Frozen):
     """A message that is no job of ours, kept verbatim."""
 
-    raw_id: Line
-    queue: Line
-    reason: Line
-    detail: Text
+    raw_id: SingleLine
+    queue: SingleLine
+    reason: SingleLine
+    detail: Utf8Text
     kept_at_utc: UtcTime
     size_bytes: int
     state: Annotated[JobState, Field(strict=False)] = JobState.DEAD
@@ -174,14 +174,14 @@ class LedgerStats(Frozen):
     discarded: int
     waiting: int
     running: int
-    ringing: int
+    notified: int
     raw: int
     queues: dict[str, int]
 
     @property
     def pending(self) -> int:
         """Jobs still to be done."""
-        return self.waiting + self.running + self.ringing
+        return self.waiting + self.running + self.notified
 
     @property
     def invariant(self) -> bool:

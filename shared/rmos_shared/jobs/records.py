@@ -28,32 +28,32 @@ def job_record(job_id: str, fields: dict[bytes, bytes]) -> JobRecord:
         ) from None
 
 
-def _job_record(job_id: str, told: dict[str, str]) -> JobRecord:
-    spec = TASKS.get(told["task"])
-    state = JobState(told["state"])
+def _job_record(job_id: str, fields: dict[str, str]) -> JobRecord:
+    spec = TASKS.get(fields["task"])
+    state = JobState(fields["state"])
     times: dict[str, Any] = {
-        f"{name}_utc": _time(told[name]) if told.get(name) else None
+        f"{name}_utc": _time(fields[name]) if fields.get(name) else None
         for name in ("first_failed_at", "last_failed_at")
     }
     return JobRecord.read(
         {
             "job_id": job_id,
-            "task": told["task"],
+            "task": fields["task"],
             "queue": "unknown" if spec is None else spec.queue,
             "state": state,
-            "run_id": told["run_id"],
-            "request_id": told["request_id"] or None,
-            "payload_sha256": told["sha256"],
-            "accepted_at_utc": _time(told["accepted_at"]),
-            "changed_at_utc": _time(told["changed_at"]),
-            "due_at_utc": _time(told["due_at"]) if state is JobState.WAITING else None,
-            "starts": int(told.get("starts", 0)),
-            "tries": int(told.get("tries", 0)),
-            "worker": told.get("lease", "").partition("|")[0] or None,
-            "result": json.loads(told["result"]) if "result" in told else None,
-            "failure": json.loads(told["failure"]) if "failure" in told else None,
-            "code_version": told.get("code_version"),
-            "history": json.loads(told.get("history", "[]")),
+            "run_id": fields["run_id"],
+            "request_id": fields["request_id"] or None,
+            "payload_sha256": fields["sha256"],
+            "accepted_at_utc": _time(fields["accepted_at"]),
+            "changed_at_utc": _time(fields["changed_at"]),
+            "due_at_utc": _time(fields["due_at"]) if state is JobState.WAITING else None,
+            "crash_count": int(fields.get("crash_count", 0)),
+            "retry_count": int(fields.get("retry_count", 0)),
+            "worker": fields.get("lease", "").partition("|")[0] or None,
+            "result": json.loads(fields["result"]) if "result" in fields else None,
+            "failure": json.loads(fields["failure"]) if "failure" in fields else None,
+            "code_version": fields.get("code_version"),
+            "history": json.loads(fields.get("history", "[]")),
             **times,
         }
     )
@@ -61,19 +61,21 @@ def _job_record(job_id: str, told: dict[str, str]) -> JobRecord:
 
 def raw_letter(raw_id: str, values: list[bytes | None]) -> RawLetter | None:
     """Return what the values of ``RAW_FIELDS`` tell, or None when there is no such letter."""
-    told = {name: value.decode() for name, value in zip(RAW_FIELDS, values, strict=True) if value is not None}
-    if "queue" not in told:
+    fields = {
+        name: value.decode() for name, value in zip(RAW_FIELDS, values, strict=True) if value is not None
+    }
+    if "queue" not in fields:
         return None
     return RawLetter.read(
         {
             "raw_id": raw_id,
-            "queue": told["queue"],
-            "reason": told["reason"],
-            "detail": told["detail"],
-            "kept_at_utc": _time(told["kept_at"]),
-            "size_bytes": int(told["size"]),
-            "state": told["state"],
-            "history": json.loads(told.get("history", "[]")),
+            "queue": fields["queue"],
+            "reason": fields["reason"],
+            "detail": fields["detail"],
+            "kept_at_utc": _time(fields["kept_at"]),
+            "size_bytes": int(fields["size"]),
+            "state": fields["state"],
+            "history": json.loads(fields.get("history", "[]")),
         }
     )
 

@@ -47,15 +47,15 @@ def broker_errors() -> Iterator[None]:
     except exceptions.ResponseError as error:
         # A script reports the code of the command inside it somewhere in its text; those codes that redis-py
         # knows it cuts off the text.
-        told = f"{error.status_code} {error}"
-        damage = _DAMAGE.search(told)
+        text = f"{error.status_code} {error}"
+        damage = _DAMAGE.search(text)
         if damage is not None:
             raise BrokerDamaged(
                 f"the ledger's key {damage[1]} is a {damage[2]}, not a {damage[3]}; nothing was changed. "
                 "Another program wrote it: move it away (RENAME), then see rmos doctor"
             ) from error
-        code = next((word for word in _PASSING if word in told), None)
-        if code is None and ("WRONGTYPE" in told or "script" in told):
+        code = next((word for word in _PASSING if word in text), None)
+        if code is None and ("WRONGTYPE" in text or "script" in text):
             raise BrokerDamaged(
                 "something in the ledger is not what the ledger writes; rmos doctor names it"
             ) from error

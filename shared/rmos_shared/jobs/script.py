@@ -21,7 +21,23 @@ MAY_EXCEED_MEMORY = "#!lua flags=allow-oom\n"
 _BRINGING_IN = frozenset({"accept"})
 
 
-_LUA = resources.files(__package__).joinpath("job_ledger.lua").read_text()
+#: The script's parts, in the order in which they build on one another.
+PARTS = (
+    "keys",
+    "notifications",
+    "records",
+    "accept",
+    "leases",
+    "claim",
+    "settle",
+    "take",
+    "reconcile",
+    "dead_letters",
+    "consistency",
+    "stats",
+    "answer",
+)
+_LUA = "\n".join(resources.files(__package__).joinpath(f"lua/{part}.lua").read_text() for part in PARTS)
 
 
 def _tables(tasks: Iterable[TaskSpec]) -> str:
@@ -29,7 +45,7 @@ def _tables(tasks: Iterable[TaskSpec]) -> str:
     specs = list(tasks)
     rows = (
         f'["{spec.name}"] = {{queue = "{spec.queue}", topic = "{spec.topic}", '
-        f"ids_per_bell = {spec.ids_per_bell}}}"
+        f"ids_per_notification = {spec.ids_per_notification}}}"
         for spec in specs
     )
     queues = (f'"{queue}"' for queue in dict.fromkeys(spec.queue for spec in specs))
@@ -65,7 +81,7 @@ def on_disk(answers: Sequence[Any]) -> Any:
 
 
 class LedgerScript:
-    """Runs the operations of ``job_ledger.lua``; each raises ``BrokerUnavailable`` when Redis is away."""
+    """Runs the operations of the script in ``lua/``; each raises ``BrokerUnavailable`` when Redis is away."""
 
     def __init__(
         self, client: redis.Redis, *, prefix: str, header: str, tasks: Iterable[TaskSpec] = TASKS.values()
@@ -102,8 +118,8 @@ class LedgerScript:
 
             def answer() -> Any:
                 nonlocal asked
-                told, asked = asked, False
-                if told:
+                was_asked, asked = asked, False
+                if was_asked:
                     with broker_errors(), suppress(redis.ConnectionError, NoScriptError):
                         return connection.read_response()
                 return self.run(operation, *args)

@@ -174,13 +174,13 @@ UtcTime = Annotated[datetime, BeforeValidator(_parse_utc)]
 #: A JSON object kept verbatim; anything JSON cannot carry exactly is refused with its path.
 JsonObject = Annotated[dict[str, Any], AfterValidator(_check_object)]
 #: Any Unicode text.
-Text = Annotated[str, AfterValidator(_check_text)]
+Utf8Text = Annotated[str, AfterValidator(_check_text)]
 #: A short, printable, non-blank line: a mode, a tool, a request id.
-Line = Annotated[str, StringConstraints(max_length=256), AfterValidator(_check_line)]
+SingleLine = Annotated[str, StringConstraints(max_length=256), AfterValidator(_check_line)]
 #: A run or advisory id that may become part of a path.
 SafeId = Annotated[str, AfterValidator(_check_id)]
 #: A UTC date, ``YYYY-MM-DD``.
-Day = Annotated[str, AfterValidator(_check_day)]
+IsoDate = Annotated[str, AfterValidator(_check_day)]
 #: An id of a job in the ledger.
 JobId = Annotated[str, AfterValidator(_check_job_id)]
 #: SHA-256 as 64 lower-case hex digits.

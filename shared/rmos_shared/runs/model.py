@@ -20,7 +20,7 @@ from pydantic import (
 from rmos_shared.advisories.model import ComposedAdvisory
 from rmos_shared.canonical import encode, sha256_hex
 from rmos_shared.ids import new_uuid7, uuid7_time
-from rmos_shared.models.base import Frozen, JsonObject, Line, SafeId, Sha256, Text, UtcTime
+from rmos_shared.models.base import Frozen, JsonObject, SafeId, Sha256, SingleLine, UtcTime, Utf8Text
 
 #: Contract section 2: more G-code than this, in bytes of UTF-8, goes to an attachment.
 INLINE_GCODE_BYTES = 204_800
@@ -95,7 +95,7 @@ StatusField = Annotated[Status, _enum_of(Status)]
 RiskField = Annotated[RiskLevel, _enum_of(RiskLevel), BeforeValidator(_upper)]
 StatusOfExplanation = Annotated[ExplanationStatus, _enum_of(ExplanationStatus)]
 Score = Annotated[int | float, BeforeValidator(_score)]
-SafePath = Annotated[Line, AfterValidator(_safe_path)]
+SafePath = Annotated[SingleLine, AfterValidator(_safe_path)]
 
 
 class Decision(Frozen):
@@ -103,8 +103,8 @@ class Decision(Frozen):
 
     risk_level: RiskField
     score: Score | None = None
-    block_reason: Text | None = None
-    warnings: list[Text] = Field(default_factory=list)
+    block_reason: Utf8Text | None = None
+    warnings: list[Utf8Text] = Field(default_factory=list)
     details: JsonObject = Field(default_factory=dict)
 
 
@@ -132,7 +132,7 @@ class ClaimedHashes(Hashes):
 class Outputs(Frozen):
     """What the attempt produced."""
 
-    gcode_text: Text | None = None
+    gcode_text: Utf8Text | None = None
     opplan_json: JsonObject | None = None
     gcode_path: SafePath | None = None
     opplan_path: SafePath | None = None
@@ -149,10 +149,10 @@ class RunRequest(Frozen):
 
     run_id: SafeId = Field(default_factory=new_uuid7)
     created_at_utc: UtcTime = None  # type: ignore[assignment]  # filled by _settle_time
-    request_id: Line | None = None
-    event_type: Line | None = None
-    mode: Line | None = None
-    tool_id: Line | None = None
+    request_id: SingleLine | None = None
+    event_type: SingleLine | None = None
+    mode: SingleLine | None = None
+    tool_id: SingleLine | None = None
     status: StatusField | None = None
     request_summary: JsonObject = Field(default_factory=dict)
     feasibility: JsonObject | None = None
@@ -222,7 +222,7 @@ class RunRequest(Frozen):
         }
         for name, value in computed.items():
             if value is not None and claims.get(name, value) != value:
-                msg = f"hashes.{name} is not the hash of what the request holds; leave it out or mend it"
+                msg = f"hashes.{name} is not the hash of what the request holds; leave it out or repair it"
                 raise ValueError(msg)
         return self
 
@@ -277,11 +277,11 @@ class RunRecord(Frozen):
     schema_version: Literal["1"] = "1"
     run_id: SafeId
     created_at_utc: UtcTime
-    request_id: Line | None = None
+    request_id: SingleLine | None = None
     #: Null is read, never written: see ``UNKNOWN_EVENT``.
-    event_type: Line | None = UNKNOWN_EVENT
-    mode: Line
-    tool_id: Line
+    event_type: SingleLine | None = UNKNOWN_EVENT
+    mode: SingleLine
+    tool_id: SingleLine
     status: StatusField
     request_summary: JsonObject
     feasibility: JsonObject
@@ -327,4 +327,4 @@ class ComposedRun(RunRecord):
 
     advisory_inputs: list[ComposedAdvisory]
     explanation_status: StatusOfExplanation
-    explanation_summary: Text | None
+    explanation_summary: Utf8Text | None

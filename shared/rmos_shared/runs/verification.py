@@ -20,7 +20,7 @@ from rmos_shared.runs.record import parse
 from rmos_shared.store.base import ArtifactStore, KeyInvalid
 
 #: What a file is by its place and name; ``foreign`` is none of ours.
-Kind = Literal["artifact", "link", "review", "attempt", "attachment", "foreign"]
+FileKind = Literal["artifact", "link", "review", "attempt", "attachment", "foreign"]
 _ATTACHMENTS = "_attachments/"
 
 
@@ -29,7 +29,7 @@ class Checked:
     """One file that was looked at."""
 
     key: str
-    kind: Kind
+    kind: FileKind
     #: What is wrong with it; None when it is well.
     damage: str | None
 
@@ -105,7 +105,7 @@ class StoreVerification:
     # -- one file -------------------------------------------------------------------------------------
 
     def _each(
-        self, prefix: str, kind: Kind, partition: _Partition, only: Callable[[str], bool] = lambda _: True
+        self, prefix: str, kind: FileKind, partition: _Partition, only: Callable[[str], bool] = lambda _: True
     ) -> Iterator[Checked]:
         try:
             for key in self._store.list(prefix):
@@ -114,7 +114,7 @@ class StoreVerification:
         except CorruptArtifact as error:
             yield Checked(error.key, kind, error.reason)  # the directory itself cannot be read
 
-    def _checked(self, key: str, kind: Kind, partition: _Partition) -> Checked:
+    def _checked(self, key: str, kind: FileKind, partition: _Partition) -> Checked:
         if kind in {"artifact", "link"} and (
             not key.endswith(".json") or "/" in key.removeprefix(f"{partition.day}/")
         ):

@@ -20,16 +20,14 @@ _log = logging.getLogger(__name__)
 # KEYS[2]  string  "open" or "probe"; while it exists no further call may start. Its expiry is the timer.
 # KEYS[3]  hash    the outage under way, while failures are at the limit: why, began
 # KEYS[4]  string  when the last outage ended, in milliseconds of the server's clock
-# ``allow``: how many milliseconds to stay away; or 0, nothing has failed; or -1, something has, so that a
-# success is news. The first call after "open" becomes the one probe.
-_ALLOW = """
+# ``check``: how many milliseconds to stay away, or 0. The first call after "open" becomes the one probe.
+_CHECK = """
 local left = redis.call('PTTL', KEYS[2])
 if left > 0 then return left end
-local failures = tonumber(redis.call('GET', KEYS[1]) or 0)
-if failures >= tonumber(ARGV[1]) then
+if tonumber(redis.call('GET', KEYS[1]) or 0) >= tonumber(ARGV[1]) then
   redis.call('SET', KEYS[2], 'probe', 'PX', ARGV[2])
 end
-return failures > 0 and -1 or 0
+return 0
 """
 _NOW = """
 local clock = redis.call('TIME')
@@ -96,10 +94,8 @@ class Reading:
 class Breaker(Protocol):
     """Decides whether a call may be made, from how the calls before it ended."""
 
-    def allow(self) -> bool:
-        """Return if the call may be made, and say whether the breaker is in doubt about the store.
-
-        A failure must be recorded then; a success only if it was in doubt, for otherwise it is no news.
+    def check(self) -> None:
+        """Return if the call may be made; how it ended must be recorded then.
 
         Raises:
             BreakerOpen: do not call; ``retry_after_seconds`` is how long the breaker holds calls back.
@@ -121,9 +117,8 @@ class Breaker(Protocol):
 class NoBreaker:
     """Lets every call pass."""
 
-    def allow(self) -> bool:
-        """Return at once, never in doubt."""
-        return False
+    def check(self) -> None:
+        """Return at once."""
 
     def record_success(self) -> float | None:
         """Do nothing."""
@@ -158,7 +153,7 @@ class RedisBreaker:
     ) -> None:
         """Prepare, without a call to Redis; the caller owns ``client`` and its time-outs."""
         self._keys = tuple(f"{prefix}{name}" for name in ("failures", "hold", "outage", "ended"))
-        self._allow = client.register_script(_ALLOW)
+        self._check = client.register_script(_CHECK)
         self._failure = client.register_script(_FAILURE)
         self._success = client.register_script(_SUCCESS)
         self._read = client.register_script(_READ)
@@ -181,13 +176,13 @@ class RedisBreaker:
         is_open, holds, ended_ms = self._run(self._read, (self._failures,)) or (0, 0, 0)
         return Reading(bool(is_open), bool(holds), int(ended_ms))
 
-    def allow(self) -> bool:
-        """Return if the call may be made, and say whether a call has failed since the last success.
+    def check(self) -> None:
+        """Return if the call may be made.
 
         Raises:
             BreakerOpen: it may not; ``retry_after_seconds`` tells how long.
         """
-        left_ms = int(self._run(self._allow, (self._failures, self._probe_ms)) or 0)
+        left_ms = int(self._run(self._check, (self._failures, self._probe_ms)) or 0)
         if left_ms > 0:
             left_seconds = left_ms / 1000
             raise BreakerOpen(
@@ -196,7 +191,6 @@ class RedisBreaker:
                 retry_after_seconds=left_seconds,
                 outage=True,
             )
-        return left_ms < 0
 
     def record_success(self) -> float | None:
         """Close the breaker; return how many seconds the outage lasted that this ends, or None."""
@@ -221,6 +215,7 @@ def _milliseconds(seconds: float) -> int:
 
 def _warn(error: Exception) -> None:
     _log.warning(
-        "the breaker's state in Redis is out of reach (%s); calls to the advisory store pass unguarded",
-        type(error).__name__,
+        # Calls to the advisory store pass unguarded meanwhile.
+        "breaker.unreachable",
+        extra={"error": type(error).__name__},
     )

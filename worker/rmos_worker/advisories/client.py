@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 MAX_ANSWER_BYTES = 1_048_576
 #: The store's wish to be left alone longer than this is cut down to it.
 MAX_RETRY_AFTER_SECONDS = 3_600.0
-#: Answers that a repeat within seconds may well mend; 500 is not among them.
+#: Answers that a repeat within seconds may well repair; 500 is not among them.
 _QUICK = frozenset({429, 502, 503, 504})
 #: Full jitter (tenacity draws from zero): up to 0.5 s after the first try, 1 s after the second, and so on.
 _BACKOFF = wait_random_exponential(multiplier=0.5, max=5)
@@ -199,18 +199,16 @@ class AdvisoryClient:
             headers["Content-Type"] = "application/json"
         if request_id is not None:
             headers["X-Request-Id"] = _header_value(request_id)
-        in_doubt = self._breaker.allow()
+        self._breaker.check()
         try:
             result = judge(self._with_quick_retries(method, f"{ASSETS_PATH}/{asset_id}", headers, content))
         except AdvisoryUnavailable as error:
             self._failed(error)
             raise
         except RmosError:
-            if in_doubt:
-                self._succeeded()  # a refusal is an answer
+            self._succeeded()  # a refusal is an answer
             raise
-        if in_doubt:
-            self._succeeded()
+        self._succeeded()
         return result
 
     def _failed(self, error: AdvisoryUnavailable) -> None:
@@ -219,14 +217,14 @@ class AdvisoryClient:
         if outage is Outage.BEGINS:
             # Once for all workers; what this does to each job is not worth a line.
             _log.error(
-                "the advisory store is out of reach; jobs wait for it",
+                "advisory_store.unreachable",
                 extra={"error": error.code, "reason": str(error)},
             )
 
     def _succeeded(self) -> None:
         lasted = self._breaker.record_success()
         if lasted is not None:
-            _log.warning("the advisory store is back", extra={"outage_seconds": round(lasted, 1)})
+            _log.warning("advisory_store.back", extra={"outage_seconds": round(lasted, 1)})
 
     def _with_quick_retries(
         self, method: str, path: str, headers: dict[str, str], content: bytes | None
@@ -269,10 +267,10 @@ class AdvisoryClient:
                 extensions={"timeout": httpx.Timeout(until - now).as_dict(), "deadline": until},
             )
             with closing(self._transport.handle_request(request)) as response:
-                told = response.is_success or (
+                has_answer = response.is_success or (
                     method == "GET" and response.status_code == HTTPStatus.NOT_FOUND
                 )
-                body = self._body(response, call, until) if told else b""
+                body = self._body(response, call, until) if has_answer else b""
         except _CONNECTION_ERRORS as error:
             raise _Passing(f"{call} got no answer ({type(error).__name__})") from error
         except _OTHER_ERRORS as error:

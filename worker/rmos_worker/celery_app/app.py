@@ -1,4 +1,4 @@
-"""The Celery app: tasks that answer doorbells, the gate, and the reconciler in every worker."""
+"""The Celery app: tasks that answer notifications, the gate, and the reconciler in every worker."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def celery_state(report: Report) -> dict[str, Any]:
 
     Raises:
         JobDead: FAILURE, some job is dead.
-        Retry: RETRY, some job waits; nothing is published, the reconciler rings when it is due.
+        Retry: RETRY, some job waits; nothing is published, the reconciler notifies when it is due.
         Ignore: another worker has the job; that worker's task will tell.
     """
     dead = report.dead | {job_id: state for job_id, state in report.refused.items() if state == "dead"}
@@ -124,7 +124,7 @@ def celery_state(report: Report) -> dict[str, Any]:
         delay = min(report.waiting.values())
         raise Retry(f"{len(report.waiting)} job(s) put off, the first for {delay:.1f} s")
     if "waiting" in report.refused.values():
-        raise Retry("the job is put off already; the reconciler rings when it is due")
+        raise Retry("the job is put off already; the reconciler notifies when it is due")
     if not report.done and any(state in {"running", "accepted"} for state in report.refused.values()):
         raise Ignore("the job is in other hands")
     return {"done": len(report.done), "refused": report.refused}

@@ -150,18 +150,18 @@ class CheckedBroadcasts(Channel):
 
     def _handle_message(self, client: Any, r: Any) -> dict[str, Any]:
         # kombu's own step between the socket and the reading; no data, and it goes on to the next message.
-        told: dict[str, Any] = super()._handle_message(client, r)  # type: ignore[misc]  # the stubs lack it
-        if bytes_to_str(told["type"]).endswith("message"):
-            exchange = bytes_to_str(told["channel"]).partition(".")[2].partition("/")[0]
+        message: dict[str, Any] = super()._handle_message(client, r)  # type: ignore[misc]  # the stubs lack it
+        if bytes_to_str(message["type"]).endswith("message"):
+            exchange = bytes_to_str(message["channel"]).partition(".")[2].partition("/")[0]
             try:
-                self._check(exchange, told["data"])
+                self._check(exchange, message["data"])
             except Exception as error:  # noqa: BLE001 - it may be anything, and so may what it raises
                 logger.warning(
-                    "broadcast dropped, it cannot be read",
+                    "broadcast.dropped",
                     extra={"exchange": exchange, "error": type(error).__name__},
                 )
-                told["data"] = None
-        return told
+                message["data"] = None
+        return message
 
     def _check(self, exchange: str, data: Any) -> None:
         message = self.Message(loads(bytes_to_str(data)), channel=self)
@@ -187,7 +187,7 @@ class ControlNode(Node):
             return super().handle(method, arguments)
         except Exception as error:  # noqa: BLE001 - a command must not end the worker
             logger.warning(
-                "control command failed",
+                "control.failed",
                 extra={
                     "method": method if method in (self.handlers or {}) else "unknown",
                     "error": type(error).__name__,

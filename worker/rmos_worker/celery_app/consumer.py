@@ -74,5 +74,5 @@ class GroupingConsumer(Consumer):
         try:
             self._flush_events()
         except self.connection_errors as error:
-            logger.info("last events not published", extra={"error": type(error).__name__})
+            logger.info("events.not_published", extra={"error": type(error).__name__})
         super().stop()

@@ -2,8 +2,8 @@
 
 A message that Celery cannot use is deleted by Celery, or stops the worker; and one that Celery pops with
 ``BRPOP`` is gone if the answer is lost (docs/celery.md). So messages are popped by the ledger's ``take``: one
-step on the server that hands out only the bells which the ledger itself rang, and keeps everything else among
-the dead letters. Control messages and events come by pub/sub; ``broadcast.py`` sees to them.
+step on the server that hands out only the notifications that the ledger wrote, and keeps everything
+else among the dead letters. Control messages and events come by pub/sub; ``broadcast.py`` sees to them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _COMMANDS = {"look": "EVALSHA", "wait": "BRPOP"}
 
 
 class GatedChannel(CheckedBroadcasts):
-    """A channel that looks for bells with ``take`` and, while there are none, waits for a wake token.
+    """A channel that looks for notifications with ``take`` and, while there are none, waits for a wake token.
 
     kombu sends one command whenever it may take a message, reads the answer once it has come, and calls both
     by the name of ``BRPOP``.
@@ -70,7 +70,7 @@ class GatedChannel(CheckedBroadcasts):
             words = self._ledger.wait_command(*queues, seconds=timeout or self.brpop_timeout)
         else:
             self._asked = "look"
-            # Whose token woke us comes first, or its bell would wait for the next look.
+            # Whose token woke us comes first, or its notification would wait for the next look.
             queues.sort(key=lambda queue: queue != self._woken)
             words = self._ledger.take_command(*queues, most=self.qos.can_consume_max_estimate() or _MOST)
         connection = self.client.connection
@@ -106,26 +106,26 @@ class GatedChannel(CheckedBroadcasts):
         return True
 
     def _hand_over(self, messages: list[Taken]) -> None:
-        """Give the bells to Celery.
+        """Give the notifications to Celery.
 
         Raises:
             Empty: there was none among them.
         """
         self._empty = not messages
-        bells = [message for message in messages if message.bell is not None]
+        notifications = [message for message in messages if message.notification is not None]
         for message in messages:
-            if message.bell is None:
+            if message.notification is None:
                 logger.warning(
-                    "message refused at the gate",
+                    "message.refused",
                     extra={"queue": message.queue, "reason": message.reason, "raw_id": message.raw_id},
                 )
         if messages:
             self._queue_cycle.rotate(messages[-1].queue)
-        if not bells:
+        if not notifications:
             raise Empty
-        for message in bells:
+        for message in notifications:
             # As kombu's own reader does.
-            self.connection._deliver(json.loads(message.bell or b""), message.queue)  # noqa: SLF001
+            self.connection._deliver(json.loads(message.notification or b""), message.queue)  # noqa: SLF001
 
     def _size(self, queue: str) -> int:
         # Asked for each queue when the worker connects; one that is damaged must not keep it from the others.
@@ -138,7 +138,7 @@ class GatedChannel(CheckedBroadcasts):
         """Outlive what is damaged in the ledger: say so once, and wait before the next look."""
         if str(error) != self._last_refusal:
             self._last_refusal = str(error)
-            logger.error("no message taken: %s; see rmos doctor", error)
+            logger.error("message.take_failed", extra={"error": str(error)})
         # A look also takes away tokens that cannot be waited for.
         self._empty = self._asked == "look"
 
@@ -152,13 +152,13 @@ class GatedChannel(CheckedBroadcasts):
         # A closing channel gives back what was taken and not answered. kombu would push a message of its own.
         (job_ids,), _, _ = json.loads(message.body)
         try:
-            self._ledger.ring_again(job_ids)
+            self._ledger.notify_again(job_ids)
         except BrokerUnavailable:
-            logger.info("bells not given back; they count as lost and are rung again")
+            logger.info("notifications.not_returned")
 
     def _connparams(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
         # Celery closes a lost connection twice. The second time kombu 5.7 trips over what the first took
-        # away, and an AttributeError ends the worker, where a lost connection is what it can mend.
+        # away, and an AttributeError ends the worker, where a lost connection is what it can repair.
         if self.connection.client is None:
             raise redis.ConnectionError("the connection is closed")
         return super()._connparams(asynchronous)  # type: ignore[misc]  # the stubs lack it

@@ -16,7 +16,7 @@ from celery import Celery
 from celery.beat import PersistentScheduler, ScheduleEntry
 from celery.schedules import crontab, schedule
 
-from rmos_shared.advisories.model import Detail
+from rmos_shared.advisories.model import DetailLevel
 from rmos_shared.errors import FieldProblem, InvalidRequest
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
@@ -39,7 +39,7 @@ NIGHTLY = {
 
 
 def _explain_missing(
-    request_id: str, due: datetime, *, days_back: int = _DAYS_BACK, detail: Detail = "summary"
+    request_id: str, due: datetime, *, days_back: int = _DAYS_BACK, detail: DetailLevel = "summary"
 ) -> ExplainMissing:
     """Return the payload that looks at the last days, up to and with the day on which it is due, in UTC."""
     return ExplainMissing(
@@ -81,11 +81,11 @@ class LedgerScheduler(PersistentScheduler):
             job = scheduled_job(str(entry.name), str(entry.task), entry.args, entry.kwargs, due)
         except InvalidRequest as error:
             # Nothing raised: the other entries are due as well.
-            logger.error("entry of the schedule refused", extra={"entry": entry.name, "error": str(error)})  # noqa: TRY400 - it is told in full
+            logger.error("schedule.refused", extra={"entry": entry.name, "error": str(error)})  # noqa: TRY400 - it is told in full
             return
         (outcome,) = self._ledger.accept([job])
-        told = {"entry": entry.name, "job_id": job.job_id, "outcome": outcome.value}
-        logger.info("accepted on schedule", extra=told)
+        fields = {"entry": entry.name, "job_id": job.job_id, "outcome": outcome.value}
+        logger.info("schedule.accepted", extra=fields)
 
 
 def scheduled_job(

@@ -16,7 +16,7 @@ from rmos_shared.errors import BrokerDamaged, BrokerUnavailable
 from rmos_shared.jobs.ledger import Claim, Finish, JobLedger, Lease
 from rmos_shared.jobs.model import JobState
 from rmos_shared.settings import WorkerSettings
-from rmos_worker.engine.heartbeat import Presence
+from rmos_worker.engine.heartbeat import Heartbeat
 from rmos_worker.engine.retry import Bury, GiveBack, RetryLimits, Wait, decide
 from rmos_worker.handlers.base import Handler
 
@@ -31,7 +31,7 @@ _AnswerT = TypeVar("_AnswerT")
 
 @dataclass(slots=True)
 class Report:
-    """How one doorbell was answered: the jobs by the state that the ledger now has them in."""
+    """How one notification was answered: the jobs by the state that the ledger now has them in."""
 
     done: list[str] = field(default_factory=list)
     #: With the delay, in seconds.
@@ -43,23 +43,23 @@ class Report:
 
 
 class Executor:
-    """Answers doorbells. Nothing that a job raises gets past it."""
+    """Answers notifications. Nothing that a job raises gets past it."""
 
     def __init__(
         self,
         *,
         ledger: JobLedger,
-        presence: Presence,
+        heartbeat: Heartbeat,
         handlers: Mapping[str, Handler],
         settings: WorkerSettings,
     ) -> None:
         """Take all that the work needs; ``handlers`` by task name."""
         self._ledger = ledger
-        self._presence = presence
+        self._heartbeat = heartbeat
         self._handlers = handlers
         self._settings = settings
         self._limits = RetryLimits(
-            tries=settings.retry_tries,
+            max_tries=settings.max_tries,
             base_seconds=settings.retry_base_seconds,
             cap_seconds=settings.retry_cap_seconds,
             total_seconds=settings.retry_total_seconds,
@@ -69,12 +69,12 @@ class Executor:
         """Do the jobs that are free, and settle each of them in the ledger.
 
         Raises:
-            BrokerUnavailable: the claim did not get through; the reconciler will ring again.
+            BrokerUnavailable: the claim did not get through; the reconciler will notify again.
         """
-        lease = Lease(self._presence.name, secrets.token_hex(8))
+        lease = Lease(self._heartbeat.name, secrets.token_hex(8))
         report = Report()
         # Working from before the claim on, so that the heartbeat never gives a fresh lease back.
-        with self._presence.working(job_ids):
+        with self._heartbeat.working(job_ids):
             claims = self._ledger.claim(job_ids, lease, lease_seconds=self._settings.lease_seconds)
             report.refused = claims.refused
             for task, group in groupby(claims.claimed, key=attrgetter("task")):
@@ -95,7 +95,7 @@ class Executor:
         logger.log(
             # Of an outage nothing is told for each job, but by the breaker, once.
             logging.DEBUG if not finished and all(quiet) else logging.INFO,
-            "answered",
+            "jobs.finished",
             extra={
                 "task": task,
                 "jobs": len(claims),
@@ -120,7 +120,7 @@ class Executor:
             if state == "done":
                 report.done.append(finish.job_id)
             else:
-                # The lease passed on while we worked; effects are idempotent, so the new holder mends all.
+                # The lease passed on while we worked; effects are idempotent, so the new holder repairs all.
                 report.refused[finish.job_id] = state
 
     def _put_off_or_bury(
@@ -130,7 +130,7 @@ class Executor:
         end = self._decide(error, claim)
         if isinstance(end, Bury):
             try:
-                handler.mourn(claim, end.failure)
+                handler.on_dead(claim, end.failure)
             except BaseException as unrecorded:  # noqa: BLE001 - nothing gets past here, nor hides why it died
                 # An audit record that cannot be written now keeps the job alive until it can.
                 later = self._decide(unrecorded, claim)
@@ -138,7 +138,7 @@ class Executor:
         outage = isinstance(end, Wait) and end.outage
         logger.log(
             logging.DEBUG if outage else logging.WARNING,
-            end.verb,
+            end.event,
             extra={
                 "task": claim.task,
                 "job_id": claim.job_id,
@@ -162,17 +162,17 @@ class Executor:
         match end:
             case Bury(failure):
                 return self._ledger.bury(job_id, lease, failure=failure)
-            case Wait(delay, spends_try, failure, held):
-                return self._ledger.wait(
-                    job_id, lease, delay_seconds=delay, spends_try=spends_try, failure=failure, held=held
+            case Wait(delay, spends_retry, failure, held):
+                return self._ledger.reschedule(
+                    job_id, lease, delay_seconds=delay, spends_retry=spends_retry, failure=failure, held=held
                 )
             case GiveBack():
-                return self._ledger.give_back(job_id, lease, max_starts=self._settings.max_starts)
+                return self._ledger.give_back(job_id, lease, max_crashes=self._settings.max_crashes)
 
     def _decide(self, error: BaseException, claim: Claim) -> Wait | Bury | GiveBack:
         return decide(
             error,
-            tries=claim.tries,
+            retry_count=claim.retry_count,
             waiting_seconds=claim.waiting_seconds,
             limits=self._limits,
             jitter=random.uniform,
@@ -203,5 +203,5 @@ def _settled(step: Callable[[], _AnswerT]) -> _AnswerT | None:
             return step()
         except (BrokerUnavailable, BrokerDamaged):
             time.sleep(pause)
-    logger.error("a job could not be settled; it will run again")
+    logger.error("job.settlement_lost")
     return None

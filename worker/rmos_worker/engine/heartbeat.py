@@ -18,7 +18,7 @@ from rmos_shared.settings import WorkerSettings
 logger = logging.getLogger(__name__)
 
 
-class Presence:
+class Heartbeat:
     """Tells the ledger that this process lives, and which jobs it is working on.
 
     One per process that runs tasks: each prefork child has its own, so that the death of one child ends
@@ -33,7 +33,7 @@ class Presence:
         self._working: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
         """Begin to beat, in a thread of its own."""
@@ -44,9 +44,9 @@ class Presence:
         self._stopping.set()
         self._thread.join(timeout=self._settings.broker_timeout_seconds)
         try:
-            self._ledger.retire(self.name, max_starts=self._settings.max_starts)
+            self._ledger.retire(self.name, max_crashes=self._settings.max_crashes)
         except (BrokerUnavailable, BrokerDamaged):
-            logger.warning("could not retire; the leases will lapse", extra={"worker": self.name})
+            logger.warning("worker.retire_failed", extra={"worker": self.name})
 
     @contextmanager
     def working(self, job_ids: Sequence[str]) -> Iterator[None]:
@@ -80,9 +80,9 @@ class Presence:
             try:
                 self.beat()
             except BrokerUnavailable:
-                logger.warning("heartbeat not delivered", extra={"worker": self.name})
+                logger.warning("worker.heartbeat_lost", extra={"worker": self.name})
             except BrokerDamaged as error:
-                logger.error("heartbeat not delivered: %s", error)  # noqa: TRY400 - the text says all
+                logger.error("worker.heartbeat_lost", extra={"worker": self.name, "error": str(error)})  # noqa: TRY400 - the text says all
             except Exception:
                 # A heart that stops for a bug would cost every lease of this process.
-                logger.exception("heartbeat failed", extra={"worker": self.name})
+                logger.exception("worker.heartbeat_failed", extra={"worker": self.name})

@@ -44,7 +44,7 @@ class Reconciler:
         self._thread.join(timeout=self._settings.broker_timeout_seconds)
 
     def round(self) -> int:
-        """Do one round, if this is the one whose turn it is. Returns the number of jobs rung for.
+        """Do one round, if this is the one whose turn it is. Returns the number of jobs notified.
 
         Raises:
             BrokerUnavailable: the round may be half done; the next does the rest.
@@ -56,29 +56,29 @@ class Reconciler:
             self._ledger.bring_forward(most=forward[0], put_off_by_ms=forward[1])
         done = self._ledger.reconcile(
             batch=self._settings.reconcile_batch_jobs,
-            grace_seconds=self._settings.bell_grace_seconds,
-            max_starts=self._settings.max_starts,
+            grace_seconds=self._settings.notification_grace_seconds,
+            max_crashes=self._settings.max_crashes,
         )
-        if done.rung:
+        if done.notified:
             # In an outage some jobs come due in every round.
-            logger.debug("rang again", extra={"jobs": done.rung})
+            logger.debug("jobs.renotified", extra={"jobs": done.notified})
         if done.damaged != self._damaged:
             self._damaged = done.damaged
-            # Once, not each second, and once more when it is mended.
-            logger.error("keys of the ledger are damaged; see rmos doctor", extra={"keys": done.damaged})
-        return done.rung
+            # Once, not each second, and once more when it is repaired.
+            logger.error("ledger.damaged", extra={"keys": done.damaged})
+        return done.notified
 
     def _run(self) -> None:
         while not self._stopping.wait(self._settings.reconcile_seconds):
             try:
                 self.round()
             except BrokerUnavailable:
-                logger.warning("no reconciliation; the broker is away")
+                logger.warning("reconciliation.skipped")
             except BrokerDamaged as error:
-                logger.error("no reconciliation: %s", error)  # noqa: TRY400 - the text says all
+                logger.error("reconciliation.skipped", extra={"error": str(error)})  # noqa: TRY400 - the text says all
             except Exception:
                 # The last net below every job must not end with the first bug in it.
-                logger.exception("reconciliation failed")
+                logger.exception("reconciliation.failed")
 
 
 def brought_forward(reading: Reading, *, batch: int) -> tuple[int, int | None] | None:

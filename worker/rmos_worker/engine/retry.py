@@ -32,10 +32,10 @@ _TRACEBACK_LINES = 15
 class Wait:
     """Put the job off."""
 
-    verb: ClassVar[str] = "job put off"
+    event: ClassVar[str] = "job.rescheduled"
     delay_seconds: float
     #: False when the job is not to blame: the breaker is open, the disk is full.
-    spends_try: bool
+    spends_retry: bool
     failure: Failure
     #: True when it waits for the advisory store, and may be brought forward once that is back.
     held: bool = False
@@ -47,7 +47,7 @@ class Wait:
 class Bury:
     """Put the job among the dead letters."""
 
-    verb: ClassVar[str] = "job buried"
+    event: ClassVar[str] = "job.dead"
     failure: Failure
 
 
@@ -55,7 +55,7 @@ class Bury:
 class GiveBack:
     """Let the job start again elsewhere, at once: this process is asked to end."""
 
-    verb: ClassVar[str] = "job given back"
+    event: ClassVar[str] = "job given back"
     failure: Failure
 
 
@@ -63,7 +63,7 @@ class GiveBack:
 class RetryLimits:
     """How long a job is kept alive; the settings of the same names."""
 
-    tries: int
+    max_tries: int
     base_seconds: float
     cap_seconds: float
     total_seconds: float
@@ -99,14 +99,14 @@ _SOFT_TIME_LIMIT = "SoftTimeLimitExceeded"
 def decide(
     error: BaseException,
     *,
-    tries: int,
+    retry_count: int,
     waiting_seconds: float,
     limits: RetryLimits,
     jitter: Callable[[float, float], float],
 ) -> Wait | Bury | GiveBack:
     """Say what becomes of a job that failed with ``error``.
 
-    ``tries`` is how often it was put off at its own cost before, ``waiting_seconds`` how long ago that
+    ``retry_count`` is how often it was put off at its own cost before, ``waiting_seconds`` how long ago that
     began; ``jitter(low, high)`` draws a number between two, such as ``random.uniform``.
     """
     if isinstance(error, _ENDING):
@@ -121,12 +121,12 @@ def decide(
     held = isinstance(error, AdvisoryUnavailable)
     # While nobody reaches the store, the one that was sent to see is no more to blame than those that wait.
     outage = isinstance(error, AdvisoryUnavailable) and error.outage
-    spends_try = costs_try and not outage
-    if waiting_seconds >= limits.total_seconds or (spends_try and tries + 1 >= limits.tries):
+    spends_retry = costs_try and not outage
+    if waiting_seconds >= limits.total_seconds or (spends_retry and retry_count + 1 >= limits.max_tries):
         return Bury(describe(error, DeadReason.RETRIES_EXHAUSTED))
     asked = error.retry_after_seconds if isinstance(error, AdvisoryUnavailable) else None
     if asked is None:
-        ceiling = min(limits.cap_seconds, limits.base_seconds * 2 ** min(tries, 32))
+        ceiling = min(limits.cap_seconds, limits.base_seconds * 2 ** min(retry_count, 32))
         low, high = ceiling / 2, ceiling
     else:
         # The store knows best, within our cap; the jitter keeps the jobs from coming back all at once.
@@ -137,7 +137,7 @@ def decide(
         # reconciler sends one, and brings all forward when the store is back.
         high = max(high, 2 * low, low + waiting_seconds)
     delay = min(jitter(low, high), limits.cap_seconds)
-    return Wait(delay, spends_try=spends_try, failure=describe(error, reason), held=held, outage=outage)
+    return Wait(delay, spends_retry=spends_retry, failure=describe(error, reason), held=held, outage=outage)
 
 
 def _passing(error: BaseException) -> tuple[WaitReason, bool] | None:

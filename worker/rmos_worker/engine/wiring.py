@@ -13,7 +13,7 @@ from rmos_shared.tasks import ATTACH, CREATE, CREATE_MANY, EXPLAIN_MISSING, SUGG
 from rmos_worker.advisories.breaker import RedisBreaker
 from rmos_worker.advisories.client import AdvisoryClient
 from rmos_worker.engine.executor import Executor
-from rmos_worker.engine.heartbeat import Presence
+from rmos_worker.engine.heartbeat import Heartbeat
 from rmos_worker.explainers.feasibility import FeasibilityExplainer
 from rmos_worker.explainers.rules import load_rules
 from rmos_worker.handlers.attach import AttachHandler
@@ -27,10 +27,10 @@ from rmos_worker.policies.choice import policy_named
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What one process needs to answer doorbells."""
+    """What one process needs to answer notifications."""
 
     executor: Executor
-    presence: Presence
+    heartbeat: Heartbeat
     ledger: JobLedger
     advisories: AdvisoryClient
 
@@ -70,13 +70,13 @@ class Services:
             ATTACH.name: attach,
             EXPLAIN_MISSING.name: ExplainMissingHandler(runs, ledger),
         }
-        presence = Presence(ledger, settings)
-        presence.start()
-        executor = Executor(ledger=ledger, presence=presence, handlers=handlers, settings=settings)
-        return cls(executor, presence, ledger, advisories)
+        heartbeat = Heartbeat(ledger, settings)
+        heartbeat.start()
+        executor = Executor(ledger=ledger, heartbeat=heartbeat, handlers=handlers, settings=settings)
+        return cls(executor, heartbeat, ledger, advisories)
 
     def stop(self) -> None:
         """Give the leases back and close the connections."""
-        self.presence.retire()
+        self.heartbeat.retire()
         self.advisories.close()
         self.ledger.close()

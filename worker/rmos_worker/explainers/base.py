@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from rmos_shared.advisories.model import Detail, Explanation
+from rmos_shared.advisories.model import DetailLevel, Explanation
 from rmos_shared.runs.model import RunArtifact
 
 
 class Explainer(Protocol):
     """Explains a stored run from its feasibility, decision and status, and from nothing else."""
 
-    def explain(self, run: RunArtifact, detail: Detail) -> Explanation:
+    def explain(self, run: RunArtifact, detail: DetailLevel) -> Explanation:
         """Return why ``run`` was judged as it was.
 
         What the explanation says changes only together with its ``engine_version``: an advisory's id

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rmos_shared.advisories.model import Detail, Explanation, TriggeredRule
+from rmos_shared.advisories.model import DetailLevel, Explanation, TriggeredRule
 from rmos_shared.canonical import canonical_sha256
 from rmos_shared.runs.model import RiskLevel, RunArtifact, Status
 from rmos_worker.explainers.rules import Rule
@@ -38,7 +38,7 @@ class FeasibilityExplainer:
         """Prepare the words for ``rules``, by id; see ``load_rules``."""
         self._known = {rule_id: _known(rule) for rule_id, rule in rules.items()}
 
-    def explain(self, run: RunArtifact, detail: Detail) -> Explanation:
+    def explain(self, run: RunArtifact, detail: DetailLevel) -> Explanation:
         """Return the triggered rules, worst first and each once, in words.
 
         ``confidence`` is 1, halved for each of these that holds: a rule is unknown; ``rules_triggered``
@@ -65,7 +65,7 @@ class FeasibilityExplainer:
             deterministic=True,
             summary=_summary(run, triggered, accounted=accounted),
             risk_level=run.decision.risk_level.value,
-            triggered_rules=[item.told[detail] for item in triggered],
+            triggered_rules=[item.by_detail[detail] for item in triggered],
             suggested_actions=list(dict.fromkeys(item.action for item in triggered)),
             unknown_rules=unknown,
             confidence=0.5 ** sum(doubts),
@@ -89,7 +89,7 @@ class _Triggered:
     level: _Level
     mention: str
     action: str
-    told: Mapping[Detail, TriggeredRule]
+    by_detail: Mapping[DetailLevel, TriggeredRule]
 
     @classmethod
     def of(cls, full: TriggeredRule, action: str) -> _Triggered:
@@ -99,7 +99,7 @@ class _Triggered:
 
 
 def _known(rule: Rule) -> _Triggered:
-    told = TriggeredRule(
+    by_detail = TriggeredRule(
         rule_id=rule.rule_id,
         known=True,
         level=rule.level,
@@ -107,11 +107,11 @@ def _known(rule: Rule) -> _Triggered:
         meaning=rule.meaning,
         hint=rule.hint,
     )
-    return _Triggered.of(told, rule.action)
+    return _Triggered.of(by_detail, rule.action)
 
 
 def _unknown(rule_id: str) -> _Triggered:
-    told = TriggeredRule(
+    by_detail = TriggeredRule(
         rule_id=rule_id,
         known=False,
         level="UNKNOWN",
@@ -121,7 +121,7 @@ def _unknown(rule_id: str) -> _Triggered:
         hint="Do not cut on the strength of this explanation; find out first what the rule found.",
     )
     return _Triggered.of(
-        told, "Ask whoever maintains the feasibility engine what the unknown rules mean for this cut."
+        by_detail, "Ask whoever maintains the feasibility engine what the unknown rules mean for this cut."
     )
 
 

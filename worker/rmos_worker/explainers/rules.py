@@ -6,25 +6,25 @@ import tomllib
 from importlib.resources import files
 from typing import Literal
 
-from rmos_shared.models.base import Frozen, Line, Text
+from rmos_shared.models.base import Frozen, SingleLine, Utf8Text
 
 
 class Rule(Frozen):
     """One rule of the feasibility engine, told to the operator at the machine."""
 
-    rule_id: Line
+    rule_id: SingleLine
     #: RED blocks the run; YELLOW only warns.
     level: Literal["RED", "YELLOW"]
     #: What the rule looks at, by the names that requests and engine use.
-    parameters: list[Line]
+    parameters: list[SingleLine]
     #: A phrase without a period; it must read well in mid-sentence once its first letter is lowered.
-    title: Line
+    title: SingleLine
     #: What the rule found, and what that does to tool, stock or operator.
-    meaning: Text
+    meaning: Utf8Text
     #: What to look at or do at the machine or the drawing.
-    hint: Text
+    hint: Utf8Text
     #: What to change in the run so that the rule no longer triggers.
-    action: Text
+    action: Utf8Text
 
 
 def load_rules() -> dict[str, Rule]:

@@ -57,14 +57,18 @@ def artifact_of(request: RunRequest) -> tuple[RunArtifact, bytes | None]:
 
 
 def _decision(request: RunRequest, missing: tuple[str, ...]) -> Decision:
-    told = request.decision
-    reason, risk = told.block_reason, told.risk_level
+    given = request.decision
+    reason, risk = given.block_reason, given.risk_level
     if missing or risk is None:
         lacks = "the request lacks " + ", ".join(missing)
         reason = lacks if reason is None else f"{lacks}; the caller's own reason: {reason}"
         risk = RiskLevel.ERROR
     return Decision.model_construct(
-        risk_level=risk, score=told.score, block_reason=reason, warnings=told.warnings, details=told.details
+        risk_level=risk,
+        score=given.score,
+        block_reason=reason,
+        warnings=given.warnings,
+        details=given.details,
     )
 
 
@@ -78,10 +82,10 @@ def _fit(outputs: Outputs) -> tuple[Outputs, bytes | None]:
 
 def _hashes(request: RunRequest, feasibility: dict[str, Any]) -> Hashes:
     # Computed where we hold the output; else the caller's, who keeps the file that the path names.
-    told, held = request.hashes, output_hashes(request.outputs)
+    given, held = request.hashes, output_hashes(request.outputs)
     return Hashes.model_construct(
         feasibility_sha256=sha256_hex(encode(feasibility)),
-        toolpaths_sha256=told.toolpaths_sha256,
-        gcode_sha256=held["gcode_sha256"] or told.gcode_sha256,
-        opplan_sha256=held["opplan_sha256"] or told.opplan_sha256,
+        toolpaths_sha256=given.toolpaths_sha256,
+        gcode_sha256=held["gcode_sha256"] or given.gcode_sha256,
+        opplan_sha256=held["opplan_sha256"] or given.opplan_sha256,
     )

@@ -58,18 +58,18 @@ class AttachHandler:
             created_at=self._clock.now(),
         )
 
-    def mourn(self, claim: Claim, failure: Failure) -> None:
+    def on_dead(self, claim: Claim, failure: Failure) -> None:
         """Record nothing: the run's own explanation is not touched by this."""
 
 
 def _summary(asset: AdvisoryAsset) -> str:
-    told = asset.suggestion_data.get("summary")
-    return told if isinstance(told, str) and told else f"{asset.asset_type} from {asset.provider}"
+    value = asset.suggestion_data.get("summary")
+    return value if isinstance(value, str) and value else f"{asset.asset_type} from {asset.provider}"
 
 
 def _inputs(asset: AdvisoryAsset) -> str:
     # What the maker says it looked at, if it does in the form of a hash; else the question it answered.
-    told = asset.meta.get("inputs_sha256")
-    if isinstance(told, str) and re.fullmatch(r"[0-9a-f]{64}", told):
-        return told
+    value = asset.meta.get("inputs_sha256")
+    if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
+        return value
     return canonical_sha256({"prompt": asset.prompt})

@@ -23,7 +23,7 @@ class Handler(Protocol):
         """
         ...
 
-    def mourn(self, claim: Claim, failure: Failure) -> None:
+    def on_dead(self, claim: Claim, failure: Failure) -> None:
         """Record what readers must know of a job that is about to be buried.
 
         Raises:

@@ -48,9 +48,9 @@ class CreateHandler:
                 ready.append((claim, self._make(claim)))
             except Exception as error:  # noqa: BLE001 - one bad job must not touch the others of its group
                 ends[claim.job_id] = error
-        outcomes = self._put([made.run for _, made in ready])
-        for (claim, made), outcome in zip(ready, outcomes, strict=True):
-            ends[claim.job_id] = self._end(claim, made, outcome)
+        outcomes = self._put([item.run for _, item in ready])
+        for (claim, item), outcome in zip(ready, outcomes, strict=True):
+            ends[claim.job_id] = self._end(claim, item, outcome)
         return [ends[claim.job_id] for claim in claims]
 
     def _make(self, claim: Claim) -> _Ready:
@@ -80,29 +80,29 @@ class CreateHandler:
         except RmosError as error:
             return error
 
-    def _end(self, claim: Claim, made: _Ready, outcome: Outcome | RmosError) -> Finish | Exception:
+    def _end(self, claim: Claim, item: _Ready, outcome: Outcome | RmosError) -> Finish | Exception:
         if isinstance(outcome, RmosError):
             return outcome
         if outcome is Outcome.CONFLICT:
-            return self._conflict(made)
+            return self._conflict(item)
         result = {
-            "run_id": made.run_id,
+            "run_id": item.run_id,
             "outcome": outcome.value,
-            "status": made.status.value,
-            "missing": list(made.missing),
+            "status": item.status.value,
+            "missing": list(item.missing),
         }
-        return Finish(claim.job_id, result, made.following)
+        return Finish(claim.job_id, result, item.following)
 
-    def _conflict(self, made: _Ready) -> RmosError:
+    def _conflict(self, item: _Ready) -> RmosError:
         """Tell a rival from damage: what has the name may be no artifact at all."""
         try:
-            self._runs.get_artifact(made.run_id)
+            self._runs.get_artifact(item.run_id)
         except RmosError as error:
             return error
-        key, _ = made.run
+        key, _ = item.run
         return ArtifactConflict(key)
 
-    def mourn(self, claim: Claim, failure: Failure) -> None:
+    def on_dead(self, claim: Claim, failure: Failure) -> None:
         """Record nothing: the dead letter holds the request itself."""
 
 

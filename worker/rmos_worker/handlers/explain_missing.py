@@ -73,7 +73,7 @@ class ExplainMissingHandler:
         # One under way comes by itself; a dead one waits for an operator, not for a second try like it.
         return job is None and self._runs.read(run_id).explanation_status is ExplanationStatus.NONE
 
-    def mourn(self, claim: Claim, failure: Failure) -> None:
+    def on_dead(self, claim: Claim, failure: Failure) -> None:
         """Record nothing: no single run's explanation has failed."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from rmos_shared.advisories.model import AdvisoryAsset, AdvisoryLink, Kind, Verdict
+from rmos_shared.advisories.model import AdvisoryAsset, AdvisoryKind, AdvisoryLink, Verdict
 from rmos_shared.errors import ArtifactConflict
 from rmos_shared.jobs.ledger import Claim, Finish
 from rmos_shared.runs.model import RunArtifact
@@ -19,7 +19,7 @@ def attach_link(
     asset: AdvisoryAsset,
     verdict: Verdict,
     *,
-    kind: Kind,
+    kind: AdvisoryKind,
     summary: str,
     inputs_sha256: str,
     created_at: datetime,

@@ -93,7 +93,7 @@ class SuggestHandler:
             meta={"run_id": explanation.run_id, "inputs_sha256": explanation.inputs_sha256},
         )
 
-    def mourn(self, claim: Claim, failure: Failure) -> None:
+    def on_dead(self, claim: Claim, failure: Failure) -> None:
         """Leave an attempt record, from which the run's explanation reads ERROR with the reason."""
         self._runs.add_attempt(
             Attempt(

@@ -18,7 +18,7 @@ from rmos_shared.jobs.model import Failure, Job, JobState
 from rmos_shared.settings import WorkerSettings
 from rmos_shared.tasks import CREATE, CREATE_MANY, DEAD_LETTER_QUEUE, SUGGEST, TaskSpec
 from rmos_worker.advisories.breaker import RedisBreaker
-from rmos_worker.engine.heartbeat import Presence
+from rmos_worker.engine.heartbeat import Heartbeat
 from rmos_worker.engine.reconciler import LOCK, Reconciler
 
 MakeSettings = Callable[..., WorkerSettings]
@@ -28,23 +28,23 @@ LONG_AGO = 1
 
 
 @pytest.fixture
-def make_presence(ledger: JobLedger, worker_settings: MakeSettings) -> Iterator[Callable[..., Presence]]:
-    made: list[Presence] = []
+def make_heartbeat(ledger: JobLedger, worker_settings: MakeSettings) -> Iterator[Callable[..., Heartbeat]]:
+    made: list[Heartbeat] = []
 
-    def make(**settings: float) -> Presence:
-        made.append(Presence(ledger, worker_settings(**settings)))
+    def make(**settings: float) -> Heartbeat:
+        made.append(Heartbeat(ledger, worker_settings(**settings)))
         return made[-1]
 
     yield make
-    for presence in made:
-        if presence._thread.is_alive():
-            presence.retire()
+    for heartbeat in made:
+        if heartbeat._thread.is_alive():
+            heartbeat.retire()
 
 
 @pytest.fixture
 def make_reconciler(ledger: JobLedger, worker_settings: MakeSettings) -> Callable[..., Reconciler]:
     def make(**settings: float) -> Reconciler:
-        told = worker_settings(**({"max_starts": 3} | settings))
+        told = worker_settings(**({"max_crashes": 3} | settings))
         return Reconciler(ledger, told, RedisBreaker.of(ledger.client, told))
 
     return make
@@ -55,14 +55,16 @@ def reconciler(make_reconciler: Callable[..., Reconciler]) -> Reconciler:
     return make_reconciler()
 
 
-def accept(ledger: JobLedger, count: int = 1, spec: TaskSpec = CREATE, *, bells: bool = False) -> list[str]:
-    """Accept jobs whose bells are lost, unless they are to stay."""
+def accept(
+    ledger: JobLedger, count: int = 1, spec: TaskSpec = CREATE, *, notifications: bool = False
+) -> list[str]:
+    """Accept jobs whose notifications are lost, unless they are to stay."""
     jobs = [
         Job(job_id=new_uuid7(), task=spec.name, run_id=new_uuid7(), request_id=None, payload="{}")
         for _ in range(count)
     ]
     ledger.accept(jobs)
-    if not bells:
+    if not notifications:
         ledger.client.delete(spec.queue)
     return [job.job_id for job in jobs]
 
@@ -78,21 +80,21 @@ def fall_silent(client: redis.Redis, worker: str) -> None:
     assert client.zadd("rmos:workers", {worker: LONG_AGO}, xx=True, ch=True) == 1
 
 
-def grow_old(client: redis.Redis, queue: str, *job_ids: str, rung_at: int = LONG_AGO) -> None:
-    client.zadd(f"rmos:rung:{queue}", dict.fromkeys(job_ids, rung_at), xx=True)
-    assert set(client.zmscore(f"rmos:rung:{queue}", list(job_ids))) == {rung_at}
+def grow_old(client: redis.Redis, queue: str, *job_ids: str, notified_at: int = LONG_AGO) -> None:
+    client.zadd(f"rmos:notified:{queue}", dict.fromkeys(job_ids, notified_at), xx=True)
+    assert set(client.zmscore(f"rmos:notified:{queue}", list(job_ids))) == {notified_at}
 
 
-def rings_for(item: bytes) -> tuple[str, ...]:
+def job_ids_in(item: bytes) -> tuple[str, ...]:
     return tuple(json.loads(json.loads(item)["body"])[0][0])
 
 
-def take_bells(ledger: JobLedger, queue: str) -> list[tuple[str, ...]]:
-    """Take all messages off the queue; each must pass the gate. Return what they ring for, oldest first."""
+def take_notifications(ledger: JobLedger, queue: str) -> list[tuple[str, ...]]:
+    """Take all messages off the queue; each must pass the gate. Return what they notify, oldest first."""
     found = []
     while taken := ledger.take(queue):
-        assert taken.bell is not None
-        found.append(rings_for(taken.bell))
+        assert taken.notification is not None
+        found.append(job_ids_in(taken.notification))
     return found
 
 
@@ -101,21 +103,21 @@ def take_bells(ledger: JobLedger, queue: str) -> list[tuple[str, ...]]:
 
 def test_a_heartbeat_keeps_the_leases(
     ledger: JobLedger,
-    make_presence: Callable[..., Presence],
+    make_heartbeat: Callable[..., Heartbeat],
     reconciler: Reconciler,
     redis_client: redis.Redis,
 ) -> None:
-    presence = make_presence(heartbeat_seconds=0.05, lease_seconds=0.4)
+    heartbeat = make_heartbeat(heartbeat_seconds=0.05, lease_seconds=0.4)
     (job_id,) = accept(ledger)
-    with presence.working([job_id]):
-        claim(ledger, presence.name, job_id, lease_seconds=0.4)
-        presence.start()
+    with heartbeat.working([job_id]):
+        claim(ledger, heartbeat.name, job_id, lease_seconds=0.4)
+        heartbeat.start()
         until = time.monotonic() + 1.2  # three leases long
         while time.monotonic() < until:
             assert reconciler.round() == 0
             assert ledger.get(job_id).state is JobState.RUNNING
             time.sleep(0.02)
-    score = redis_client.zscore("rmos:workers", presence.name)
+    score = redis_client.zscore("rmos:workers", heartbeat.name)
     assert score is not None
 
 
@@ -126,11 +128,11 @@ def test_without_a_heartbeat_the_lease_lapses(
     claim(ledger, "silent", job_id, lease_seconds=0.2)
     eventually(lambda: reconciler.round() == 1, 5)
     assert ledger.get(job_id).state is JobState.ACCEPTED
-    assert take_bells(ledger, CREATE.queue) == [(job_id,)]
+    assert take_notifications(ledger, CREATE.queue) == [(job_id,)]
     assert redis_client.zcard("rmos:workers") == 0
 
 
-def test_a_silent_workers_jobs_are_rung_again_and_nobody_elses(
+def test_a_silent_workers_jobs_are_notified_again_and_nobody_elses(
     ledger: JobLedger, reconciler: Reconciler, redis_client: redis.Redis
 ) -> None:
     lost = accept(ledger, 2) + accept(ledger, 1, SUGGEST)
@@ -141,8 +143,8 @@ def test_a_silent_workers_jobs_are_rung_again_and_nobody_elses(
     assert reconciler.round() == 3
     assert {ledger.get(job_id).state for job_id in lost} == {JobState.ACCEPTED}
     assert {ledger.get(job_id).state for job_id in kept} == {JobState.RUNNING}
-    assert set(take_bells(ledger, CREATE.queue)) == {(job_id,) for job_id in lost[:2]}
-    assert take_bells(ledger, SUGGEST.queue) == [(lost[2],)]
+    assert set(take_notifications(ledger, CREATE.queue)) == {(job_id,) for job_id in lost[:2]}
+    assert take_notifications(ledger, SUGGEST.queue) == [(lost[2],)]
     finishes = [Finish(job_id, {}) for job_id in kept]
     assert set(ledger.finish(finishes, lease, ttl_seconds=60).values()) == {"done"}
     # What the silent one sends when it wakes up is refused.
@@ -151,28 +153,28 @@ def test_a_silent_workers_jobs_are_rung_again_and_nobody_elses(
 
 
 def test_a_lease_its_worker_does_not_know_of_is_given_back(
-    ledger: JobLedger, make_presence: Callable[..., Presence], redis_client: redis.Redis
+    ledger: JobLedger, make_heartbeat: Callable[..., Heartbeat], redis_client: redis.Redis
 ) -> None:
-    presence = make_presence()
+    heartbeat = make_heartbeat()
     known, lost, fresh = accept(ledger, 3)
-    claim(ledger, presence.name, known, lost, fresh)
-    redis_client.zadd(f"rmos:leases:{presence.name}", {known: LONG_AGO, lost: LONG_AGO})
-    with presence.working([known]):
-        presence.beat()
+    claim(ledger, heartbeat.name, known, lost, fresh)
+    redis_client.zadd(f"rmos:leases:{heartbeat.name}", {known: LONG_AGO, lost: LONG_AGO})
+    with heartbeat.working([known]):
+        heartbeat.beat()
     assert [ledger.get(job_id).state for job_id in (known, lost, fresh)] == ["running", "accepted", "running"]
-    assert ledger.get(lost).starts == 0  # an answer was lost; nothing crashed
-    assert take_bells(ledger, CREATE.queue) == [(lost,)]
+    assert ledger.get(lost).crash_count == 0  # an answer was lost; nothing crashed
+    assert take_notifications(ledger, CREATE.queue) == [(lost,)]
 
 
 def test_giving_back_without_end_is_a_crash_loop(
-    ledger: JobLedger, make_presence: Callable[..., Presence], redis_client: redis.Redis
+    ledger: JobLedger, make_heartbeat: Callable[..., Heartbeat], redis_client: redis.Redis
 ) -> None:
-    presence = make_presence()
+    heartbeat = make_heartbeat()
     (job_id,) = accept(ledger)
-    claim(ledger, presence.name, job_id)
-    redis_client.hset(f"rmos:job:{job_id}", "claims", 50)
-    redis_client.zadd(f"rmos:leases:{presence.name}", {job_id: LONG_AGO})
-    presence.beat()
+    claim(ledger, heartbeat.name, job_id)
+    redis_client.hset(f"rmos:job:{job_id}", "claim_count", 50)
+    redis_client.zadd(f"rmos:leases:{heartbeat.name}", {job_id: LONG_AGO})
+    heartbeat.beat()
     record = ledger.get(job_id)
     assert record.state is JobState.DEAD
     assert record.failure is not None
@@ -180,39 +182,39 @@ def test_giving_back_without_end_is_a_crash_loop(
 
 
 def test_a_job_worked_on_twice_at_once_stays_known_until_both_end(
-    ledger: JobLedger, make_presence: Callable[..., Presence], redis_client: redis.Redis
+    ledger: JobLedger, make_heartbeat: Callable[..., Heartbeat], redis_client: redis.Redis
 ) -> None:
-    presence = make_presence()
+    heartbeat = make_heartbeat()
     (job_id,) = accept(ledger)
-    with presence.working([job_id]):
-        claim(ledger, presence.name, job_id)
-        with presence.working([job_id]):  # a second bell for it, whose claim is refused
+    with heartbeat.working([job_id]):
+        claim(ledger, heartbeat.name, job_id)
+        with heartbeat.working([job_id]):  # a second notification for it, whose claim is refused
             pass
-        redis_client.zadd(f"rmos:leases:{presence.name}", {job_id: LONG_AGO})
-        presence.beat()
+        redis_client.zadd(f"rmos:leases:{heartbeat.name}", {job_id: LONG_AGO})
+        heartbeat.beat()
         assert ledger.get(job_id).state is JobState.RUNNING
-    presence.beat()
+    heartbeat.beat()
     assert ledger.get(job_id).state is JobState.ACCEPTED
 
 
 def test_retiring_gives_all_back_at_once(
-    ledger: JobLedger, make_presence: Callable[..., Presence], redis_client: redis.Redis
+    ledger: JobLedger, make_heartbeat: Callable[..., Heartbeat], redis_client: redis.Redis
 ) -> None:
-    presence = make_presence(lease_seconds=600)
-    presence.start()
+    heartbeat = make_heartbeat(lease_seconds=600)
+    heartbeat.start()
     job_ids = accept(ledger, 2, CREATE_MANY)
-    claim(ledger, presence.name, *job_ids)
-    presence.retire()
-    assert not presence._thread.is_alive()
+    claim(ledger, heartbeat.name, *job_ids)
+    heartbeat.retire()
+    assert not heartbeat._thread.is_alive()
     assert [ledger.get(job_id).state for job_id in job_ids] == ["accepted"] * 2
     # Each by itself: one of them may have been what hurt the worker.
-    assert sorted(take_bells(ledger, CREATE_MANY.queue)) == sorted((job_id,) for job_id in job_ids)
+    assert sorted(take_notifications(ledger, CREATE_MANY.queue)) == sorted((job_id,) for job_id in job_ids)
     assert redis_client.zcard("rmos:workers") == 0
 
 
 def test_a_heart_goes_on_beating_after_errors(
     ledger: JobLedger,
-    make_presence: Callable[..., Presence],
+    make_heartbeat: Callable[..., Heartbeat],
     monkeypatch: pytest.MonkeyPatch,
     eventually: Eventually,
 ) -> None:
@@ -223,34 +225,34 @@ def test_a_heart_goes_on_beating_after_errors(
         raise BrokerUnavailable("away") if len(beats) == 1 else ZeroDivisionError
 
     monkeypatch.setattr(ledger, "beat", beat)
-    presence = make_presence(heartbeat_seconds=0.01)
-    presence.start()
+    heartbeat = make_heartbeat(heartbeat_seconds=0.01)
+    heartbeat.start()
     eventually(lambda: len(beats) >= 3, 5)
-    presence.retire()
-    assert set(beats) == {presence.name}
+    heartbeat.retire()
+    assert set(beats) == {heartbeat.name}
 
 
-def test_two_processes_never_share_a_name(make_presence: Callable[..., Presence]) -> None:
-    assert len({make_presence().name for _ in range(100)}) == 100
+def test_two_processes_never_share_a_name(make_heartbeat: Callable[..., Heartbeat]) -> None:
+    assert len({make_heartbeat().name for _ in range(100)}) == 100
 
 
-# -- lost bells -----------------------------------------------------------------------------------
+# -- lost notifications -----------------------------------------------------------------------------------
 
 
-def test_a_lost_bell_is_rung_again_after_the_grace(ledger: JobLedger, reconciler: Reconciler) -> None:
+def test_a_lost_notification_is_sent_again_after_the_grace(ledger: JobLedger, reconciler: Reconciler) -> None:
     (job_id,) = accept(ledger)
     assert reconciler.round() == 0  # it may just have been fetched
     time.sleep(0.6)  # the grace is 0.5
     assert reconciler.round() == 1
-    assert take_bells(ledger, CREATE.queue) == [(job_id,)]
+    assert take_notifications(ledger, CREATE.queue) == [(job_id,)]
     assert reconciler.round() == 0  # from now on it counts anew
 
 
-def test_a_bell_rung_again_is_a_message_of_its_own(
+def test_a_notification_sent_again_is_a_message_of_its_own(
     ledger: JobLedger, reconciler: Reconciler, redis_client: redis.Redis
 ) -> None:
     # Celery drops a second message of an id that was revoked, so no two may have the same.
-    (job_id,) = accept(ledger, bells=True)
+    (job_id,) = accept(ledger, notifications=True)
     seen = {json.loads(redis_client.rpop(CREATE.queue) or b"")["headers"]["id"]}
     assert seen == {job_id}
     for _ in range(3):
@@ -260,51 +262,53 @@ def test_a_bell_rung_again_is_a_message_of_its_own(
     assert len(seen) == 4
 
 
-def test_a_long_backlog_is_not_rung_twice(
+def test_a_long_backlog_is_not_notified_twice(
     ledger: JobLedger, reconciler: Reconciler, redis_client: redis.Redis
 ) -> None:
-    job_ids = [job_id for _ in range(20) for job_id in accept(ledger, 500, CREATE_MANY, bells=True)]
+    job_ids = [job_id for _ in range(20) for job_id in accept(ledger, 500, CREATE_MANY, notifications=True)]
     assert redis_client.llen(CREATE_MANY.queue) == 100
-    redis_client.zadd("rmos:rung:runs.batch", {job_id: LONG_AGO + n for n, job_id in enumerate(job_ids)})
+    redis_client.zadd("rmos:notified:runs.batch", {job_id: LONG_AGO + n for n, job_id in enumerate(job_ids)})
     assert reconciler.round() == 0
     # Nor when the oldest half has been answered.
     for _ in range(50):
         taken = ledger.take(CREATE_MANY.queue)
         assert taken
-        assert taken.bell
-        claim(ledger, "w", *rings_for(taken.bell))
+        assert taken.notification
+        claim(ledger, "w", *job_ids_in(taken.notification))
     assert reconciler.round() == 0
     assert redis_client.llen(CREATE_MANY.queue) == 50
-    assert (ledger.stats().running, ledger.stats().ringing) == (5_000, 5_000)
+    assert (ledger.stats().running, ledger.stats().notified) == (5_000, 5_000)
 
 
-def test_a_bell_overtaken_by_a_younger_answered_one_is_rung_again(
+def test_a_notification_overtaken_by_a_younger_answered_one_is_notified_again(
     ledger: JobLedger, reconciler: Reconciler, redis_client: redis.Redis
 ) -> None:
     lost, older, answered, younger = job_ids = accept(ledger, 4)
-    ledger.ring_again([older, younger])
-    for rung_at, job_id in enumerate(job_ids, start=1_000):
-        grow_old(redis_client, CREATE.queue, job_id, rung_at=rung_at)
+    ledger.notify_again([older, younger])
+    for notified_at, job_id in enumerate(job_ids, start=1_000):
+        grow_old(redis_client, CREATE.queue, job_id, notified_at=notified_at)
     assert reconciler.round() == 0
     claim(ledger, "w", answered)
-    # Both elder ones are overtaken; ringing for the one that is still queued does no harm.
+    # Both elder ones are overtaken; notifying the one that is still queued does no harm.
     assert reconciler.round() == 2
-    rung = {job_id for bell in take_bells(ledger, CREATE.queue) for job_id in bell}
-    assert rung == {lost, older, younger}
+    notified = {
+        job_id for notification in take_notifications(ledger, CREATE.queue) for job_id in notification
+    }
+    assert notified == {lost, older, younger}
 
 
 @pytest.mark.parametrize("why", ["lapsed", "due", "lost", "replayed"])
-def test_an_old_bell_of_a_job_rung_again_does_not_double_the_backlog(
+def test_an_old_notification_of_a_job_notified_again_does_not_double_the_backlog(
     *,
     ledger: JobLedger,
     make_reconciler: Callable[..., Reconciler],
     redis_client: redis.Redis,
     why: str,
 ) -> None:
-    reconciler = make_reconciler(bell_grace_seconds=0.01)
-    job_id, *backlog = job_ids = accept(ledger, 100, bells=True)
-    for rung_at, each in enumerate(job_ids, start=1_000):
-        grow_old(redis_client, CREATE.queue, each, rung_at=rung_at)
+    reconciler = make_reconciler(notification_grace_seconds=0.01)
+    job_id, *backlog = job_ids = accept(ledger, 100, notifications=True)
+    for notified_at, each in enumerate(job_ids, start=1_000):
+        grow_old(redis_client, CREATE.queue, each, notified_at=notified_at)
     if why == "lost":
         # Overtaken by another, and still at the head of the queue all the same.
         claim(ledger, "w", backlog.pop(0))
@@ -313,39 +317,41 @@ def test_an_old_bell_of_a_job_rung_again_does_not_double_the_backlog(
         if why == "lapsed":
             fall_silent(redis_client, "w")
         elif why == "due":
-            ledger.wait(job_id, lease, delay_seconds=0, spends_try=True, failure=FAILURE)
+            ledger.reschedule(job_id, lease, delay_seconds=0, spends_retry=True, failure=FAILURE)
         else:
             ledger.bury(job_id, lease, failure=FAILURE)
-            ledger.replay(job_id, by="op", why="mended")
+            ledger.replay(job_id, by="op", why="repaired")
     assert reconciler.round() == (0 if why == "replayed" else 1)
-    claim(ledger, "w2", job_id)  # by its first bell, which comes before the backlog
+    claim(ledger, "w2", job_id)  # by its first notification, which comes before the backlog
     assert reconciler.round() == 0
-    assert ledger.stats().ringing == len(backlog)
+    assert ledger.stats().notified == len(backlog)
 
 
 def test_queues_do_not_speak_for_each_other(
     ledger: JobLedger, reconciler: Reconciler, redis_client: redis.Redis
 ) -> None:
-    (queued,) = accept(ledger, bells=True)
+    (queued,) = accept(ledger, notifications=True)
     (lost,) = accept(ledger, 1, SUGGEST)
     grow_old(redis_client, CREATE.queue, queued)
     grow_old(redis_client, SUGGEST.queue, lost)
     assert reconciler.round() == 1
-    assert take_bells(ledger, SUGGEST.queue) == [(lost,)]
-    assert take_bells(ledger, CREATE.queue) == [(queued,)]
+    assert take_notifications(ledger, SUGGEST.queue) == [(lost,)]
+    assert take_notifications(ledger, CREATE.queue) == [(queued,)]
 
 
-def test_a_round_rings_for_a_batch_and_the_next_for_the_rest(
+def test_a_round_job_ids_in_a_batch_and_the_next_for_the_rest(
     ledger: JobLedger, make_reconciler: Callable[..., Reconciler], redis_client: redis.Redis
 ) -> None:
     job_ids = accept(ledger, 25)
     grow_old(redis_client, CREATE.queue, *job_ids)
-    reconciler = make_reconciler(reconcile_batch_jobs=10, bell_grace_seconds=100)
+    reconciler = make_reconciler(reconcile_batch_jobs=10, notification_grace_seconds=100)
     for expected in (10, 10, 5, 0):
         assert reconciler.round() == expected
-        rung = {job_id for bell in take_bells(ledger, CREATE.queue) for job_id in bell}
-        assert len(rung) == expected
-        job_ids = [job_id for job_id in job_ids if job_id not in rung]
+        notified = {
+            job_id for notification in take_notifications(ledger, CREATE.queue) for job_id in notification
+        }
+        assert len(notified) == expected
+        job_ids = [job_id for job_id in job_ids if job_id not in notified]
     assert job_ids == []
 
 
@@ -358,7 +364,7 @@ def test_three_starts_without_a_finish_are_a_crash_loop(
     poison, good = accept(ledger, 2)
     for start in (1, 2, 3):
         claim(ledger, f"w{start}", poison)
-        assert ledger.get(poison).starts == start
+        assert ledger.get(poison).crash_count == start
         fall_silent(redis_client, f"w{start}")
         assert reconciler.round() == (1 if start < 3 else 0)
     record = ledger.get(poison)
@@ -370,39 +376,42 @@ def test_three_starts_without_a_finish_are_a_crash_loop(
     assert redis_client.llen(DEAD_LETTER_QUEUE) == 1
     assert ledger.stats().invariant
     # A replay gives it three starts again.
-    ledger.replay(poison, by="op", why="mended")
+    ledger.replay(poison, by="op", why="repaired")
     claim(ledger, "w4", poison)
-    assert ledger.get(poison).starts == 1
+    assert ledger.get(poison).crash_count == 1
 
 
 def test_a_wait_between_starts_is_no_crash(ledger: JobLedger, reconciler: Reconciler) -> None:
     (job_id,) = accept(ledger)
     for _ in range(5):
         lease = claim(ledger, "w", job_id)
-        ledger.wait(job_id, lease, delay_seconds=0, spends_try=True, failure=FAILURE)
+        ledger.reschedule(job_id, lease, delay_seconds=0, spends_retry=True, failure=FAILURE)
         assert reconciler.round() == 1
-    assert (ledger.get(job_id).starts, ledger.get(job_id).tries) == (0, 5)
-    assert take_bells(ledger, CREATE.queue) == [(job_id,)] * 5
+    assert (ledger.get(job_id).crash_count, ledger.get(job_id).retry_count) == (0, 5)
+    assert take_notifications(ledger, CREATE.queue) == [(job_id,)] * 5
 
 
-def test_waiting_jobs_are_rung_when_due_and_not_before(
+def test_waiting_jobs_are_notified_when_due_and_not_before(
     ledger: JobLedger, reconciler: Reconciler, redis_client: redis.Redis
 ) -> None:
     due, later = accept(ledger, 2)
     lease = claim(ledger, "w", due, later)
     for job_id in (due, later):
-        ledger.wait(job_id, lease, delay_seconds=600, spends_try=True, failure=FAILURE)
+        ledger.reschedule(job_id, lease, delay_seconds=600, spends_retry=True, failure=FAILURE)
     assert reconciler.round() == 0
     redis_client.zadd("rmos:waiting", {due: LONG_AGO})
     assert reconciler.round() == 1
     assert [ledger.get(job_id).state for job_id in (due, later)] == ["accepted", "waiting"]
-    assert take_bells(ledger, CREATE.queue) == [(due,)]
+    assert take_notifications(ledger, CREATE.queue) == [(due,)]
 
 
 def test_one_reconciler_works_at_a_time_and_another_takes_over(
     ledger: JobLedger, make_reconciler: Callable[..., Reconciler], redis_client: redis.Redis
 ) -> None:
-    first, second = make_reconciler(bell_grace_seconds=0.01), make_reconciler(bell_grace_seconds=0.01)
+    first, second = (
+        make_reconciler(notification_grace_seconds=0.01),
+        make_reconciler(notification_grace_seconds=0.01),
+    )
     (job_id,) = accept(ledger)
     lock = f"rmos:lock:{LOCK}"
     for turn, (works, idles) in enumerate([(first, second), (first, second), (second, first)]):
@@ -410,18 +419,18 @@ def test_one_reconciler_works_at_a_time_and_another_takes_over(
             redis_client.delete(lock)  # the first is gone, and its time has passed
         grow_old(redis_client, CREATE.queue, job_id)
         assert works.round() == 1
-        take_bells(ledger, CREATE.queue)
+        take_notifications(ledger, CREATE.queue)
         grow_old(redis_client, CREATE.queue, job_id)
         assert idles.round() == 0
     assert 0 < redis_client.pttl(lock) <= 500
 
 
-def test_many_reconcilers_at_once_ring_once(
+def test_many_reconcilers_at_once_notify_once(
     ledger: JobLedger, make_reconciler: Callable[..., Reconciler], redis_client: redis.Redis
 ) -> None:
     job_ids = accept(ledger, 50)
     grow_old(redis_client, CREATE.queue, *job_ids)
-    reconcilers = [make_reconciler(bell_grace_seconds=100, reconcile_seconds=0.01) for _ in range(4)]
+    reconcilers = [make_reconciler(notification_grace_seconds=100, reconcile_seconds=0.01) for _ in range(4)]
     for reconciler in reconcilers:
         reconciler.start()
     deadline = time.monotonic() + 1
@@ -430,8 +439,10 @@ def test_many_reconcilers_at_once_ring_once(
     time.sleep(0.1)
     for reconciler in reconcilers:
         reconciler.stop()
-    rung = [job_id for bell in take_bells(ledger, CREATE.queue) for job_id in bell]
-    assert sorted(rung) == sorted(job_ids)
+    notified = [
+        job_id for notification in take_notifications(ledger, CREATE.queue) for job_id in notification
+    ]
+    assert sorted(notified) == sorted(job_ids)
 
 
 def test_the_reconciler_survives_errors(
@@ -460,32 +471,34 @@ def test_the_reconciler_survives_errors(
     assert not reconciler._thread.is_alive()
 
 
-def test_presence_and_bells_outlive_a_restart_of_the_server(
+def test_heartbeat_and_notifications_outlive_a_restart_of_the_server(
     tmp_path: Path, worker_settings: MakeSettings, eventually: Eventually
 ) -> None:
     with EmbeddedServer(tmp_path / "valkey") as server:
-        settings = worker_settings(broker_url=server.url, bell_grace_seconds=0.01, reconcile_seconds=0.02)
+        settings = worker_settings(
+            broker_url=server.url, notification_grace_seconds=0.01, reconcile_seconds=0.02
+        )
         ledger = JobLedger.connect(settings)
-        presence = Presence(ledger, settings)
+        heartbeat = Heartbeat(ledger, settings)
         reconciler = Reconciler(ledger, settings, RedisBreaker.of(ledger.client, settings))
         kept, lost = accept(ledger, 2)
-        claim(ledger, presence.name, kept, lease_seconds=1)
-        with presence.working([kept]):
-            presence.start()
+        claim(ledger, heartbeat.name, kept, lease_seconds=1)
+        with heartbeat.working([kept]):
+            heartbeat.start()
             reconciler.start()
             server.kill()
             server.start()
             try:
                 with redis.Redis.from_url(server.url) as client:
-                    # Accepted jobs are on the disk; the one whose bell never rang is rung for.
-                    eventually(lambda: (lost,) in bells(client), 10)
+                    # Accepted jobs are on the disk; the one whose notification never notified is notified.
+                    eventually(lambda: (lost,) in notifications(client), 10)
                 assert ledger.get(kept).state is JobState.RUNNING
                 assert ledger.stats().invariant
             finally:
                 reconciler.stop()
-                presence.retire()
+                heartbeat.retire()
         ledger.close()
 
 
-def bells(client: redis.Redis) -> list[tuple[str, ...]]:
-    return [rings_for(item) for item in client.lrange(CREATE.queue, 0, -1)]  # without taking them
+def notifications(client: redis.Redis) -> list[tuple[str, ...]]:
+    return [job_ids_in(item) for item in client.lrange(CREATE.queue, 0, -1)]  # without taking them

@@ -1,4 +1,4 @@
-"""The audit names each job whose record and index disagree, and mending makes the figures add up again."""
+"""The audit names each job whose record and index disagree, and repairing makes the figures add up again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from rmos_shared.ids import new_uuid7
-from rmos_shared.jobs.consistency import LedgerAudit
+from rmos_shared.jobs.consistency import LedgerConsistency
 from rmos_shared.jobs.ledger import Finish, JobLedger, Lease
 from rmos_shared.jobs.model import Failure, Job
 from rmos_shared.tasks import CREATE
@@ -37,7 +37,7 @@ def one_of_each(ledger: JobLedger) -> dict[str, str]:
             continue
         ledger.claim([job_id], LEASE, lease_seconds=60)
         if state == "waiting":
-            ledger.wait(job_id, LEASE, delay_seconds=60, spends_try=True, failure=FAILURE)
+            ledger.reschedule(job_id, LEASE, delay_seconds=60, spends_retry=True, failure=FAILURE)
         elif state == "done":
             ledger.finish([Finish(job_id, {})], LEASE, ttl_seconds=60)
         elif state in {"dead", "discarded"}:
@@ -48,7 +48,7 @@ def one_of_each(ledger: JobLedger) -> dict[str, str]:
 
 
 HOMES = {
-    "accepted": "rung:runs.create",
+    "accepted": "notified:runs.create",
     "running": "leases:w",
     "waiting": "waiting",
     "dead": "dead",
@@ -59,56 +59,56 @@ HOMES = {
 def test_a_healthy_ledger_has_no_faults(ledger: JobLedger) -> None:
     one_of_each(ledger)
 
-    assert LedgerAudit(ledger.script).faults() == {}
+    assert LedgerConsistency(ledger.script).inconsistencies() == {}
 
 
 @pytest.mark.parametrize("state", HOMES)
-def test_a_job_that_fell_out_of_its_index_is_named_and_mended(ledger: JobLedger, state: str) -> None:
+def test_a_job_that_fell_out_of_its_index_is_named_and_repaired(ledger: JobLedger, state: str) -> None:
     ids = one_of_each(ledger)
     ledger.client.zrem(f"rmos:{HOMES[state]}", ids[state])
-    audit = LedgerAudit(ledger.script)
+    audit = LedgerConsistency(ledger.script)
     assert not ledger.stats().invariant
-    assert audit.faults() == {ids[state]: f"is {state} and not in rmos:{HOMES[state]}"}
+    assert audit.inconsistencies() == {ids[state]: f"is {state} and not in rmos:{HOMES[state]}"}
 
-    mended = audit.mend(ids[state])
+    repaired = audit.repair(ids[state])
 
-    assert mended == (state if state in {"dead", "discarded"} else "accepted")
-    assert audit.faults() == {}
+    assert repaired == (state if state in {"dead", "discarded"} else "accepted")
+    assert audit.inconsistencies() == {}
     assert ledger.stats().invariant
 
 
 @pytest.mark.parametrize("state", [*HOMES, "done"])
-def test_a_job_in_two_places_is_named_and_mended(ledger: JobLedger, state: str) -> None:
+def test_a_job_in_two_places_is_named_and_repaired(ledger: JobLedger, state: str) -> None:
     ids = one_of_each(ledger)
     other = "waiting" if state != "waiting" else "dead"
     ledger.client.zadd(f"rmos:{other}", {ids[state]: 1})
-    audit = LedgerAudit(ledger.script)
-    assert audit.faults() == {ids[state]: f"is {state} and also in rmos:{other}"}
+    audit = LedgerConsistency(ledger.script)
+    assert audit.inconsistencies() == {ids[state]: f"is {state} and also in rmos:{other}"}
 
-    audit.mend(ids[state])
+    audit.repair(ids[state])
 
-    assert audit.faults() == {}
+    assert audit.inconsistencies() == {}
     assert ledger.stats().invariant
 
 
 def test_a_job_whose_record_is_gone_stays_counted_and_visible(ledger: JobLedger) -> None:
     ids = one_of_each(ledger)
     ledger.client.delete(f"rmos:job:{ids['waiting']}")
-    audit = LedgerAudit(ledger.script)
-    assert audit.faults() == {ids["waiting"]: "has no record"}
+    audit = LedgerConsistency(ledger.script)
+    assert audit.inconsistencies() == {ids["waiting"]: "has no record"}
 
-    assert audit.mend(ids["waiting"]) == "discarded"
+    assert audit.repair(ids["waiting"]) == "discarded"
 
-    assert ledger.get(ids["waiting"]).history[0]["what"] == "mended"
-    assert audit.faults() == {}
+    assert ledger.get(ids["waiting"]).history[0]["what"] == "repaired"
+    assert audit.inconsistencies() == {}
     assert ledger.stats().invariant
 
 
-def test_mending_what_is_well_changes_nothing(ledger: JobLedger) -> None:
+def test_repairing_what_is_well_changes_nothing(ledger: JobLedger) -> None:
     ids = one_of_each(ledger)
     before = ledger.client.hgetall(f"rmos:job:{ids['waiting']}")
 
-    assert LedgerAudit(ledger.script).mend(ids["waiting"]) == "ok"
+    assert LedgerConsistency(ledger.script).repair(ids["waiting"]) == "ok"
 
     assert ledger.client.hgetall(f"rmos:job:{ids['waiting']}") == before
 
@@ -124,9 +124,9 @@ def test_jobs_that_move_meanwhile_are_not_taken_for_faulty(ledger: JobLedger, br
     thread = threading.Thread(target=flow)
     thread.start()
     try:
-        audit = LedgerAudit(ledger.script)
+        audit = LedgerConsistency(ledger.script)
         for _ in range(30):
-            assert audit.faults() == {}
+            assert audit.inconsistencies() == {}
             assert ledger.stats().invariant
     finally:
         stop.set()

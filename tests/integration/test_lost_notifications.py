@@ -15,13 +15,13 @@ from rmos_shared.jobs.model import JobState
 from rmos_shared.settings import WorkerSettings
 from support.proxy import Proxy, proxied
 
-#: More by hand: LOST_BELLS=20 shows the spread.
-TIMES = int(os.environ.get("LOST_BELLS", "2"))
+#: More by hand: LOST_NOTIFICATIONS=20 shows the spread.
+TIMES = int(os.environ.get("LOST_NOTIFICATIONS", "2"))
 #: The grace, a round of the reconciler, the worker's new connection, and room for a busy machine.
 LONGEST_SECONDS = 15.0
 AS_SHIPPED = {
     name: WorkerSettings.model_fields[name].default
-    for name in ("heartbeat_seconds", "lease_seconds", "reconcile_seconds", "bell_grace_seconds")
+    for name in ("heartbeat_seconds", "lease_seconds", "reconcile_seconds", "notification_grace_seconds")
 }
 
 

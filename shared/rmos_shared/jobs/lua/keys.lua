@@ -1,0 +1,129 @@
+-- The job ledger: every transition of a job is one run of this script, so it happens whole or not at all.
+-- All times are the server's, in milliseconds since 1970. Every operation may be repeated safely.
+--
+-- Put before it by script.py: TASKS, by name: queue, topic, ids_per_notification; QUEUES, their names in order.
+-- KEYS[1]  prefix, "rmos:" outside tests. Keys below it:
+--   job:<id>         hash  the record: task state run_id request_id sha256 accepted_at changed_at crash_count claim_count
+--                          retry_count lease due_at waiting_since result failure first_failed_at last_failed_at
+--                          code_version history replay again (1 if notified more than once); history: a JSON
+--                          list of what happened beside the normal way, the last MOST_HISTORY of it
+--   payload:<id>     str   until the job is done; by itself, so that the small record stays in its compact form
+--   notified:<queue> zset  accepted jobs by the time of their last notification
+--   acknowledged:<queue> str  time of the youngest first notification that was acknowledged by a claim
+--   wake:<queue>     list  tokens that wake workers waiting for the queue; losing them costs a second
+--   notifications    str   repeated notifications so far, which makes their ids unique
+--   queues           set   every queue that any version has put notifications on
+--   leases:<worker>  zset  running jobs by the time they were claimed
+--   waiting          zset  jobs put off, by due time
+--   held             zset  jobs put off for the advisory store's sake, by when; some may have moved on since
+--   dead, discarded  zset  by the time they became so
+--   counts           hash  accepted, done: they only grow
+--   subjects         hash  "<topic>:<run id>" -> the latest job on it that is not done
+--   workers          zset  worker instances by the time from which they count as silent
+--   raw:<id>         hash  a message that is no notification of ours: item queue reason detail kept_at size
+--   raw, raw_discarded  zset  by time
+--   raw_replay:<id>  str   for a minute, the token of its replay
+--   letters          str   raw letters so far, which makes their ids unique
+-- KEYS[2]  the list that mirrors the number of dead letters for Flower's Broker page (its items say nothing)
+-- ARGV[1]  the operation; the rest are its arguments, described at each.
+--
+-- A job is in exactly one of notified:*, waiting, leases:*, dead, discarded, or done (counted, its record expires).
+-- Its notification is pushed onto the task's queue in the very step that makes it ready, and popped by take.
+--
+-- Other programs, and other versions of this one, may write to the same server. An operation makes sure of the
+-- keys that it will write before it writes the first, so that none stops half-way. What is of a wrong type is
+-- told as DAMAGED; a record of a task that this version does not know stays where it is, for one that does.
+
+local prefix, mirror = KEYS[1], KEYS[2]
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local cursor = 1
+-- Above the longest delay and the longest lease that the settings allow: a day, and some.
+local LONGEST_MS = 90000000
+-- More than any notification of 100 ids needs; checked first, so that no giant is ever looked into.
+local MAX_NOTIFICATION_BYTES = 65536
+-- Above the number of workers that could wait for one queue.
+local MAX_TOKENS = 64
+-- Of one command: Lua's stack has room for some 8,000. Even, for members that come in pairs.
+local MOST_MEMBERS = 1000
+-- Entries that one job keeps; of a longer history the oldest go, and are counted.
+local MOST_HISTORY = 50
+-- Pages of an index that a round looks through for jobs that it can do something about.
+local MOST_PAGES = 20
+
+local function arg()
+  cursor = cursor + 1
+  return ARGV[cursor]
+end
+
+local function number_arg()
+  return tonumber(arg())
+end
+
+local function job_key(id)
+  return prefix .. 'job:' .. id
+end
+
+local function damaged(key, is, wanted)
+  error('DAMAGED ' .. key .. ' is ' .. is .. ', not ' .. wanted)
+end
+
+-- Makes sure, before the first write, that a key is of the type that it must have; or not there.
+local function need(wanted, key)
+  local is = redis.call('TYPE', key).ok
+  if is ~= wanted and is ~= 'none' then
+    damaged(key, is, wanted)
+  end
+end
+
+local function is_well(wanted, key)
+  local is = redis.call('TYPE', key).ok
+  return is == wanted or is == 'none'
+end
+
+-- Fields of a record; nil when what lies there is no record. Whatever a job's own record is like, it must not keep
+-- the others from their turn.
+local function fields(id, ...)
+  local values = redis.pcall('HMGET', job_key(id), ...)
+  if values.err then
+    return nil
+  end
+  return values
+end
+
+local function field(id, name)
+  local values = fields(id, name)
+  return values and values[1] or ''
+end
+
+-- The record of the one job that an operation is about.
+local function need_record(id)
+  need('hash', job_key(id))
+end
+
+local function number(text)
+  return tonumber(text or 0) or 0
+end
+
+local function crash_count(id)
+  return number(field(id, 'crash_count'))
+end
+
+-- A counter or mark that may be lost without loss: what is of a wrong type is begun anew.
+local function next_number(key)
+  local count = redis.pcall('INCR', key)
+  if type(count) ~= 'number' then
+    redis.call('SET', key, now)
+    count = redis.call('INCR', key)
+  end
+  return count
+end
+
+-- One command for many members costs the server a fraction of one for each.
+local function call_with(command, key, members)
+  for first = 1, #members, MOST_MEMBERS do
+    redis.call(command, key, unpack(members, first, math.min(first + MOST_MEMBERS - 1, #members)))
+  end
+end
+
+local operations = {}

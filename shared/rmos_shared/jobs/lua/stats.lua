@@ -1,0 +1,33 @@
+-- Figures.
+
+-- stats. Answers accepted, done, dead, discarded, waiting, running, notified, raw,
+-- then the length of each queue and of the mirror.
+function operations.stats()
+  for _, index in ipairs({'dead', 'discarded', 'waiting', 'workers', 'raw'}) do
+    need('zset', prefix .. index)
+  end
+  need('hash', prefix .. 'counts')
+  local counts = redis.call('HMGET', prefix .. 'counts', 'accepted', 'done')
+  local running, notified, lengths = 0, 0, {}
+  for _, worker in ipairs(redis.call('ZRANGE', prefix .. 'workers', 0, -1)) do
+    need('zset', prefix .. 'leases:' .. worker)
+    running = running + redis.call('ZCARD', prefix .. 'leases:' .. worker)
+  end
+  for _, queue in ipairs(all_queues()) do
+    need('zset', prefix .. 'notified:' .. queue)
+    notified = notified + redis.call('ZCARD', prefix .. 'notified:' .. queue)
+  end
+  for index, queue in ipairs(QUEUES) do
+    need('list', queue)
+    lengths[index] = redis.call('LLEN', queue)
+  end
+  need('list', mirror)
+  return {number(counts[1]), number(counts[2]), redis.call('ZCARD', prefix .. 'dead'),
+    redis.call('ZCARD', prefix .. 'discarded'), redis.call('ZCARD', prefix .. 'waiting'), running, notified,
+    redis.call('ZCARD', prefix .. 'raw'), redis.call('LLEN', mirror), unpack(lengths)}
+end
+
+-- queues. Answers every queue that jobs may lie on, those of other versions among them.
+function operations.queues()
+  return all_queues()
+end
