@@ -40,8 +40,9 @@ from rmos_shared.errors import (
     StoreUnavailable,
 )
 from rmos_shared.ids import is_safe_id, new_uuid7
-from rmos_shared.jobs.ledger import Acceptance, Claim, Finish, JobLedger, Lease
+from rmos_shared.jobs.ledger import Acceptance, JobLedger
 from rmos_shared.jobs.model import AttachAdvisory, CreateRun, DeadReason, Job, SuggestAndAttach
+from rmos_shared.jobs.work import Claim, Finish, Lease
 from rmos_shared.models.base import Frozen, UtcTime
 from rmos_shared.runs.model import Decision, ExplanationStatus, Hashes, RunArtifact, RunRequest
 from rmos_shared.runs.run_log import RunLog
@@ -493,7 +494,7 @@ def test_no_race_conditions_in_read_modify_write_patterns(ledger: JobLedger) -> 
     assert ledger.accept([job("other")]) == [Acceptance.CONFLICT]
     tokens = iter([f"token-{number}" for number in range(8)])
     claims = all_at_once(
-        [lambda: ledger.claim([job_id], Lease("worker", next(tokens)), lease_seconds=60)] * 8
+        [lambda: ledger.work.claim([job_id], Lease("worker", next(tokens)), lease_seconds=60)] * 8
     )
     assert sum(len(claim.claimed) for claim in claims) == 1
     assert (ledger.stats().accepted, ledger.stats().running) == (1, 1)
@@ -507,11 +508,11 @@ def test_error_conditions_include_context(ledger: JobLedger) -> None:
     job = Job(job_id=new_uuid7(), task=CREATE.name, run_id=new_uuid7(), request_id="req-1", payload="{}")
     ledger.accept([job])
     lease = Lease("worker-1", "token")
-    ledger.claim([job.job_id], lease, lease_seconds=60)
+    ledger.work.claim([job.job_id], lease, lease_seconds=60)
     with pytest.raises(StoreUnavailable) as raised:
         raise StoreUnavailable("cannot write a.json: No space left on device; free space on that disk")
-    ledger.bury(job.job_id, lease, failure=describe(raised.value, DeadReason.RETRIES_EXHAUSTED))
-    (letter,) = ledger.dead()
+    ledger.work.bury(job.job_id, lease, failure=describe(raised.value, DeadReason.RETRIES_EXHAUSTED))
+    (letter,) = ledger.dead_letters.dead()
     assert (letter.job_id, letter.run_id, letter.request_id) == (job.job_id, job.run_id, "req-1")
     assert (letter.task, letter.queue, letter.worker) == (CREATE.name, CREATE.queue, "worker-1")
     assert letter.first_failed_at_utc == letter.last_failed_at_utc
@@ -530,12 +531,12 @@ def test_request_id_propagated_through_stack(
     with RunsClient.connect(broker_url=broker_url) as client:
         receipt = client.create_run({**WHOLE, "request_id": "req-7"}, explain=True)
     lease = Lease("worker", "token")
-    (claim,) = ledger.claim([receipt.job_id], lease, lease_seconds=60).claimed
+    (claim,) = ledger.work.claim([receipt.job_id], lease, lease_seconds=60).claimed
     (finish,) = CreateHandler(runs).handle([claim])
     assert isinstance(finish, Finish)
-    ledger.finish([finish], lease, ttl_seconds=60)
+    ledger.work.finish([finish], lease, ttl_seconds=60)
     assets = Assets()
-    (follower,) = ledger.claim([receipt.explain_job_id or ""], lease, lease_seconds=60).claimed
+    (follower,) = ledger.work.claim([receipt.explain_job_id or ""], lease, lease_seconds=60).claimed
     (explained,) = suggest(assets).handle([follower])
     assert isinstance(explained, Finish)
     (link,) = runs.links(receipt.run_id)

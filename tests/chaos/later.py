@@ -17,8 +17,9 @@ if __name__ == "__main__":
     tasks.TASKS[LATER.name] = LATER
 
 from rmos_shared.ids import new_uuid7  # noqa: E402 - only now
-from rmos_shared.jobs.ledger import Finish, JobLedger, Lease  # noqa: E402
+from rmos_shared.jobs.ledger import JobLedger  # noqa: E402
 from rmos_shared.jobs.model import Failure, Job, JobState  # noqa: E402
+from rmos_shared.jobs.work import Finish, Lease  # noqa: E402
 from rmos_shared.settings import BrokerSettings  # noqa: E402
 
 #: Where such a job may be when the new version goes away.
@@ -34,11 +35,11 @@ def plant(ledger: JobLedger, state: str) -> str:
     ledger.accept([job])
     if state != "accepted":
         lease = Lease(f"later:{job_id}", job_id)
-        assert ledger.claim([job_id], lease, lease_seconds=2.0).claimed
+        assert ledger.work.claim([job_id], lease, lease_seconds=2.0).claimed
         if state == "waiting":
-            ledger.reschedule(job_id, lease, delay_seconds=1.0, spends_retry=True, failure=_FAILURE)
+            ledger.work.reschedule(job_id, lease, delay_seconds=1.0, spends_retry=True, failure=_FAILURE)
         elif state == "dead":
-            ledger.bury(job_id, lease, failure=_FAILURE)
+            ledger.work.bury(job_id, lease, failure=_FAILURE)
     return job_id
 
 
@@ -50,15 +51,15 @@ def finish(ledger: JobLedger, job_ids: list[str]) -> dict[str, str]:
         states = {job_id: record.state.value if record else "gone" for job_id, record in records.items()}
         open_ids = [job_id for job_id, state in states.items() if state not in {"done", "gone"}]
         if not open_ids or time.monotonic() > deadline:
-            ledger.retire(lease.worker, max_crashes=100)
+            ledger.work.retire(lease.worker, max_crashes=100)
             return states
         for job_id in open_ids:
             if states[job_id] == JobState.DEAD.value:
-                ledger.replay(job_id, by="later", why="known again")
+                ledger.dead_letters.replay(job_id, by="later", why="known again")
             # Alone, for some of them were started in vain.
-            if ledger.claim([job_id], lease, lease_seconds=10.0).claimed:
-                ledger.finish([Finish(job_id, {})], lease, ttl_seconds=86_400)
-        ledger.reconcile(batch=100, grace_seconds=1.0, max_crashes=100)
+            if ledger.work.claim([job_id], lease, lease_seconds=10.0).claimed:
+                ledger.work.finish([Finish(job_id, {})], lease, ttl_seconds=86_400)
+        ledger.notifications.reconcile(batch=100, grace_seconds=1.0, max_crashes=100)
         time.sleep(0.2)
 
 

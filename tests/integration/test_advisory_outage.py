@@ -11,8 +11,9 @@ import redis
 
 from rmos_runs.client import RunsClient
 from rmos_shared.ids import new_uuid7
-from rmos_shared.jobs.ledger import JobLedger, Lease
+from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Failure, Job, JobRecord, JobState
+from rmos_shared.jobs.work import Lease
 from rmos_shared.tasks import CREATE, SUGGEST
 from rmos_worker.advisories.breaker import Reading
 from rmos_worker.engine.reconciler import brought_forward
@@ -133,7 +134,7 @@ def test_a_store_that_asks_for_years_is_asked_again_once_it_answers(
             runs_client.suggest_and_attach(run_id)
         eventually(lambda: ledger.stats().waiting == 20, 30, told=ledger.stats)
         longest = max(record.due_at_utc for record in suggestions(ledger) if record.due_at_utc)
-        now, _ = ledger.client.time()  # type: ignore[misc]
+        now, _ = ledger._client.time()  # type: ignore[misc]
         assert longest.timestamp() - now <= 901, "within our own cap"
         well = True
         eventually(lambda: ledger.stats().pending == 0, 20, told=ledger.stats)
@@ -191,27 +192,27 @@ def test_who_is_brought_forward(reading: Reading, expected: tuple[int, int | Non
 def put_off(ledger: JobLedger, *, held: bool, delay_seconds: float = 600) -> str:
     job = Job(job_id=new_uuid7(), task=CREATE.name, run_id=new_uuid7(), request_id=None, payload="{}")
     ledger.accept([job])
-    ledger.claim([job.job_id], LEASE, lease_seconds=60)
-    ledger.reschedule(
+    ledger.work.claim([job.job_id], LEASE, lease_seconds=60)
+    ledger.work.reschedule(
         job.job_id, LEASE, delay_seconds=delay_seconds, spends_retry=False, failure=FAILURE, held=held
     )
     return job.job_id
 
 
 def due(ledger: JobLedger) -> set[str]:
-    ledger.reconcile(batch=100, grace_seconds=60, max_crashes=3)
+    ledger.notifications.reconcile(batch=100, grace_seconds=60, max_crashes=3)
     return {record.job_id for record in ledger.jobs() if record.state is JobState.ACCEPTED}
 
 
 def test_only_what_waits_for_the_store_is_brought_forward_the_longest_first(ledger: JobLedger) -> None:
     put_off(ledger, held=False)
     held = [put_off(ledger, held=True) for _ in range(5)]
-    assert ledger.bring_forward(most=2) == 2
+    assert ledger.work.bring_forward(most=2) == 2
     assert due(ledger) == set(held[:2])
-    assert ledger.bring_forward(most=100) == 3
+    assert ledger.work.bring_forward(most=100) == 3
     assert due(ledger) == set(held)
-    assert ledger.bring_forward(most=100) == 0
-    assert ledger.client.exists("rmos:held") == 0
+    assert ledger.work.bring_forward(most=100) == 0
+    assert ledger._client.exists("rmos:held") == 0
     assert ledger.stats().waiting == 1
     assert ledger.stats().invariant
 
@@ -219,28 +220,28 @@ def test_only_what_waits_for_the_store_is_brought_forward_the_longest_first(ledg
 def test_what_was_put_off_later_is_left_alone(ledger: JobLedger) -> None:
     held = put_off(ledger, held=True)
     changed = int(ledger.get(held).changed_at_utc.timestamp() * 1000)
-    assert ledger.bring_forward(most=100, put_off_by_ms=changed - 1_000) == 0
-    assert ledger.bring_forward(most=100, put_off_by_ms=changed + 1_000) == 1
+    assert ledger.work.bring_forward(most=100, put_off_by_ms=changed - 1_000) == 0
+    assert ledger.work.bring_forward(most=100, put_off_by_ms=changed + 1_000) == 1
 
 
 def test_what_moved_on_long_ago_is_forgotten_without_an_outage(ledger: JobLedger) -> None:
     old, new = put_off(ledger, held=True), new_uuid7()
-    ledger.client.zadd("rmos:held", {new: 1})
-    assert ledger.client.zrange("rmos:held", 0, -1) == [new.encode(), old.encode()]
+    ledger._client.zadd("rmos:held", {new: 1})
+    assert ledger._client.zrange("rmos:held", 0, -1) == [new.encode(), old.encode()]
     youngest = put_off(ledger, held=True)
-    assert ledger.client.zrange("rmos:held", 0, -1) == [old.encode(), youngest.encode()]
+    assert ledger._client.zrange("rmos:held", 0, -1) == [old.encode(), youngest.encode()]
 
 
 def test_a_job_that_has_moved_on_is_not_brought_forward(ledger: JobLedger, eventually: Eventually) -> None:
     moved = put_off(ledger, held=True, delay_seconds=0)
     again = Lease("w", "2")
-    eventually(lambda: ledger.claim([moved], again, lease_seconds=60).claimed)
-    assert ledger.bring_forward(most=100) == 0
+    eventually(lambda: ledger.work.claim([moved], again, lease_seconds=60).claimed)
+    assert ledger.work.bring_forward(most=100) == 0
     # Nor once it waits for something else.
     before = ledger.get(moved).changed_at_utc
-    eventually(lambda: ledger.client.time()[0] > before.timestamp() + 0.01)  # type: ignore[index]
+    eventually(lambda: ledger._client.time()[0] > before.timestamp() + 0.01)  # type: ignore[index]
     first = put_off(ledger, held=True, delay_seconds=0)
-    eventually(lambda: ledger.claim([first], again, lease_seconds=60).claimed)
-    ledger.reschedule(first, again, delay_seconds=600, spends_retry=False, failure=FAILURE)
-    assert ledger.bring_forward(most=100) == 0
+    eventually(lambda: ledger.work.claim([first], again, lease_seconds=60).claimed)
+    ledger.work.reschedule(first, again, delay_seconds=600, spends_retry=False, failure=FAILURE)
+    assert ledger.work.bring_forward(most=100) == 0
     assert ledger.get(first).state is JobState.WAITING

@@ -17,8 +17,9 @@ import redis
 
 from rmos_shared.errors import BrokerUnavailable, TransitionRefused
 from rmos_shared.ids import explain_job_id, new_uuid7
-from rmos_shared.jobs.ledger import Acceptance, Finish, JobLedger, Lease
+from rmos_shared.jobs.ledger import Acceptance, JobLedger
 from rmos_shared.jobs.model import DeadReason, Failure, Job
+from rmos_shared.jobs.work import Finish, Lease
 from rmos_shared.settings import BrokerSettings
 from rmos_shared.tasks import CREATE, DEAD_LETTER_QUEUE, SUGGEST
 from support.proxy import Proxy, proxied
@@ -44,26 +45,26 @@ def accepted(ledger: JobLedger) -> None:
 
 def claimed(ledger: JobLedger) -> None:
     accepted(ledger)
-    assert ledger.claim([JOB.job_id], LEASE, lease_seconds=60).claimed
+    assert ledger.work.claim([JOB.job_id], LEASE, lease_seconds=60).claimed
 
 
 def dead(ledger: JobLedger) -> None:
     claimed(ledger)
-    assert ledger.bury(JOB.job_id, LEASE, failure=FAILURE) == "dead"
+    assert ledger.work.bury(JOB.job_id, LEASE, failure=FAILURE) == "dead"
 
 
 def pushed(ledger: JobLedger) -> None:
-    ledger.client.lpush(CREATE.queue, RAW)
+    ledger._client.lpush(CREATE.queue, RAW)
 
 
 def raw(ledger: JobLedger) -> None:
     pushed(ledger)
-    assert ledger.take(CREATE.queue)
+    assert ledger.notifications.take(CREATE.queue)
     assert raw_id(ledger)
 
 
 def raw_id(ledger: JobLedger) -> str:
-    (key,) = ledger.client.keys("rmos:raw:*")
+    (key,) = ledger._client.keys("rmos:raw:*")
     return str(key.decode().removeprefix("rmos:raw:"))
 
 
@@ -73,17 +74,17 @@ def accept_in_two_halves(ledger: JobLedger) -> list[Acceptance]:
 
 
 def claim(ledger: JobLedger) -> list[tuple[str, int, int]]:
-    claims = ledger.claim([JOB.job_id], LEASE, lease_seconds=60)
+    claims = ledger.work.claim([JOB.job_id], LEASE, lease_seconds=60)
     assert claims.refused == {}
     return [(claim.job_id, claim.crash_count, claim.retry_count) for claim in claims.claimed]
 
 
 def finish(ledger: JobLedger) -> dict[str, str]:
-    return ledger.finish([Finish(JOB.job_id, {"n": 1}, (FOLLOWER,))], LEASE, ttl_seconds=60)
+    return ledger.work.finish([Finish(JOB.job_id, {"n": 1}, (FOLLOWER,))], LEASE, ttl_seconds=60)
 
 
 def wait(ledger: JobLedger) -> str:
-    return ledger.reschedule(JOB.job_id, LEASE, delay_seconds=60, spends_retry=True, failure=FAILURE)
+    return ledger.work.reschedule(JOB.job_id, LEASE, delay_seconds=60, spends_retry=True, failure=FAILURE)
 
 
 def unsaid(call: Callable[[JobLedger], object]) -> Callable[[JobLedger], None]:
@@ -166,7 +167,7 @@ STEPS = {
     "bury": Step(
         "bury",
         claimed,
-        lambda ledger: ledger.bury(JOB.job_id, LEASE, failure=FAILURE),
+        lambda ledger: ledger.work.bury(JOB.job_id, LEASE, failure=FAILURE),
         {"accepted": 1, "dead": 1},
         answer="dead",
         record={"state": "dead", "failure": FAILURE},
@@ -175,14 +176,14 @@ STEPS = {
     "give_back": Step(
         "give_back",
         claimed,
-        unsaid(lambda ledger: ledger.give_back(JOB.job_id, LEASE, max_crashes=3)),
+        unsaid(lambda ledger: ledger.work.give_back(JOB.job_id, LEASE, max_crashes=3)),
         {"accepted": 1, "notified": 1},
         record={"state": "accepted", "crash_count": 1},
     ),
     "give_back_for_the_last_time": Step(
         "give_back",
         claimed,
-        unsaid(lambda ledger: ledger.give_back(JOB.job_id, LEASE, max_crashes=1)),
+        unsaid(lambda ledger: ledger.work.give_back(JOB.job_id, LEASE, max_crashes=1)),
         {"accepted": 1, "dead": 1},
         record={"state": "dead", "crash_count": 1},
         mirrored=1,
@@ -190,14 +191,14 @@ STEPS = {
     "retire": Step(
         "retire",
         claimed,
-        unsaid(lambda ledger: ledger.retire(LEASE.worker, max_crashes=3)),
+        unsaid(lambda ledger: ledger.work.retire(LEASE.worker, max_crashes=3)),
         {"accepted": 1, "notified": 1},
         record={"state": "accepted", "crash_count": 1},
     ),
     "replay": Step(
         "replay",
         dead,
-        unsaid(lambda ledger: ledger.replay(JOB.job_id, by="op", why="repaired")),
+        unsaid(lambda ledger: ledger.dead_letters.replay(JOB.job_id, by="op", why="repaired")),
         {"accepted": 1, "notified": 1},
         record={"state": "accepted", "crash_count": 0, "history": ["died", "replayed"]},
         told=TransitionRefused,
@@ -205,7 +206,7 @@ STEPS = {
     "discard": Step(
         "discard",
         dead,
-        lambda ledger: ledger.discard(JOB.job_id, by="op", why="known"),
+        lambda ledger: ledger.dead_letters.discard(JOB.job_id, by="op", why="known"),
         {"accepted": 1, "discarded": 1},
         record={"state": "discarded", "history": ["died", "discarded"]},
     ),
@@ -213,15 +214,18 @@ STEPS = {
     "take_notification": Step(
         "take",
         accepted,
-        unsaid(lambda ledger: ledger.take(CREATE.queue)),
+        unsaid(lambda ledger: ledger.notifications.take(CREATE.queue)),
         {"accepted": 1, "notified": 1},
         record={"state": "accepted"},
     ),
     "take_raw": Step(
-        "take", pushed, unsaid(lambda ledger: ledger.take(CREATE.queue)), {"raw": 1}, mirrored=1
+        "take", pushed, unsaid(lambda ledger: ledger.notifications.take(CREATE.queue)), {"raw": 1}, mirrored=1
     ),
     "discard_raw": Step(
-        "settle_raw", raw, lambda ledger: ledger.discard(raw_id(ledger), by="op", why="noise"), {}
+        "settle_raw",
+        raw,
+        lambda ledger: ledger.dead_letters.discard(raw_id(ledger), by="op", why="noise"),
+        {},
     ),
 }
 
@@ -296,7 +300,7 @@ def test_a_raw_letter_replayed_into_a_cut_goes_back_to_its_queue_once(
     raw(ledger)
     letter = raw_id(ledger)
     line.cut_before_answer(1, only=b"\r\nsettle_raw\r\n")
-    far.replay(letter, by="op", why="new code knows it")
+    far.dead_letters.replay(letter, by="op", why="new code knows it")
     assert line.swallowed == 1
     assert redis_client.lrange(CREATE.queue, 0, -1) == [RAW]
     assert ledger.stats().raw == redis_client.llen(DEAD_LETTER_QUEUE) == 0

@@ -266,7 +266,7 @@ def test_flower_shows_what_comes_after_events_that_cannot_be_read(
             before = client.create_run(REQUEST)
             assert client.wait(before.job_id, 30).state is JobState.DONE
             eventually(lambda: shown(before.job_id), 20)
-            publish(client.ledger.client)
+            publish(client.ledger._client)
             for _ in range(3):
                 after = client.create_run(REQUEST)
                 assert client.wait(after.job_id, 30).state is JobState.DONE

@@ -106,7 +106,9 @@ def assert_each_is_there_once(ledger: JobLedger, run_log: RunLog, run_ids: set[s
     stats = ledger.stats()
     assert stats.invariant
     count = 2 * len(run_ids)  # each run, and its explanation
-    assert (stats.accepted, stats.done, stats.pending, stats.raw) == (count, count, 0, 0), list(ledger.dead())
+    assert (stats.accepted, stats.done, stats.pending, stats.raw) == (count, count, 0, 0), list(
+        ledger.dead_letters.dead()
+    )
     entries = list(run_log.list_runs())
     assert [entry.error for entry in entries] == [None] * len(run_ids)
     assert {entry.artifact.run_id for entry in entries if entry.artifact} == run_ids
@@ -187,7 +189,9 @@ def test_a_broker_killed_under_load_and_replaced_has_all_that_it_accepted(
         assert producer.receipts.keys() == {request["run_id"] for request in requests}
         # A call whose answer was lost with the server is made again with a job of its own: the same run.
         stats = ledger.stats()
-        assert (stats.accepted, stats.raw, stats.invariant) == (stats.done, 0, True), list(ledger.dead())
+        assert (stats.accepted, stats.raw, stats.invariant) == (stats.done, 0, True), list(
+            ledger.dead_letters.dead()
+        )
         run_log = RunLog(local_store(runs_dir), ledger)
         stored = Counter(entry.artifact.run_id for entry in run_log.list_runs() if entry.artifact)
         linked = Counter(entry.link.run_id for entry in run_log.list_links() if entry.link)

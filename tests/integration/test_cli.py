@@ -19,8 +19,9 @@ from rmos_runs.local.home import Home
 from rmos_runs.local.ports import free_port
 from rmos_runs.local.processes import Pipeline
 from rmos_shared.ids import new_uuid7
-from rmos_shared.jobs.ledger import JobLedger, Lease
+from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Failure
+from rmos_shared.jobs.work import Lease
 from support.http_server import HttpServer, answer
 
 RMOS = (sys.executable, "-c", "from rmos_runs.cli import main; main()")
@@ -89,9 +90,9 @@ def ledger(idle: Command) -> Iterator[JobLedger]:
 
 def bury_one(ledger: JobLedger, job_id: str) -> None:
     lease = Lease("a-test", "1")
-    ledger.claim([job_id], lease, lease_seconds=60)
+    ledger.work.claim([job_id], lease, lease_seconds=60)
     failure = Failure(reason="conflict", error_type="ArtifactConflict", message="taken")
-    assert ledger.bury(job_id, lease, failure=failure) == "dead"
+    assert ledger.work.bury(job_id, lease, failure=failure) == "dead"
 
 
 def test_a_run_from_the_request_to_the_review_queue(
@@ -236,8 +237,8 @@ def test_dead_letters_are_chosen_replayed_and_discarded(
     dead = [job["job_id"] for job in idle.enqueue(*sample_requests[:3], explain=False)]
     for job_id in dead:
         bury_one(ledger, job_id)
-    ledger.client.lpush("runs.create", b"\xffgarbage")
-    taken = ledger.take("runs.create")
+    ledger._client.lpush("runs.create", b"\xffgarbage")
+    taken = ledger.notifications.take("runs.create")
     assert taken
     raw = taken.raw_id
     assert {row["id"] for row in idle.json("dlq", "list")} == {*dead, raw}
@@ -364,7 +365,7 @@ def test_doctor_follows_no_redirect_to_an_advisory_store(tmp_path: Path, broker_
 
 
 def test_doctor_finds_a_broken_invariant(idle: Command, ledger: JobLedger) -> None:
-    ledger.client.hincrby("rmos:counts", "accepted", 1)
+    ledger._client.hincrby("rmos:counts", "accepted", 1)
 
     done = idle("doctor", "--json")
 
@@ -376,7 +377,7 @@ def test_doctor_names_a_faulty_job_and_the_command_that_repairs_it(
     idle: Command, ledger: JobLedger, sample_requests: list[dict[str, Any]]
 ) -> None:
     (job,) = idle.enqueue(sample_requests[0], explain=False)
-    ledger.client.zrem("rmos:notified:runs.batch", job["job_id"])
+    ledger._client.zrem("rmos:notified:runs.batch", job["job_id"])
 
     done = idle("doctor", "--json")
 

@@ -28,8 +28,9 @@ from rmos_shared.errors import (
     WaitTimeout,
 )
 from rmos_shared.ids import new_uuid7
-from rmos_shared.jobs.ledger import Finish, JobLedger, Lease
+from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import CreateRun, DeadReason, Failure, Job, JobState, SuggestAndAttach
+from rmos_shared.jobs.work import Finish, Lease
 from rmos_shared.runs.model import RunRequest
 from rmos_shared.settings import ProducerSettings
 from rmos_shared.tasks import ATTACH, CREATE, CREATE_MANY, QUEUES, SUGGEST
@@ -143,12 +144,12 @@ def ids_in(client: redis.Redis, queue: str) -> list[list[str]]:
 
 def end(ledger: JobLedger, job_id: str, *, dead: bool = False, following: tuple[Any, ...] = ()) -> None:
     lease = Lease("test", job_id)
-    assert ledger.claim([job_id], lease, lease_seconds=60).claimed
+    assert ledger.work.claim([job_id], lease, lease_seconds=60).claimed
     if dead:
-        assert ledger.bury(job_id, lease, failure=ENDED) == "dead"
+        assert ledger.work.bury(job_id, lease, failure=ENDED) == "dead"
     else:
         finish = Finish(job_id, {"outcome": "created"}, following)
-        assert ledger.finish([finish], lease, ttl_seconds=60) == {job_id: "done"}
+        assert ledger.work.finish([finish], lease, ttl_seconds=60) == {job_id: "done"}
 
 
 def elapsed(call: Callable[[], object], raises: type[RmosError]) -> float:
@@ -168,7 +169,7 @@ def test_a_receipt_means_that_the_job_is_in_the_ledger(
     record = ledger.get(receipt.job_id)
     assert (record.task, record.queue, record.state) == (CREATE.name, CREATE.queue, JobState.ACCEPTED)
     assert (record.run_id, record.request_id) == (receipt.run_id, "req-1")
-    stored = CreateRun.read(json.loads(ledger.payload(receipt.job_id) or b""))
+    stored = CreateRun.read(json.loads(ledger.dead_letters.payload(receipt.job_id) or b""))
     assert stored.run.run_id == receipt.run_id
     assert stored.run.feasibility == REQUEST["feasibility"]
     assert stored.explain is None
@@ -268,7 +269,7 @@ def test_a_notification_that_is_lost_costs_no_job(
     redis_client.delete(CREATE.queue)
     assert ledger.get(receipt.job_id).state is JobState.ACCEPTED
     time.sleep(0.01)
-    assert ledger.reconcile(batch=10, grace_seconds=0, max_crashes=3).notified == 1
+    assert ledger.notifications.reconcile(batch=10, grace_seconds=0, max_crashes=3).notified == 1
     assert ledger.stats().invariant
 
 
@@ -286,7 +287,7 @@ def test_the_explanation_job_is_known_from_the_start(
         *runs_client.create_runs([REQUEST], explain=explain),
     ):
         assert receipt.explain_job_id == (None if detail is None else f"{receipt.job_id}.explain")
-        assert json.loads(ledger.payload(receipt.job_id) or b"")["explain"] == detail
+        assert json.loads(ledger.dead_letters.payload(receipt.job_id) or b"")["explain"] == detail
     assert ledger.stats().accepted == 2
 
 
@@ -305,12 +306,12 @@ def test_jobs_for_existing_runs(
     run_id = new_uuid7()
     suggest = runs_client.suggest_and_attach(run_id, detail="full", request_id="req-1")
     attach = runs_client.attach_advisory("run_abc123def456", "adv-1", kind="note")
-    assert json.loads(ledger.payload(suggest.job_id) or b"") == {
+    assert json.loads(ledger.dead_letters.payload(suggest.job_id) or b"") == {
         "run_id": run_id,
         "request_id": "req-1",
         "detail": "full",
     }
-    assert json.loads(ledger.payload(attach.job_id) or b"") == {
+    assert json.loads(ledger.dead_letters.payload(attach.job_id) or b"") == {
         "run_id": "run_abc123def456",
         "advisory_id": "adv-1",
         "kind": "note",
@@ -359,7 +360,9 @@ def test_a_stream_is_read_one_batch_ahead_of_what_is_accepted(
     kept.append(next(receipts))
     assert (len(drawn), ledger.stats().accepted) == (30, 20)
     # In order, each a job of its own; only the notification is shared.
-    modes = [json.loads(ledger.payload(receipt.job_id) or b"")["run"]["mode"] for receipt in kept]
+    modes = [
+        json.loads(ledger.dead_letters.payload(receipt.job_id) or b"")["run"]["mode"] for receipt in kept
+    ]
     assert modes == [f"mode-{index}" for index in range(11)]
     shared = ids_in(redis_client, CREATE_MANY.queue)
     assert [len(ids) for ids in shared] == [10, 10]
@@ -450,7 +453,7 @@ def test_waiting_for_an_explanation_ends_when_its_run_will_not_come(
     assert elapsed(lambda: runs_client.wait(receipt.explain_job_id or "", 0.05), WaitTimeout) < 2
     end(ledger, receipt.job_id, dead=True)
     if state == "discarded":
-        ledger.discard(receipt.job_id, by="operator", why="test")
+        ledger.dead_letters.discard(receipt.job_id, by="operator", why="test")
     record = runs_client.wait(receipt.explain_job_id, 30)
     assert (record.job_id, record.state.value) == (receipt.job_id, state)
     assert record.failure == ENDED
@@ -622,7 +625,7 @@ def test_the_wait_is_on_the_connection_that_wrote_whatever_other_threads_do(
     proxy: Proxy, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = connect(broker_url=proxy.url, accept_waits_for_aof=True)
-    accept, pool = client.ledger.accept, client.ledger.client.connection_pool
+    accept, pool = client.ledger.accept, client.ledger._client.connection_pool
     taken = []
 
     def and_another_thread_takes_the_connection(jobs: Any, **options: Any) -> Any:

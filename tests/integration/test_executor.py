@@ -20,8 +20,9 @@ from rmos_shared.errors import (
     StoreUnavailable,
 )
 from rmos_shared.ids import explain_job_id, new_uuid7
-from rmos_shared.jobs.ledger import Claim, Finish, JobLedger, Lease
+from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import CreateRun, Failure, Job, JobState
+from rmos_shared.jobs.work import Claim, Finish, Lease
 from rmos_shared.runs.model import RunArtifact, RunRequest
 from rmos_shared.runs.run_log import RunLog
 from rmos_shared.settings import WorkerSettings
@@ -108,7 +109,7 @@ def handler() -> FakeHandler:
 
 @pytest.fixture
 def heartbeat(ledger: JobLedger, worker_settings: MakeSettings) -> Heartbeat:
-    return Heartbeat(ledger, worker_settings())
+    return Heartbeat(ledger.work, worker_settings())
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ def make_executor(
     def make(**settings: Any) -> Executor:
         handlers = {CREATE.name: handler, CREATE_MANY.name: handler, SUGGEST.name: handler}
         return Executor(
-            ledger=ledger,
+            work=ledger.work,
             heartbeat=heartbeat,
             handlers=handlers,
             settings=worker_settings(**settings),
@@ -177,8 +178,8 @@ def test_each_job_of_a_group_has_its_own_end(
     assert ledger.get(done).result == {"n": 1}
     assert [ledger.get(job_id).retry_count for job_id in (waiting, blameless)] == [1, 0]
     assert handler.died == [(dead, "invalid_payload")]
-    assert ledger.payload(done) is None
-    assert ledger.payload(dead) is not None
+    assert ledger.dead_letters.payload(done) is None
+    assert ledger.dead_letters.payload(dead) is not None
 
 
 @pytest.mark.parametrize(
@@ -325,8 +326,8 @@ def take_over(ledger: JobLedger, redis_client: redis.Redis, job_id: str, by: Lea
     """Let the present holder fall silent and ``by`` claim the job."""
     for worker in redis_client.zrange("rmos:workers", 0, -1):
         redis_client.zadd("rmos:workers", {worker: 1})
-    assert ledger.reconcile(batch=10, grace_seconds=100, max_crashes=5).notified == 1
-    assert [claim.job_id for claim in ledger.claim([job_id], by, lease_seconds=100).claimed] == [job_id]
+    assert ledger.notifications.reconcile(batch=10, grace_seconds=100, max_crashes=5).notified == 1
+    assert [claim.job_id for claim in ledger.work.claim([job_id], by, lease_seconds=100).claimed] == [job_id]
 
 
 @pytest.mark.parametrize("end", ["done", "waiting", "dead"])
@@ -352,7 +353,7 @@ def test_a_lease_that_passed_on_settles_nothing(
     assert states(ledger, [job_id]) == ["running"]
     assert ledger.find(follower.job_id) is None
     finish = Finish(job_id, {"by": "other"}, (follower,))
-    assert ledger.finish([finish], other, ttl_seconds=100) == {job_id: "done"}
+    assert ledger.work.finish([finish], other, ttl_seconds=100) == {job_id: "done"}
     assert ledger.get(job_id).result == {"by": "other"}
     stats = ledger.stats()
     assert (stats.accepted, stats.done, stats.pending, stats.dead) == (2, 1, 1, 0)
@@ -474,7 +475,7 @@ def test_a_broker_that_refuses_is_told_as_unavailable(
         with pytest.raises(BrokerUnavailable, match=code):
             accept(ledger)
         with pytest.raises(BrokerUnavailable, match=code):
-            ledger.try_lock("name", "holder", seconds=1)
+            ledger.notifications.try_lock("name", "holder", seconds=1)
     finally:
         redis_client.config_set(setting, 0)
 
@@ -498,7 +499,7 @@ def test_a_follower_is_notified_for_in_the_step_that_ends_its_parent(
     follower = make_job(SUGGEST, explain_job_id(job_id))
     handler.ends = {job_id: Finish(job_id, {}, (follower,))}
     assert executor.answer([job_id]).done == [job_id]
-    taken = ledger.take(SUGGEST.queue)
+    taken = ledger.notifications.take(SUGGEST.queue)
     assert taken
     assert follower.job_id.encode() in (taken.notification or b"")
 
@@ -573,7 +574,7 @@ def test_one_bad_run_does_not_touch_the_others_of_its_group(
     monkeypatch.setattr(create_module, "artifact_of", artifact_of)
     (runs_dir / "2026-01-02").touch()  # a file where the partition of the third belongs
     executor = Executor(
-        ledger=ledger,
+        work=ledger.work,
         heartbeat=heartbeat,
         handlers={CREATE_MANY.name: CreateHandler(run_log)},
         settings=worker_settings(),

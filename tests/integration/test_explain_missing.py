@@ -12,8 +12,9 @@ from celery import Celery
 from celery.schedules import crontab, schedule
 
 from rmos_shared.ids import new_uuid7
-from rmos_shared.jobs.ledger import Claim, Finish, JobLedger, Lease
+from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import ExplainMissing, Job, JobState, SuggestAndAttach
+from rmos_shared.jobs.work import Claim, Finish, Lease
 from rmos_shared.runs.model import RunRequest
 from rmos_shared.runs.run_log import RunLog
 from rmos_shared.store.memory import MemoryStore
@@ -50,10 +51,10 @@ def drain(ledger: JobLedger, handler: ExplainMissingHandler) -> list[str]:
     """Do every batch job until none is left; return the runs that explanations were asked for."""
     asked: list[str] = []
     while ids := [job.job_id for job in ledger.jobs(JobState.ACCEPTED) if job.task == EXPLAIN_MISSING.name]:
-        claims = ledger.claim(ids, LEASE, lease_seconds=60)
+        claims = ledger.work.claim(ids, LEASE, lease_seconds=60)
         for end in handler.handle(claims.claimed):
             assert isinstance(end, Finish)
-            ledger.finish([end], LEASE, ttl_seconds=60)
+            ledger.work.finish([end], LEASE, ttl_seconds=60)
             asked += [job.run_id for job in end.following if job.task == SUGGEST.name]
     return asked
 
@@ -140,7 +141,8 @@ def test_each_entry_makes_its_own_job_and_one_that_makes_none_stops_nobody(
     assert [record.entry for record in refused] == [entry["name"] for entry in entries[:6]]  # type: ignore[attr-defined]
     assert not [record for record in refused if record.exc_info]
     jobs = {
-        job.request_id: ExplainMissing.read_json(ledger.payload(job.job_id) or b"") for job in ledger.jobs()
+        job.request_id: ExplainMissing.read_json(ledger.dead_letters.payload(job.job_id) or b"")
+        for job in ledger.jobs()
     }
     due = last_due(crontab(hour="2", minute="0"), datetime.now(UTC))
     assert {name: (told.detail, told.date_from, told.date_to) for name, told in jobs.items()} == {

@@ -59,13 +59,13 @@ def test_each_job_ends_in_the_state_that_the_ledger_has(
         assert client.wait(conflict.job_id, 30).state is JobState.DEAD
         # Its run is accepted and its notification is never notified, so this job has to wait for it.
         unborn = new_uuid7()
-        client.ledger.client.hset("rmos:subjects", f"create:{unborn}", conflict.job_id)
-        client.ledger.client.hset(f"rmos:job:{conflict.job_id}", "state", "accepted")
+        client.ledger._client.hset("rmos:subjects", f"create:{unborn}", conflict.job_id)
+        client.ledger._client.hset(f"rmos:job:{conflict.job_id}", "state", "accepted")
         waiting = client.suggest_and_attach(unborn)
 
         states = [task(watched, job.job_id)["state"] for job in (done, conflict, waiting)]
         failure = task(watched, conflict.job_id)["exception"]
-        client.ledger.client.hset(f"rmos:job:{conflict.job_id}", "state", "dead")
+        client.ledger._client.hset(f"rmos:job:{conflict.job_id}", "state", "dead")
         assert client.ledger.get(waiting.job_id).state is JobState.WAITING
 
     assert states == ["SUCCESS", "FAILURE", "RETRY"]

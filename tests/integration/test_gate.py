@@ -52,7 +52,7 @@ def test_malformed_messages_are_kept_and_harm_nobody(
     eventually: Eventually,
 ) -> None:
     runs_client.create_run(REQUEST)
-    taken = ledger.take(CREATE.queue)
+    taken = ledger.notifications.take(CREATE.queue)
     assert taken
     assert taken.notification
     table = [(kind, make(kind, taken.notification)) for kind in KINDS] + list(GIANTS.items())
@@ -69,8 +69,8 @@ def test_malformed_messages_are_kept_and_harm_nobody(
     # No process was replaced either: the same pool has lived through all of it.
     assert {worker.pid, *worker.children()} == processes
 
-    letters = list(ledger.raw_letters())
-    kept = {ledger.raw_item(letter.raw_id): letter for letter in letters}
+    letters = list(ledger.dead_letters.raw_letters())
+    kept = {ledger.dead_letters.raw_item(letter.raw_id): letter for letter in letters}
     assert len(letters) == len(table) == len(kept)
     for name, item in table:
         letter = kept[item]
@@ -136,6 +136,6 @@ def test_a_broker_that_refuses_writes_does_not_end_the_worker(
     assert worker.alive
     # Held on to while it was refused, not given up.
     eventually(lambda: ledger.stats().raw == 1, 10)
-    (letter,) = ledger.raw_letters()
-    assert ledger.raw_item(letter.raw_id) == b"garbage"
+    (letter,) = ledger.dead_letters.raw_letters()
+    assert ledger.dead_letters.raw_item(letter.raw_id) == b"garbage"
     assert "garbage" not in worker.log.read_text()

@@ -13,8 +13,9 @@ import redis
 from rmos_runs.local.embedded import EmbeddedServer
 from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.ids import new_uuid7
-from rmos_shared.jobs.ledger import Finish, JobLedger, Lease
+from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Failure, Job, JobState
+from rmos_shared.jobs.work import Finish, Lease
 from rmos_shared.settings import WorkerSettings
 from rmos_shared.tasks import CREATE, CREATE_MANY, DEAD_LETTER_QUEUE, SUGGEST, TaskSpec
 from rmos_worker.advisories.breaker import RedisBreaker
@@ -32,7 +33,7 @@ def make_heartbeat(ledger: JobLedger, worker_settings: MakeSettings) -> Iterator
     made: list[Heartbeat] = []
 
     def make(**settings: float) -> Heartbeat:
-        made.append(Heartbeat(ledger, worker_settings(**settings)))
+        made.append(Heartbeat(ledger.work, worker_settings(**settings)))
         return made[-1]
 
     yield make
@@ -45,7 +46,7 @@ def make_heartbeat(ledger: JobLedger, worker_settings: MakeSettings) -> Iterator
 def make_reconciler(ledger: JobLedger, worker_settings: MakeSettings) -> Callable[..., Reconciler]:
     def make(**settings: float) -> Reconciler:
         told = worker_settings(**({"max_crashes": 3} | settings))
-        return Reconciler(ledger, told, RedisBreaker.of(ledger.client, told))
+        return Reconciler(ledger.notifications, ledger.work, RedisBreaker.of(ledger._client, told), told)
 
     return make
 
@@ -65,13 +66,13 @@ def accept(
     ]
     ledger.accept(jobs)
     if not notifications:
-        ledger.client.delete(spec.queue)
+        ledger._client.delete(spec.queue)
     return [job.job_id for job in jobs]
 
 
 def claim(ledger: JobLedger, worker: str, *job_ids: str, lease_seconds: float = 100) -> Lease:
     lease = Lease(worker, "token")
-    claims = ledger.claim(job_ids, lease, lease_seconds=lease_seconds)
+    claims = ledger.work.claim(job_ids, lease, lease_seconds=lease_seconds)
     assert [claim.job_id for claim in claims.claimed] == list(job_ids)
     return lease
 
@@ -92,7 +93,7 @@ def job_ids_in(item: bytes) -> tuple[str, ...]:
 def take_notifications(ledger: JobLedger, queue: str) -> list[tuple[str, ...]]:
     """Take all messages off the queue; each must pass the gate. Return what they notify, oldest first."""
     found = []
-    while taken := ledger.take(queue):
+    while taken := ledger.notifications.take(queue):
         assert taken.notification is not None
         found.append(job_ids_in(taken.notification))
     return found
@@ -146,9 +147,9 @@ def test_a_silent_workers_jobs_are_notified_again_and_nobody_elses(
     assert set(take_notifications(ledger, CREATE.queue)) == {(job_id,) for job_id in lost[:2]}
     assert take_notifications(ledger, SUGGEST.queue) == [(lost[2],)]
     finishes = [Finish(job_id, {}) for job_id in kept]
-    assert set(ledger.finish(finishes, lease, ttl_seconds=60).values()) == {"done"}
+    assert set(ledger.work.finish(finishes, lease, ttl_seconds=60).values()) == {"done"}
     # What the silent one sends when it wakes up is refused.
-    late = ledger.finish([Finish(lost[0], {})], Lease("silent", "token"), ttl_seconds=60)
+    late = ledger.work.finish([Finish(lost[0], {})], Lease("silent", "token"), ttl_seconds=60)
     assert late == {lost[0]: "accepted"}
 
 
@@ -224,7 +225,7 @@ def test_a_heart_goes_on_beating_after_errors(
         beats.append(worker)
         raise BrokerUnavailable("away") if len(beats) == 1 else ZeroDivisionError
 
-    monkeypatch.setattr(ledger, "beat", beat)
+    monkeypatch.setattr(ledger.work, "beat", beat)
     heartbeat = make_heartbeat(heartbeat_seconds=0.01)
     heartbeat.start()
     eventually(lambda: len(beats) >= 3, 5)
@@ -271,7 +272,7 @@ def test_a_long_backlog_is_not_notified_twice(
     assert reconciler.round() == 0
     # Nor when the oldest half has been answered.
     for _ in range(50):
-        taken = ledger.take(CREATE_MANY.queue)
+        taken = ledger.notifications.take(CREATE_MANY.queue)
         assert taken
         assert taken.notification
         claim(ledger, "w", *job_ids_in(taken.notification))
@@ -284,7 +285,7 @@ def test_a_notification_overtaken_by_a_younger_answered_one_is_notified_again(
     ledger: JobLedger, reconciler: Reconciler, redis_client: redis.Redis
 ) -> None:
     lost, older, answered, younger = job_ids = accept(ledger, 4)
-    ledger.notify_again([older, younger])
+    ledger.notifications.notify_again([older, younger])
     for notified_at, job_id in enumerate(job_ids, start=1_000):
         grow_old(redis_client, CREATE.queue, job_id, notified_at=notified_at)
     assert reconciler.round() == 0
@@ -317,10 +318,10 @@ def test_an_old_notification_of_a_job_notified_again_does_not_double_the_backlog
         if why == "lapsed":
             fall_silent(redis_client, "w")
         elif why == "due":
-            ledger.reschedule(job_id, lease, delay_seconds=0, spends_retry=True, failure=FAILURE)
+            ledger.work.reschedule(job_id, lease, delay_seconds=0, spends_retry=True, failure=FAILURE)
         else:
-            ledger.bury(job_id, lease, failure=FAILURE)
-            ledger.replay(job_id, by="op", why="repaired")
+            ledger.work.bury(job_id, lease, failure=FAILURE)
+            ledger.dead_letters.replay(job_id, by="op", why="repaired")
     assert reconciler.round() == (0 if why == "replayed" else 1)
     claim(ledger, "w2", job_id)  # by its first notification, which comes before the backlog
     assert reconciler.round() == 0
@@ -376,7 +377,7 @@ def test_three_starts_without_a_finish_are_a_crash_loop(
     assert redis_client.llen(DEAD_LETTER_QUEUE) == 1
     assert ledger.stats().invariant
     # A replay gives it three starts again.
-    ledger.replay(poison, by="op", why="repaired")
+    ledger.dead_letters.replay(poison, by="op", why="repaired")
     claim(ledger, "w4", poison)
     assert ledger.get(poison).crash_count == 1
 
@@ -385,7 +386,7 @@ def test_a_wait_between_starts_is_no_crash(ledger: JobLedger, reconciler: Reconc
     (job_id,) = accept(ledger)
     for _ in range(5):
         lease = claim(ledger, "w", job_id)
-        ledger.reschedule(job_id, lease, delay_seconds=0, spends_retry=True, failure=FAILURE)
+        ledger.work.reschedule(job_id, lease, delay_seconds=0, spends_retry=True, failure=FAILURE)
         assert reconciler.round() == 1
     assert (ledger.get(job_id).crash_count, ledger.get(job_id).retry_count) == (0, 5)
     assert take_notifications(ledger, CREATE.queue) == [(job_id,)] * 5
@@ -397,7 +398,7 @@ def test_waiting_jobs_are_notified_when_due_and_not_before(
     due, later = accept(ledger, 2)
     lease = claim(ledger, "w", due, later)
     for job_id in (due, later):
-        ledger.reschedule(job_id, lease, delay_seconds=600, spends_retry=True, failure=FAILURE)
+        ledger.work.reschedule(job_id, lease, delay_seconds=600, spends_retry=True, failure=FAILURE)
     assert reconciler.round() == 0
     redis_client.zadd("rmos:waiting", {due: LONG_AGO})
     assert reconciler.round() == 1
@@ -452,14 +453,14 @@ def test_the_reconciler_survives_errors(
     redis_client: redis.Redis,
     eventually: Eventually,
 ) -> None:
-    reconcile, failures = ledger.reconcile, [BrokerUnavailable("away"), ZeroDivisionError()]
+    reconcile, failures = ledger.notifications.reconcile, [BrokerUnavailable("away"), ZeroDivisionError()]
 
     def fail_first(*args: int, **kwargs: float) -> int:
         if failures:
             raise failures.pop(0)
         return reconcile(*args, **kwargs)  # type: ignore[arg-type]  # passed through
 
-    monkeypatch.setattr(ledger, "reconcile", fail_first)
+    monkeypatch.setattr(ledger.notifications, "reconcile", fail_first)
     (job_id,) = accept(ledger)
     grow_old(redis_client, CREATE.queue, job_id)
     reconciler = make_reconciler(reconcile_seconds=0.02)
@@ -479,8 +480,10 @@ def test_heartbeat_and_notifications_outlive_a_restart_of_the_server(
             broker_url=server.url, notification_grace_seconds=0.01, reconcile_seconds=0.02
         )
         ledger = JobLedger.connect(settings)
-        heartbeat = Heartbeat(ledger, settings)
-        reconciler = Reconciler(ledger, settings, RedisBreaker.of(ledger.client, settings))
+        heartbeat = Heartbeat(ledger.work, settings)
+        reconciler = Reconciler(
+            ledger.notifications, ledger.work, RedisBreaker.of(ledger._client, settings), settings
+        )
         kept, lost = accept(ledger, 2)
         claim(ledger, heartbeat.name, kept, lease_seconds=1)
         with heartbeat.working([kept]):

@@ -12,8 +12,9 @@ import redis
 from rmos_runs.local.embedded import EmbeddedServer
 from rmos_shared.errors import BrokerUnavailable, JobNotFound, TransitionRefused
 from rmos_shared.ids import new_uuid7
-from rmos_shared.jobs.ledger import Acceptance, Finish, JobLedger, Lease
+from rmos_shared.jobs.ledger import Acceptance, JobLedger
 from rmos_shared.jobs.model import Failure, Job, JobState
+from rmos_shared.jobs.work import Finish, Lease
 from rmos_shared.tasks import CREATE, SUGGEST
 
 LEASE = Lease("w", "1")
@@ -37,11 +38,11 @@ def a_job(task: str = CREATE.name, payload: str = "{}") -> Job:
 
 
 def claim(ledger: JobLedger, job: Job, lease: Lease = LEASE) -> None:
-    ledger.claim([job.job_id], lease, lease_seconds=60)
+    ledger.work.claim([job.job_id], lease, lease_seconds=60)
 
 
 def reconcile(ledger: JobLedger, *, grace: float = 1000) -> int:
-    return ledger.reconcile(batch=100, grace_seconds=grace, max_crashes=3).notified
+    return ledger.notifications.reconcile(batch=100, grace_seconds=grace, max_crashes=3).notified
 
 
 def test_a_full_server_takes_no_new_job_but_lets_the_others_be_done(tmp_path: Path) -> None:
@@ -55,13 +56,13 @@ def test_a_full_server_takes_no_new_job_but_lets_the_others_be_done(tmp_path: Pa
             ledger.accept([late])
         for job in (done, waits, dead):
             claim(ledger, job)
-        ledger.beat("w", [], lease_seconds=60, stale_seconds=60)
-        assert ledger.finish([Finish(done.job_id, {})], LEASE, ttl_seconds=60) == {done.job_id: "done"}
+        ledger.work.beat("w", [], lease_seconds=60, stale_seconds=60)
+        assert ledger.work.finish([Finish(done.job_id, {})], LEASE, ttl_seconds=60) == {done.job_id: "done"}
         assert (
-            ledger.reschedule(waits.job_id, LEASE, delay_seconds=0, spends_retry=True, failure=FAILURE)
+            ledger.work.reschedule(waits.job_id, LEASE, delay_seconds=0, spends_retry=True, failure=FAILURE)
             == "waiting"
         )
-        assert ledger.bury(dead.job_id, LEASE, failure=FAILURE) == "dead"
+        assert ledger.work.bury(dead.job_id, LEASE, failure=FAILURE) == "dead"
         assert reconcile(ledger) == 1
         stats = ledger.stats()
 
@@ -73,7 +74,7 @@ def test_a_server_clock_set_back_strands_no_job(ledger: JobLedger, client: redis
     ledger.accept([running, waiting, notified])
     claim(ledger, running)
     claim(ledger, waiting, Lease("other", "1"))
-    ledger.reschedule(
+    ledger.work.reschedule(
         waiting.job_id, Lease("other", "1"), delay_seconds=5, spends_retry=True, failure=FAILURE
     )
     # Every time is a long way ahead, as if it had been written before the clock was set back.
@@ -90,7 +91,7 @@ def test_a_server_clock_set_back_strands_no_job(ledger: JobLedger, client: redis
 
     assert client.get("rmos:acknowledged:runs.create") is None
     for job in (running, waiting, notified):
-        assert ledger.claim([job.job_id], LEASE, lease_seconds=60).refused == {}
+        assert ledger.work.claim([job.job_id], LEASE, lease_seconds=60).refused == {}
 
 
 def test_a_server_that_forgot_the_script_accepts_in_two_halves_too(
@@ -134,9 +135,9 @@ def test_a_done_job_drops_its_payload_and_expires_and_stays_counted(
     job = a_job(payload='{"secret":1}')
     ledger.accept([job])
     claim(ledger, job)
-    ledger.finish([Finish(job.job_id, {"run_id": "r"})], LEASE, ttl_seconds=100)
+    ledger.work.finish([Finish(job.job_id, {"run_id": "r"})], LEASE, ttl_seconds=100)
 
-    assert ledger.payload(job.job_id) is None
+    assert ledger.dead_letters.payload(job.job_id) is None
     assert 0 < client.ttl(f"rmos:job:{job.job_id}") <= 100
     assert ledger.get(job.job_id).result == {"run_id": "r"}
     client.delete(f"rmos:job:{job.job_id}")
@@ -150,11 +151,11 @@ def test_dead_and_discarded_records_never_expire(ledger: JobLedger, client: redi
     ledger.accept([dead, discarded])
     for job in (dead, discarded):
         claim(ledger, job)
-        ledger.bury(job.job_id, LEASE, failure=FAILURE)
-    ledger.discard(discarded.job_id, by="op", why="known")
+        ledger.work.bury(job.job_id, LEASE, failure=FAILURE)
+    ledger.dead_letters.discard(discarded.job_id, by="op", why="known")
 
     assert client.ttl(f"rmos:job:{dead.job_id}") == client.ttl(f"rmos:job:{discarded.job_id}") == -1
-    assert ledger.payload(dead.job_id) == b"{}"
+    assert ledger.dead_letters.payload(dead.job_id) == b"{}"
     record = ledger.get(dead.job_id)
     assert (record.state, record.failure, record.code_version) == (JobState.DEAD, FAILURE, "0.1.0")
     assert record.first_failed_at_utc == record.last_failed_at_utc is not None
@@ -166,7 +167,7 @@ def test_the_same_id_with_another_payload_is_a_conflict_and_changes_nothing(ledg
 
     assert ledger.accept([replace(job, payload='{"x":1}')]) == [Acceptance.CONFLICT]
 
-    assert ledger.payload(job.job_id) == b"{}"
+    assert ledger.dead_letters.payload(job.job_id) == b"{}"
     assert ledger.stats().accepted == 1
 
 
@@ -182,19 +183,19 @@ def test_the_latest_explanation_job_is_found_until_it_is_done(ledger: JobLedger)
 
     assert about() == second.job_id
     claim(ledger, first)
-    ledger.finish([Finish(first.job_id, {})], LEASE, ttl_seconds=60)
+    ledger.work.finish([Finish(first.job_id, {})], LEASE, ttl_seconds=60)
     assert about() == second.job_id
     claim(ledger, second)
-    ledger.bury(second.job_id, LEASE, failure=FAILURE)
+    ledger.work.bury(second.job_id, LEASE, failure=FAILURE)
     assert about() == second.job_id
-    ledger.discard(second.job_id, by="op", why="x")
+    ledger.dead_letters.discard(second.job_id, by="op", why="x")
     assert about() is None
 
 
 def refuse(ledger: JobLedger, client: redis.Redis, item: bytes) -> str:
     """Have the ledger keep an item that is no notification; return the letter's id."""
     client.lpush("runs.create", item)
-    taken = ledger.take("runs.create")
+    taken = ledger.notifications.take("runs.create")
     assert taken
     assert (taken.notification, taken.reason) == (None, "malformed_message")
     return taken.raw_id
@@ -205,37 +206,41 @@ def test_a_raw_letter_is_kept_verbatim_and_goes_back_to_its_queue(
 ) -> None:
     item = b"\xff\x00 no envelope"
     raw_id = refuse(ledger, client, item)
-    (letter,) = ledger.raw_letters()
-    assert (letter.raw_id, letter.size_bytes, ledger.raw_item(raw_id)) == (raw_id, len(item), item)
+    (letter,) = ledger.dead_letters.raw_letters()
+    assert (letter.raw_id, letter.size_bytes, ledger.dead_letters.raw_item(raw_id)) == (
+        raw_id,
+        len(item),
+        item,
+    )
     assert ledger.stats().queues["runs.dead_letter"] == 1
 
-    ledger.replay(raw_id, by="op", why="new code knows it")
+    ledger.dead_letters.replay(raw_id, by="op", why="new code knows it")
 
     assert client.lrange("runs.create", 0, -1) == [item]
     assert ledger.stats().raw == ledger.stats().queues["runs.dead_letter"] == 0
     with pytest.raises(JobNotFound):
-        ledger.replay(raw_id, by="op", why="again")
+        ledger.dead_letters.replay(raw_id, by="op", why="again")
 
 
 def test_discarding_a_raw_letter_again_is_a_repeat(ledger: JobLedger, client: redis.Redis) -> None:
     raw_id = refuse(ledger, client, b"x")
-    ledger.discard(raw_id, by="op", why="noise")
+    ledger.dead_letters.discard(raw_id, by="op", why="noise")
 
-    ledger.discard(raw_id, by="op", why="again")
+    ledger.dead_letters.discard(raw_id, by="op", why="again")
     with pytest.raises(TransitionRefused, match="discarded already"):
-        ledger.replay(raw_id, by="op", why="after all")
-    letter = ledger.find_raw(raw_id)
+        ledger.dead_letters.replay(raw_id, by="op", why="after all")
+    letter = ledger.dead_letters.find_raw(raw_id)
     assert letter is not None
     assert [entry["why"] for entry in letter.history] == ["noise"]
     assert ledger.stats().raw == 0
 
 
 def test_a_lock_has_one_holder_until_it_lapses(ledger: JobLedger, client: redis.Redis) -> None:
-    assert ledger.try_lock("l", "a", seconds=60)
-    assert ledger.try_lock("l", "a", seconds=60)
-    assert not ledger.try_lock("l", "b", seconds=60)
+    assert ledger.notifications.try_lock("l", "a", seconds=60)
+    assert ledger.notifications.try_lock("l", "a", seconds=60)
+    assert not ledger.notifications.try_lock("l", "b", seconds=60)
     client.delete("rmos:lock:l")
-    assert ledger.try_lock("l", "b", seconds=60)
+    assert ledger.notifications.try_lock("l", "b", seconds=60)
 
 
 def test_the_server_away_is_one_clear_error() -> None:

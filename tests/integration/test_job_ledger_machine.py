@@ -22,8 +22,9 @@ from hypothesis.stateful import (
 
 from rmos_shared.errors import TransitionRefused
 from rmos_shared.ids import explain_job_id, new_uuid7
-from rmos_shared.jobs.ledger import Acceptance, Finish, JobLedger, Lease
+from rmos_shared.jobs.ledger import Acceptance, JobLedger
 from rmos_shared.jobs.model import Failure, Job
+from rmos_shared.jobs.work import Finish, Lease
 from rmos_shared.tasks import CREATE, CREATE_MANY, QUEUES, SUGGEST
 
 WORKERS = ("w1", "w2")
@@ -93,7 +94,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.token += 1
         lease = Lease(worker, str(self.token))
         for _ in range(2):  # a repeat of the call, as after a lost answer, changes nothing
-            claims = self.ledger.claim(job_ids, lease, lease_seconds=1000)
+            claims = self.ledger.work.claim(job_ids, lease, lease_seconds=1000)
         free = [
             job_id
             for job_id in job_ids
@@ -118,7 +119,7 @@ class LedgerMachine(RuleBasedStateMachine):
         job = Job(job_id=child, task=SUGGEST.name, run_id=new_uuid7(), request_id=None, payload="{}")
         mine = model.state == "running" and lease == model.lease
         for _ in range(repeats):
-            state = self.ledger.finish(
+            state = self.ledger.work.finish(
                 [Finish(job_id, {"n": 1}, (job,) if follow else ())], lease, ttl_seconds=1000
             )[job_id]
         if mine:
@@ -138,7 +139,7 @@ class LedgerMachine(RuleBasedStateMachine):
         mine = model.state == "running"
         lease = model.lease or Lease("stranger", "0")
         for _ in range(repeats):
-            state = self.ledger.reschedule(
+            state = self.ledger.work.reschedule(
                 job_id, lease, delay_seconds=0 if due else 1000, spends_retry=spends_retry, failure=FAILURE
             )
         if not mine:
@@ -150,7 +151,10 @@ class LedgerMachine(RuleBasedStateMachine):
         if due:
             self._notified()
             assert (
-                self.ledger.reconcile(batch=1000, grace_seconds=1000, max_crashes=MAX_CRASHES).notified == 1
+                self.ledger.notifications.reconcile(
+                    batch=1000, grace_seconds=1000, max_crashes=MAX_CRASHES
+                ).notified
+                == 1
             )
             assert self._notified() == {job_id}
             model.state = "accepted"
@@ -160,7 +164,7 @@ class LedgerMachine(RuleBasedStateMachine):
         model = self.jobs[job_id]
         lease = model.lease or Lease("stranger", "0")
         for _ in range(repeats):
-            state = self.ledger.bury(job_id, lease, failure=FAILURE)
+            state = self.ledger.work.bury(job_id, lease, failure=FAILURE)
         if model.state == "running":
             model.state = "dead"
         assert state == model.state
@@ -170,7 +174,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """It falls silent: its jobs are notified again, or dead after too many starts."""
         self.client.zadd("rmos:workers", {worker: 1}, xx=True)
         self._notified()
-        self.ledger.reconcile(batch=1000, grace_seconds=1000, max_crashes=MAX_CRASHES)
+        self.ledger.notifications.reconcile(batch=1000, grace_seconds=1000, max_crashes=MAX_CRASHES)
         assert self._notified() == self._lapse(worker, MAX_CRASHES)
 
     @rule(worker=st.sampled_from(WORKERS), keep=st.booleans())
@@ -180,7 +184,7 @@ class LedgerMachine(RuleBasedStateMachine):
             i for i, m in self.jobs.items() if m.state == "running" and m.lease and m.lease.worker == worker
         ]
         self._notified()
-        lapsed = self.ledger.beat(worker, held if keep else [], lease_seconds=1000, stale_seconds=-1)
+        lapsed = self.ledger.work.beat(worker, held if keep else [], lease_seconds=1000, stale_seconds=-1)
         notified = self._notified()
         assert notified == (set() if keep else set(held))
         assert lapsed == len(notified)
@@ -191,13 +195,13 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(worker=st.sampled_from(WORKERS))
     def retire(self, worker: str) -> None:
         self._notified()
-        self.ledger.retire(worker, max_crashes=MAX_CRASHES)
+        self.ledger.work.retire(worker, max_crashes=MAX_CRASHES)
         assert self._notified() == self._lapse(worker, MAX_CRASHES)
 
     def _notified(self) -> set[str]:
         """Take every notification; each must be one that the gate lets pass."""
         notified = set()
-        while taken := self.ledger.take(*QUEUES):
+        while taken := self.ledger.notifications.take(*QUEUES):
             assert taken.notification is not None
             notified |= set(json.loads(json.loads(taken.notification)["body"])[0][0])
         return notified
@@ -217,23 +221,23 @@ class LedgerMachine(RuleBasedStateMachine):
         model = self.jobs[job_id]
         if model.state == "dead":
             self._notified()
-            self.ledger.replay(job_id, by="op", why="test")
+            self.ledger.dead_letters.replay(job_id, by="op", why="test")
             assert self._notified() == {job_id}
             model.state, model.crash_count, model.retry_count, model.lease = "accepted", 0, 0, None
             assert self.ledger.get(job_id).history[-1]["what"] == "replayed"
         else:
             with pytest.raises(TransitionRefused):
-                self.ledger.replay(job_id, by="op", why="test")
+                self.ledger.dead_letters.replay(job_id, by="op", why="test")
 
     @rule(job_id=ids)
     def discard(self, job_id: str) -> None:
         model = self.jobs[job_id]
         if model.state in {"dead", "discarded"}:
-            self.ledger.discard(job_id, by="op", why="test")
+            self.ledger.dead_letters.discard(job_id, by="op", why="test")
             model.state = "discarded"
         else:
             with pytest.raises(TransitionRefused):
-                self.ledger.discard(job_id, by="op", why="test")
+                self.ledger.dead_letters.discard(job_id, by="op", why="test")
 
     @invariant()
     def agrees(self) -> None:

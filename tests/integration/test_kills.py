@@ -49,7 +49,7 @@ def stores_slowly(call: Call) -> None:
 def assert_each_is_there_once(ledger: JobLedger, run_log: RunLog, run_ids: set[str]) -> None:
     stats = ledger.stats()
     assert stats.invariant
-    assert (stats.accepted, stats.pending, stats.raw) == (stats.done, 0, 0), list(ledger.dead())
+    assert (stats.accepted, stats.pending, stats.raw) == (stats.done, 0, 0), list(ledger.dead_letters.dead())
     entries = list(run_log.list_runs())
     assert [entry.error for entry in entries if entry.error] == []
     assert Counter(entry.artifact.run_id for entry in entries if entry.artifact) == dict.fromkeys(run_ids, 1)

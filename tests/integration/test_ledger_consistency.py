@@ -8,9 +8,9 @@ import pytest
 import redis
 
 from rmos_shared.ids import new_uuid7
-from rmos_shared.jobs.consistency import LedgerConsistency
-from rmos_shared.jobs.ledger import Finish, JobLedger, Lease
+from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Failure, Job
+from rmos_shared.jobs.work import Finish, Lease
 from rmos_shared.tasks import CREATE
 
 LEASE = Lease("w", "1")
@@ -35,15 +35,15 @@ def one_of_each(ledger: JobLedger) -> dict[str, str]:
     for state, job_id in ids.items():
         if state == "accepted":
             continue
-        ledger.claim([job_id], LEASE, lease_seconds=60)
+        ledger.work.claim([job_id], LEASE, lease_seconds=60)
         if state == "waiting":
-            ledger.reschedule(job_id, LEASE, delay_seconds=60, spends_retry=True, failure=FAILURE)
+            ledger.work.reschedule(job_id, LEASE, delay_seconds=60, spends_retry=True, failure=FAILURE)
         elif state == "done":
-            ledger.finish([Finish(job_id, {})], LEASE, ttl_seconds=60)
+            ledger.work.finish([Finish(job_id, {})], LEASE, ttl_seconds=60)
         elif state in {"dead", "discarded"}:
-            ledger.bury(job_id, LEASE, failure=FAILURE)
+            ledger.work.bury(job_id, LEASE, failure=FAILURE)
         if state == "discarded":
-            ledger.discard(job_id, by="op", why="x")
+            ledger.dead_letters.discard(job_id, by="op", why="x")
     return ids
 
 
@@ -59,14 +59,14 @@ HOMES = {
 def test_a_healthy_ledger_has_no_faults(ledger: JobLedger) -> None:
     one_of_each(ledger)
 
-    assert LedgerConsistency(ledger.script).inconsistencies() == {}
+    assert ledger.consistency.inconsistencies() == {}
 
 
 @pytest.mark.parametrize("state", HOMES)
 def test_a_job_that_fell_out_of_its_index_is_named_and_repaired(ledger: JobLedger, state: str) -> None:
     ids = one_of_each(ledger)
-    ledger.client.zrem(f"rmos:{HOMES[state]}", ids[state])
-    audit = LedgerConsistency(ledger.script)
+    ledger._client.zrem(f"rmos:{HOMES[state]}", ids[state])
+    audit = ledger.consistency
     assert not ledger.stats().invariant
     assert audit.inconsistencies() == {ids[state]: f"is {state} and not in rmos:{HOMES[state]}"}
 
@@ -81,8 +81,8 @@ def test_a_job_that_fell_out_of_its_index_is_named_and_repaired(ledger: JobLedge
 def test_a_job_in_two_places_is_named_and_repaired(ledger: JobLedger, state: str) -> None:
     ids = one_of_each(ledger)
     other = "waiting" if state != "waiting" else "dead"
-    ledger.client.zadd(f"rmos:{other}", {ids[state]: 1})
-    audit = LedgerConsistency(ledger.script)
+    ledger._client.zadd(f"rmos:{other}", {ids[state]: 1})
+    audit = ledger.consistency
     assert audit.inconsistencies() == {ids[state]: f"is {state} and also in rmos:{other}"}
 
     audit.repair(ids[state])
@@ -93,8 +93,8 @@ def test_a_job_in_two_places_is_named_and_repaired(ledger: JobLedger, state: str
 
 def test_a_job_whose_record_is_gone_stays_counted_and_visible(ledger: JobLedger) -> None:
     ids = one_of_each(ledger)
-    ledger.client.delete(f"rmos:job:{ids['waiting']}")
-    audit = LedgerConsistency(ledger.script)
+    ledger._client.delete(f"rmos:job:{ids['waiting']}")
+    audit = ledger.consistency
     assert audit.inconsistencies() == {ids["waiting"]: "has no record"}
 
     assert audit.repair(ids["waiting"]) == "discarded"
@@ -106,11 +106,11 @@ def test_a_job_whose_record_is_gone_stays_counted_and_visible(ledger: JobLedger)
 
 def test_repairing_what_is_well_changes_nothing(ledger: JobLedger) -> None:
     ids = one_of_each(ledger)
-    before = ledger.client.hgetall(f"rmos:job:{ids['waiting']}")
+    before = ledger._client.hgetall(f"rmos:job:{ids['waiting']}")
 
-    assert LedgerConsistency(ledger.script).repair(ids["waiting"]) == "ok"
+    assert ledger.consistency.repair(ids["waiting"]) == "ok"
 
-    assert ledger.client.hgetall(f"rmos:job:{ids['waiting']}") == before
+    assert ledger._client.hgetall(f"rmos:job:{ids['waiting']}") == before
 
 
 def test_jobs_that_move_meanwhile_are_not_taken_for_faulty(ledger: JobLedger, broker_url: str) -> None:
@@ -124,7 +124,7 @@ def test_jobs_that_move_meanwhile_are_not_taken_for_faulty(ledger: JobLedger, br
     thread = threading.Thread(target=flow)
     thread.start()
     try:
-        audit = LedgerConsistency(ledger.script)
+        audit = ledger.consistency
         for _ in range(30):
             assert audit.inconsistencies() == {}
             assert ledger.stats().invariant

@@ -14,9 +14,11 @@ import redis
 from rmos_runs.client import RunsClient
 from rmos_shared.errors import BrokerDamaged, TransitionRefused
 from rmos_shared.ids import new_uuid7
-from rmos_shared.jobs.consistency import LedgerConsistency, Records
-from rmos_shared.jobs.ledger import OTHER_VERSION, Finish, JobLedger, Lease
+from rmos_shared.jobs.consistency import Records
+from rmos_shared.jobs.dead_letters import OTHER_VERSION
+from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Failure, Job
+from rmos_shared.jobs.work import Finish, Lease
 from rmos_shared.tasks import CREATE, DEAD_LETTER_QUEUE, SUGGEST, TASKS, TaskSpec
 from support.worker import StartWorker
 
@@ -109,33 +111,33 @@ OPERATIONS: dict[str, Callable[[JobLedger, dict[str, str]], Any]] = {
     "accept again": lambda ledger, ids: ledger.accept(
         [Job(job_id=ids["accepted"], task=CREATE.name, run_id="r", request_id=None, payload="{}")]
     ),
-    "claim": lambda ledger, ids: ledger.claim([ids["accepted"]], LEASE, lease_seconds=60),
-    "finish": lambda ledger, ids: ledger.finish(
+    "claim": lambda ledger, ids: ledger.work.claim([ids["accepted"]], LEASE, lease_seconds=60),
+    "finish": lambda ledger, ids: ledger.work.finish(
         [Finish(ids["running"], {}, (Job(new_uuid7(), SUGGEST.name, "r", None, "{}"),))],
         LEASE,
         ttl_seconds=60,
     ),
-    "reschedule": lambda ledger, ids: ledger.reschedule(
+    "reschedule": lambda ledger, ids: ledger.work.reschedule(
         ids["running"], LEASE, delay_seconds=1, spends_retry=True, failure=FAILURE, held=True
     ),
-    "forward": lambda ledger, _: ledger.bring_forward(most=10),
-    "bury": lambda ledger, ids: ledger.bury(ids["running"], LEASE, failure=FAILURE),
-    "give_back": lambda ledger, ids: ledger.give_back(ids["running"], LEASE, max_crashes=3),
-    "beat": lambda ledger, _: ledger.beat("w", [], lease_seconds=60, stale_seconds=-1),
-    "retire": lambda ledger, _: ledger.retire("w", max_crashes=1),
-    "reconcile": lambda ledger, _: ledger.reconcile(batch=10, grace_seconds=-1, max_crashes=3),
-    "notify": lambda ledger, ids: ledger.notify_again([ids["accepted"]]),
-    "take": lambda ledger, _: ledger.take(CREATE.queue),
-    "replay": lambda ledger, ids: ledger.replay(ids["dead"], by="op", why="x"),
-    "discard": lambda ledger, ids: ledger.discard(ids["dead"], by="op", why="x"),
-    "replay raw": lambda ledger, ids: ledger.replay(ids["raw"], by="op", why="x"),
-    "discard raw": lambda ledger, ids: ledger.discard(ids["raw"], by="op", why="x"),
+    "forward": lambda ledger, _: ledger.work.bring_forward(most=10),
+    "bury": lambda ledger, ids: ledger.work.bury(ids["running"], LEASE, failure=FAILURE),
+    "give_back": lambda ledger, ids: ledger.work.give_back(ids["running"], LEASE, max_crashes=3),
+    "beat": lambda ledger, _: ledger.work.beat("w", [], lease_seconds=60, stale_seconds=-1),
+    "retire": lambda ledger, _: ledger.work.retire("w", max_crashes=1),
+    "reconcile": lambda ledger, _: ledger.notifications.reconcile(batch=10, grace_seconds=-1, max_crashes=3),
+    "notify": lambda ledger, ids: ledger.notifications.notify_again([ids["accepted"]]),
+    "take": lambda ledger, _: ledger.notifications.take(CREATE.queue),
+    "replay": lambda ledger, ids: ledger.dead_letters.replay(ids["dead"], by="op", why="x"),
+    "discard": lambda ledger, ids: ledger.dead_letters.discard(ids["dead"], by="op", why="x"),
+    "replay raw": lambda ledger, ids: ledger.dead_letters.replay(ids["raw"], by="op", why="x"),
+    "discard raw": lambda ledger, ids: ledger.dead_letters.discard(ids["raw"], by="op", why="x"),
     "stats": lambda ledger, _: ledger.stats(),
-    "faults": lambda ledger, _: LedgerConsistency(ledger.script).inconsistencies(),
-    "repair": lambda ledger, ids: LedgerConsistency(ledger.script).repair(ids["astray"]),
+    "faults": lambda ledger, _: ledger.consistency.inconsistencies(),
+    "repair": lambda ledger, ids: ledger.consistency.repair(ids["astray"]),
     "find": lambda ledger, ids: ledger.find(ids["running"]),
     "jobs": lambda ledger, _: list(ledger.jobs()),
-    "dead letters": lambda ledger, _: [*ledger.dead(), *ledger.raw_letters()],
+    "dead letters": lambda ledger, _: [*ledger.dead_letters.dead(), *ledger.dead_letters.raw_letters()],
     "explanation": lambda ledger, ids: ledger.job_about("create", ids["running"]),
 }
 
@@ -152,13 +154,13 @@ def refusal(operation: Callable[[], Any]) -> str:
 def one_of_each(ledger: JobLedger) -> dict[str, str]:
     ids = dict(zip(("accepted", "running", "dead", "astray"), accept(ledger, amount=4), strict=True))
     for state in ("running", "dead"):
-        ledger.claim([ids[state]], LEASE, lease_seconds=60)
-    ledger.bury(ids["dead"], LEASE, failure=FAILURE)
-    ledger.client.rpush(CREATE.queue, b"garbage")
-    taken = ledger.take(CREATE.queue)
+        ledger.work.claim([ids[state]], LEASE, lease_seconds=60)
+    ledger.work.bury(ids["dead"], LEASE, failure=FAILURE)
+    ledger._client.rpush(CREATE.queue, b"garbage")
+    taken = ledger.notifications.take(CREATE.queue)
     assert taken is not None
     ids["raw"] = taken.raw_id
-    ledger.client.zrem("rmos:notified:runs.create", ids["astray"])
+    ledger._client.zrem("rmos:notified:runs.create", ids["astray"])
     return ids
 
 
@@ -206,16 +208,14 @@ def test_garbage_in_a_field_stops_nobody(ledger: JobLedger, client: redis.Redis,
 
 def test_one_damaged_record_keeps_no_other_job_from_its_turn(ledger: JobLedger, client: redis.Redis) -> None:
     ids = accept(ledger, amount=5)
-    ledger.claim([*ids], LEASE, lease_seconds=0)
+    ledger.work.claim([*ids], LEASE, lease_seconds=0)
     client.delete(f"rmos:job:{ids[0]}")
     client.set(f"rmos:job:{ids[0]}", "garbage")
-    done = ledger.reconcile(batch=2, grace_seconds=100, max_crashes=3)
-    done_again = ledger.reconcile(batch=2, grace_seconds=100, max_crashes=3)
+    done = ledger.notifications.reconcile(batch=2, grace_seconds=100, max_crashes=3)
+    done_again = ledger.notifications.reconcile(batch=2, grace_seconds=100, max_crashes=3)
     assert (done.notified, done_again.notified) == (2, 2)
-    assert LedgerConsistency(ledger.script).inconsistencies() == {
-        ids[0]: "has a string in place of its record"
-    }
-    assert LedgerConsistency(ledger.script).repair(ids[0]) == "discarded"
+    assert ledger.consistency.inconsistencies() == {ids[0]: "has a string in place of its record"}
+    assert ledger.consistency.repair(ids[0]) == "discarded"
     assert ledger.stats().invariant
 
 
@@ -223,12 +223,12 @@ def test_a_damaged_index_keeps_only_those_waiting_that_need_it(
     ledger: JobLedger, client: redis.Redis
 ) -> None:
     put_off, lost = accept(ledger, amount=2)
-    ledger.claim([put_off], LEASE, lease_seconds=60)
-    ledger.reschedule(put_off, LEASE, delay_seconds=0, spends_retry=False, failure=FAILURE)
+    ledger.work.claim([put_off], LEASE, lease_seconds=60)
+    ledger.work.reschedule(put_off, LEASE, delay_seconds=0, spends_retry=False, failure=FAILURE)
     client.delete("rmos:workers")
     client.set("rmos:workers", "garbage")
     client.delete(CREATE.queue)
-    done = ledger.reconcile(batch=10, grace_seconds=-1, max_crashes=3)
+    done = ledger.notifications.reconcile(batch=10, grace_seconds=-1, max_crashes=3)
     assert done.damaged == ("rmos:workers",)
     assert done.notified >= 2
     assert {ledger.get(job).state.value for job in (put_off, lost)} == {"accepted"}
@@ -274,11 +274,11 @@ def test_workers_outlive_damage_and_go_on_when_it_is_taken_away(
 
 def test_counters_that_were_deleted_hide_nothing(ledger: JobLedger, client: redis.Redis) -> None:
     (job_id,) = accept(ledger)
-    ledger.claim([job_id], LEASE, lease_seconds=60)
-    ledger.finish([Finish(job_id, {})], LEASE, ttl_seconds=60)
+    ledger.work.claim([job_id], LEASE, lease_seconds=60)
+    ledger.work.finish([Finish(job_id, {})], LEASE, ttl_seconds=60)
     client.delete("rmos:counts")
     assert ledger.stats().invariant, "0 = 0: the figures alone say nothing"
-    audit = LedgerConsistency(ledger.script)
+    audit = ledger.consistency
     assert audit.inconsistencies() == {}
     assert audit.records == Records(total=1, done=1)
 
@@ -287,34 +287,36 @@ def test_a_notification_of_a_damaged_record_is_no_dead_letter(ledger: JobLedger,
     (job_id,) = accept(ledger)
     client.rename(f"rmos:job:{job_id}", "aside")
     client.set(f"rmos:job:{job_id}", "garbage")
-    assert ledger.take(CREATE.queue) is None
+    assert ledger.notifications.take(CREATE.queue) is None
     client.rename("aside", f"rmos:job:{job_id}")
-    assert list(ledger.raw_letters()) == []
-    assert ledger.reconcile(batch=10, grace_seconds=-1, max_crashes=3).notified == 1
-    assert [claim.job_id for claim in ledger.claim([job_id], LEASE, lease_seconds=60).claimed] == [job_id]
+    assert list(ledger.dead_letters.raw_letters()) == []
+    assert ledger.notifications.reconcile(batch=10, grace_seconds=-1, max_crashes=3).notified == 1
+    assert [claim.job_id for claim in ledger.work.claim([job_id], LEASE, lease_seconds=60).claimed] == [
+        job_id
+    ]
 
 
 def test_the_list_for_flower_is_made_anew_with_every_letter(ledger: JobLedger, client: redis.Redis) -> None:
     lease = Lease("w", "1")
     ids = accept(ledger, amount=4)
-    ledger.claim(ids, lease, lease_seconds=60)
+    ledger.work.claim(ids, lease, lease_seconds=60)
     for job_id in ids[:3]:
-        ledger.bury(job_id, lease, failure=FAILURE)
+        ledger.work.bury(job_id, lease, failure=FAILURE)
     client.delete(DEAD_LETTER_QUEUE)
     client.set(DEAD_LETTER_QUEUE, "garbage")
-    ledger.bury(ids[3], lease, failure=FAILURE)
+    ledger.work.bury(ids[3], lease, failure=FAILURE)
     assert ledger.stats().queues[DEAD_LETTER_QUEUE] == ledger.stats().dead == 4
 
 
 def test_a_job_that_has_ended_is_notified_for_nowhere(ledger: JobLedger, client: redis.Redis) -> None:
     (job_id,) = accept(ledger)
-    ledger.claim([job_id], LEASE, lease_seconds=60)
-    ledger.finish([Finish(job_id, {})], LEASE, ttl_seconds=60)
+    ledger.work.claim([job_id], LEASE, lease_seconds=60)
+    ledger.work.finish([Finish(job_id, {})], LEASE, ttl_seconds=60)
     client.zadd("rmos:waiting", {job_id: 1})
     client.zadd("rmos:notified:runs.create", {job_id: 1})
-    assert ledger.reconcile(batch=10, grace_seconds=-1, max_crashes=3).notified == 0
+    assert ledger.notifications.reconcile(batch=10, grace_seconds=-1, max_crashes=3).notified == 0
     assert ledger.get(job_id).state.value == "done"
-    assert list(LedgerConsistency(ledger.script).inconsistencies()) == [job_id]
+    assert list(ledger.consistency.inconsistencies()) == [job_id]
 
 
 @pytest.mark.parametrize("request_id", ["ä\u200a½", '\\"%]', "x" * 256])
@@ -323,13 +325,13 @@ def test_a_notification_is_readable_whatever_the_request_is_called(
 ) -> None:
     job = Job(new_uuid7(), CREATE.name, "r", request_id, "{}")
     ledger.accept([job])
-    taken = ledger.take(CREATE.queue)
+    taken = ledger.notifications.take(CREATE.queue)
     assert taken is not None
     told = json.loads(taken.notification or b"")["headers"]["argsrepr"]
     assert told == f"runs.create, 1 job(s), run r, request {ascii_only(request_id)}"
     client.hset(f"rmos:job:{job.job_id}", "request_id", b"\xff\xfe")
-    ledger.notify_again([job.job_id])
-    again = ledger.take(CREATE.queue)
+    ledger.notifications.notify_again([job.job_id])
+    again = ledger.notifications.take(CREATE.queue)
     assert again is not None
     assert json.loads(again.notification or b"")["headers"]["argsrepr"].endswith("request ??")
 
@@ -349,21 +351,21 @@ def test_jobs_of_another_version_stay_where_they_are_and_are_named(
         zip(("accepted", "running", "waiting", "dead"), accept(later, spec.name, amount=4), strict=True)
     )
     for state in ("running", "waiting", "dead"):
-        later.claim([ids[state]], LEASE, lease_seconds=0)
-    later.reschedule(ids["waiting"], LEASE, delay_seconds=0, spends_retry=True, failure=FAILURE)
-    later.bury(ids["dead"], LEASE, failure=FAILURE)
-    later.take(spec.queue)
+        later.work.claim([ids[state]], LEASE, lease_seconds=0)
+    later.work.reschedule(ids["waiting"], LEASE, delay_seconds=0, spends_retry=True, failure=FAILURE)
+    later.work.bury(ids["dead"], LEASE, failure=FAILURE)
+    later.notifications.take(spec.queue)
     before = dump(client)
 
-    assert ledger.reconcile(batch=1, grace_seconds=-1, max_crashes=3).notified == 0
-    assert ledger.claim([*ids.values()], LEASE, lease_seconds=60).claimed == ()
+    assert ledger.notifications.reconcile(batch=1, grace_seconds=-1, max_crashes=3).notified == 0
+    assert ledger.work.claim([*ids.values()], LEASE, lease_seconds=60).claimed == ()
     client.zadd("rmos:workers", {"w": 1})
     with pytest.raises(TransitionRefused, match="only another version knows"):
-        ledger.replay(ids["dead"], by="op", why="x")
-    audit = LedgerConsistency(ledger.script)
+        ledger.dead_letters.replay(ids["dead"], by="op", why="x")
+    audit = ledger.consistency
     assert audit.repair(ids["accepted"]) == OTHER_VERSION
     assert audit.repair(ids["waiting"]) == OTHER_VERSION
-    ledger.retire("w", max_crashes=3)
+    ledger.work.retire("w", max_crashes=3)
     after = dump(client)
     assert {k: v for k, v in after.items() if b"workers" not in k} == {
         k: v for k, v in before.items() if b"workers" not in k
@@ -372,34 +374,34 @@ def test_jobs_of_another_version_stay_where_they_are_and_are_named(
         job_id: f"is {state}, and of a task that only another version knows" for state, job_id in ids.items()
     }
     assert ledger.stats().invariant
-    assert {record.job_id for record in ledger.dead()} == {ids["dead"]}
+    assert {record.job_id for record in ledger.dead_letters.dead()} == {ids["dead"]}
 
     # A version that knows them comes for each.
     client.delete(spec.queue)
     client.zadd("rmos:workers", {"w": 1})
-    assert later.reconcile(batch=10, grace_seconds=-1, max_crashes=3).notified >= 3
-    later.replay(ids["dead"], by="op", why="x")
-    assert len(later.claim([*ids.values()], Lease("new", "1"), lease_seconds=60).refused) <= 3
-    assert LedgerConsistency(later.script).inconsistencies() == {}
+    assert later.notifications.reconcile(batch=10, grace_seconds=-1, max_crashes=3).notified >= 3
+    later.dead_letters.replay(ids["dead"], by="op", why="x")
+    assert len(later.work.claim([*ids.values()], Lease("new", "1"), lease_seconds=60).refused) <= 3
+    assert later.consistency.inconsistencies() == {}
 
 
 def test_jobs_of_another_version_hide_no_job_that_is_due(ledger: JobLedger, later: JobLedger) -> None:
     for job_id in accept(later, LATER.name, amount=30):
-        later.claim([job_id], LEASE, lease_seconds=60)
-        later.reschedule(job_id, LEASE, delay_seconds=0, spends_retry=False, failure=FAILURE)
+        later.work.claim([job_id], LEASE, lease_seconds=60)
+        later.work.reschedule(job_id, LEASE, delay_seconds=0, spends_retry=False, failure=FAILURE)
     (job_id,) = accept(ledger)
-    ledger.claim([job_id], LEASE, lease_seconds=60)
-    ledger.reschedule(job_id, LEASE, delay_seconds=0, spends_retry=False, failure=FAILURE)
-    assert ledger.reconcile(batch=2, grace_seconds=100, max_crashes=3).notified == 1
+    ledger.work.claim([job_id], LEASE, lease_seconds=60)
+    ledger.work.reschedule(job_id, LEASE, delay_seconds=0, spends_retry=False, failure=FAILURE)
+    assert ledger.notifications.reconcile(batch=2, grace_seconds=100, max_crashes=3).notified == 1
 
 
 def test_a_notification_of_another_version_is_no_dead_letter(ledger: JobLedger, later: JobLedger) -> None:
     (job_id,) = accept(later, BESIDE.name)
-    assert ledger.take(CREATE.queue) is None
-    assert list(ledger.raw_letters()) == []
+    assert ledger.notifications.take(CREATE.queue) is None
+    assert list(ledger.dead_letters.raw_letters()) == []
     # Its own version finds that the notification was lost.
-    assert later.reconcile(batch=10, grace_seconds=-1, max_crashes=3).notified == 1
-    assert [claim.job_id for claim in later.claim([job_id], LEASE, lease_seconds=60).claimed] == [job_id]
+    assert later.notifications.reconcile(batch=10, grace_seconds=-1, max_crashes=3).notified == 1
+    assert [claim.job_id for claim in later.work.claim([job_id], LEASE, lease_seconds=60).claimed] == [job_id]
 
 
 # Notifications under another's name (F12)
@@ -408,17 +410,17 @@ def test_a_notification_of_another_version_is_no_dead_letter(ledger: JobLedger, 
 @pytest.mark.parametrize("suffix", ["", "~7"])
 def test_a_notification_under_the_message_id_of_another_job_is_kept(ledger: JobLedger, suffix: str) -> None:
     (first,), (second,) = accept(ledger), accept(ledger)
-    item = ledger.client.lindex(CREATE.queue, 0)
+    item = ledger._client.lindex(CREATE.queue, 0)
     assert isinstance(item, bytes)
     ids = json.loads(json.loads(item)["body"])[0][0]
     assert ids in ([second], [first])
     forged = item.replace(f'"{ids[0]}"'.encode(), f'"{new_uuid7()}{suffix}"'.encode())
     assert forged != item
-    ledger.client.rpush(CREATE.queue, forged)
-    taken = ledger.take(CREATE.queue)
+    ledger._client.rpush(CREATE.queue, forged)
+    taken = ledger.notifications.take(CREATE.queue)
     assert taken is not None
     assert (taken.notification, taken.reason) == (None, "malformed_message")
-    assert ledger.raw_item(taken.raw_id) == forged
+    assert ledger.dead_letters.raw_item(taken.raw_id) == forged
 
 
 # What a record tells of itself (U6)
@@ -427,13 +429,15 @@ def test_a_notification_under_the_message_id_of_another_job_is_kept(ledger: JobL
 def test_every_failure_replay_and_outcome_stays_in_the_history(ledger: JobLedger) -> None:
     (job_id,) = accept(ledger)
     for turn in range(3):
-        ledger.claim([job_id], Lease("w", str(turn)), lease_seconds=60)
-        ledger.reschedule(job_id, Lease("w", str(turn)), delay_seconds=0, spends_retry=True, failure=FAILURE)
-    ledger.claim([job_id], Lease("w", "3"), lease_seconds=60)
-    ledger.bury(job_id, Lease("w", "3"), failure=FAILURE)
-    ledger.replay(job_id, by="person:ana", why="disk is back")
-    ledger.claim([job_id], Lease("w", "4"), lease_seconds=60)
-    ledger.finish([Finish(job_id, {})], Lease("w", "4"), ttl_seconds=60)
+        ledger.work.claim([job_id], Lease("w", str(turn)), lease_seconds=60)
+        ledger.work.reschedule(
+            job_id, Lease("w", str(turn)), delay_seconds=0, spends_retry=True, failure=FAILURE
+        )
+    ledger.work.claim([job_id], Lease("w", "3"), lease_seconds=60)
+    ledger.work.bury(job_id, Lease("w", "3"), failure=FAILURE)
+    ledger.dead_letters.replay(job_id, by="person:ana", why="disk is back")
+    ledger.work.claim([job_id], Lease("w", "4"), lease_seconds=60)
+    ledger.work.finish([Finish(job_id, {})], Lease("w", "4"), ttl_seconds=60)
 
     record = ledger.get(job_id)
     assert record.failure is None
@@ -455,9 +459,9 @@ def test_a_history_is_bounded_and_says_what_it_left_out(ledger: JobLedger) -> No
     (job_id,) = accept(ledger)
     for turn in range(60):
         lease = Lease("w", str(turn))
-        ledger.claim([job_id], lease, lease_seconds=60)
+        ledger.work.claim([job_id], lease, lease_seconds=60)
         failure = FAILURE.model_copy(update={"message": f"failure {turn}"})
-        ledger.reschedule(job_id, lease, delay_seconds=0, spends_retry=False, failure=failure)
+        ledger.work.reschedule(job_id, lease, delay_seconds=0, spends_retry=False, failure=failure)
     history = ledger.get(job_id).history
     assert len(history) == 50
     assert (history[0]["what"], history[0]["dropped"]) == ("earlier", 11)

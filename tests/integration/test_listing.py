@@ -22,8 +22,9 @@ from rmos_shared.advisories.model import AdvisoryLink
 from rmos_shared.canonical import canonical_sha256
 from rmos_shared.errors import StoreUnavailable
 from rmos_shared.ids import new_uuid7
-from rmos_shared.jobs.ledger import JobLedger, Lease
+from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Failure
+from rmos_shared.jobs.work import Lease
 from rmos_shared.runs.model import RunArtifact, RunRequest
 from rmos_shared.runs.run_log import RunLog
 from rmos_worker.handlers.artifact import artifact_of
@@ -100,9 +101,9 @@ def ledger(broker_url: str) -> Iterator[JobLedger]:
         receipt = client.create_run({"mode": "saw", "request_id": "r"}, explain=True)
         client.suggest_and_attach(receipt.run_id)
         lease = Lease("test", "1")
-        client.ledger.claim([receipt.job_id], lease, lease_seconds=60)
+        client.ledger.work.claim([receipt.job_id], lease, lease_seconds=60)
         failure = Failure(reason="conflict", error_type="Conflict", message=NASTY)
-        client.ledger.bury(receipt.job_id, lease, failure=failure)
+        client.ledger.work.bury(receipt.job_id, lease, failure=failure)
         yield client.ledger
 
 

@@ -37,17 +37,17 @@ return #ids
 def ledger(server: EmbeddedServer) -> Iterator[JobLedger]:
     connected = JobLedger.connect(BrokerSettings.load(broker_url=f"{server.url.removesuffix('/0')}/8"))
     # The disk is not the question here.
-    connected.client.config_set("appendfsync", "no")
+    connected._client.config_set("appendfsync", "no")
     yield connected
-    connected.client.flushdb()
-    connected.client.config_set("appendfsync", "always")
+    connected._client.flushdb()
+    connected._client.config_set("appendfsync", "always")
     connected.close()
 
 
 @pytest.fixture
 def client(ledger: JobLedger) -> redis.Redis:
-    ledger.client.flushdb()
-    return ledger.client
+    ledger._client.flushdb()
+    return ledger._client
 
 
 def fill(ledger: JobLedger) -> None:
@@ -66,7 +66,7 @@ def later(client: redis.Redis, index: str) -> int:
 
 def a_round(ledger: JobLedger) -> int:
     grace = SETTINGS["notification_grace_seconds"].default
-    return ledger.reconcile(batch=BATCH, grace_seconds=grace, max_crashes=3).notified
+    return ledger.notifications.reconcile(batch=BATCH, grace_seconds=grace, max_crashes=3).notified
 
 
 def waiting(client: redis.Redis) -> int:

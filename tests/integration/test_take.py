@@ -15,8 +15,10 @@ from kombu import Connection
 
 from rmos_runs.local.embedded import EmbeddedServer
 from rmos_shared.ids import explain_job_id, new_uuid7
-from rmos_shared.jobs.ledger import JobLedger, Lease, Taken
+from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Job
+from rmos_shared.jobs.notifications import Taken
+from rmos_shared.jobs.work import Lease
 from rmos_shared.settings import BrokerSettings
 from rmos_shared.tasks import CREATE, CREATE_MANY, QUEUES, SUGGEST, TASKS, TaskSpec
 from support.malformed import EDITS, KINDS, make, notification_of, pack
@@ -26,16 +28,16 @@ from support.malformed import EDITS, KINDS, make, notification_of, pack
 def ledger(server: EmbeddedServer) -> Iterator[JobLedger]:
     url = f"{server.url.removesuffix('/0')}/9"  # no other test's database
     connected = JobLedger.connect(BrokerSettings.load(broker_url=url))
-    connected.client.flushdb()
+    connected._client.flushdb()
     yield connected
-    connected.client.flushdb()
+    connected._client.flushdb()
     connected.close()
 
 
 @pytest.fixture(autouse=True)
 def _clean_queues(ledger: JobLedger) -> None:
     for queue in QUEUES:
-        ledger.client.delete(queue)
+        ledger._client.delete(queue)
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +80,12 @@ def test_a_notification_is_what_celery_takes_for_a_call_of_the_task(
 ) -> None:
     job_ids = [new_uuid7() for _ in range(spec.ids_per_notification)]
     accept(ledger, spec, *job_ids)
-    taken = ledger.take(spec.queue)
+    taken = ledger.notifications.take(spec.queue)
     assert taken
     assert taken.notification
     # Named like its first job, so that Flower finds it by that.
     assert as_celery_reads_it(taken.notification) == (spec.name, job_ids[0], job_ids)
-    assert ledger.take(spec.queue) is None
+    assert ledger.notifications.take(spec.queue) is None
 
 
 def test_notifications_are_shared_by_as_many_jobs_as_their_task_allows(ledger: JobLedger) -> None:
@@ -91,7 +93,7 @@ def test_notifications_are_shared_by_as_many_jobs_as_their_task_allows(ledger: J
     accept(ledger, CREATE_MANY, *many)
     accept(ledger, CREATE, single)
     found = []
-    while taken := ledger.take(*QUEUES):
+    while taken := ledger.notifications.take(*QUEUES):
         assert taken.notification
         found.append(as_celery_reads_it(taken.notification)[2])
     assert sorted(map(len, found)) == [1, 50, 100, 100]
@@ -104,28 +106,28 @@ def test_a_notification_notified_again_has_an_id_of_its_own(ledger: JobLedger) -
     accept(ledger, SUGGEST, job_id)
     names = set()
     for _ in range(4):
-        taken = ledger.take(SUGGEST.queue)
+        taken = ledger.notifications.take(SUGGEST.queue)
         assert taken
         assert taken.notification
         _, name, job_ids = as_celery_reads_it(taken.notification)
         assert job_ids == [job_id]
         names.add(name)
-        ledger.notify_again([job_id])
+        ledger.notifications.notify_again([job_id])
     assert len(names) == 4
-    ledger.take(SUGGEST.queue)
+    ledger.notifications.take(SUGGEST.queue)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_anything_else_is_kept_verbatim(ledger: JobLedger, good: bytes, kind: str) -> None:
     item = make(kind, good)
     assert item != good
-    ledger.client.lpush(CREATE.queue, item)
-    taken = ledger.take(CREATE.queue)
+    ledger._client.lpush(CREATE.queue, item)
+    taken = ledger.notifications.take(CREATE.queue)
     assert taken
     assert taken.notification is None
     assert taken.reason == ("unknown_job" if kind == "unknown_job" else "malformed_message")
-    assert ledger.raw_item(taken.raw_id) == item
-    letter = ledger.find_raw(taken.raw_id)
+    assert ledger.dead_letters.raw_item(taken.raw_id) == item
+    letter = ledger.dead_letters.find_raw(taken.raw_id)
     assert letter
     assert (letter.queue, letter.reason, letter.size_bytes) == (CREATE.queue, taken.reason, len(item))
 
@@ -133,16 +135,16 @@ def test_anything_else_is_kept_verbatim(ledger: JobLedger, good: bytes, kind: st
 def test_a_notification_pushed_twice_is_handed_out_twice_and_claimed_once(
     ledger: JobLedger, good: bytes
 ) -> None:
-    ledger.client.lpush(CREATE.queue, good)
-    taken = ledger.take(CREATE.queue)
+    ledger._client.lpush(CREATE.queue, good)
+    taken = ledger.notifications.take(CREATE.queue)
     assert taken
     assert taken.notification == good
 
 
 @pytest.mark.parametrize("queue", [name for name in QUEUES if name != CREATE.queue])
 def test_a_notification_on_another_queue_is_refused(ledger: JobLedger, good: bytes, queue: str) -> None:
-    ledger.client.lpush(queue, good)
-    taken = ledger.take(queue)
+    ledger._client.lpush(queue, good)
+    taken = ledger.notifications.take(queue)
     assert taken
     assert (taken.notification, taken.reason) == (None, "malformed_message")
 
@@ -150,11 +152,11 @@ def test_a_notification_on_another_queue_is_refused(ledger: JobLedger, good: byt
 def test_a_job_of_another_task_on_the_same_queue_is_refused(ledger: JobLedger) -> None:
     explain, attach = new_uuid7(), notification_of(ledger, TASKS["runs.attach_advisory"])
     accept(ledger, SUGGEST, explain)
-    assert ledger.take(SUGGEST.queue)
-    ledger.client.lpush(
+    assert ledger.notifications.take(SUGGEST.queue)
+    ledger._client.lpush(
         SUGGEST.queue, attach.replace(json.loads(attach)["headers"]["id"].encode(), explain.encode())
     )
-    taken = ledger.take(SUGGEST.queue)
+    taken = ledger.notifications.take(SUGGEST.queue)
     assert taken
     assert (taken.notification, taken.reason) == (None, "unknown_job")
 
@@ -164,13 +166,13 @@ def test_a_job_of_another_task_on_the_same_queue_is_refused(ledger: JobLedger) -
 
 def take_joined(ledger: JobLedger, queue: str, most: int) -> list[list[str]]:
     """Take as a worker's channel does; return what each message notifies."""
-    taken = Taken.read(ledger.client.execute_command(*ledger.take_command(queue, most=most)))
+    taken = Taken.read(ledger._client.execute_command(*ledger.notifications.take_command(queue, most=most)))
     return [as_celery_reads_it(message.notification or b"")[2] for message in taken]
 
 
 @pytest.fixture
 def loaded(ledger: JobLedger) -> JobLedger:
-    ledger.script.load()
+    ledger._script.load()
     return ledger
 
 
@@ -188,7 +190,7 @@ def test_what_waits_is_joined_and_spread_over_the_hands_that_are_free(
     assert [len(ids) for ids in taken] == sizes
     assert [job_id for ids in taken for job_id in ids] == job_ids[: sum(sizes)]
     left = 0
-    while message := loaded.take(CREATE.queue):
+    while message := loaded.notifications.take(CREATE.queue):
         assert message.notification
         left += 1
     assert left == waiting - sum(sizes)
@@ -205,8 +207,8 @@ def test_a_job_that_was_started_in_vain_is_done_alone(loaded: JobLedger) -> None
     accept(loaded, CREATE, *job_ids)
     assert take_joined(loaded, CREATE.queue, 1) == [job_ids]
     lease = Lease("w", "t")
-    loaded.claim(job_ids, lease, lease_seconds=60)
-    loaded.retire("w", max_crashes=3)
+    loaded.work.claim(job_ids, lease, lease_seconds=60)
+    loaded.work.retire("w", max_crashes=3)
     fresh = [new_uuid7(), new_uuid7()]
     for job_id in fresh:
         accept(loaded, CREATE, job_id)
@@ -222,28 +224,28 @@ def test_an_older_notification_for_several_starts_none_again_that_was_started_in
     accept(loaded, CREATE, *job_ids)
     # A worker has this notification in hand, perhaps more than once, while another loses the jobs.
     assert take_joined(loaded, CREATE.queue, 1) == [job_ids]
-    loaded.claim(job_ids[:2], Lease("w", "t"), lease_seconds=60)
-    loaded.retire("w", max_crashes=3)
-    claims = loaded.claim(job_ids, Lease("v", "t"), lease_seconds=60)
+    loaded.work.claim(job_ids[:2], Lease("w", "t"), lease_seconds=60)
+    loaded.work.retire("w", max_crashes=3)
+    claims = loaded.work.claim(job_ids, Lease("v", "t"), lease_seconds=60)
     assert [claim.job_id for claim in claims.claimed] == job_ids[2:]
     assert claims.refused == dict.fromkeys(job_ids[:2], "accepted")
     # They were notified alone, and so they are started.
     alone = [take_joined(loaded, CREATE.queue, 1) for _ in range(2)]
     assert sorted(alone) == sorted([[job_id]] for job_id in job_ids[:2])
     for job_id in job_ids[:2]:
-        (claim,) = loaded.claim([job_id], Lease("v", "u"), lease_seconds=60).claimed
+        (claim,) = loaded.work.claim([job_id], Lease("v", "u"), lease_seconds=60).claimed
         assert claim.crash_count == 2
 
 
 def test_a_stray_among_the_notifications_ends_the_joining_and_is_kept(loaded: JobLedger) -> None:
     first, second = new_uuid7(), new_uuid7()
     accept(loaded, CREATE, first)
-    loaded.client.lpush(CREATE.queue, b"stray")
+    loaded._client.lpush(CREATE.queue, b"stray")
     accept(loaded, CREATE, second)
     assert take_joined(loaded, CREATE.queue, 1) == [[first]]
-    stray = loaded.take(CREATE.queue)
+    stray = loaded.notifications.take(CREATE.queue)
     assert stray
-    assert loaded.raw_item(stray.raw_id) == b"stray"
+    assert loaded.dead_letters.raw_item(stray.raw_id) == b"stray"
     assert take_joined(loaded, CREATE.queue, 1) == [[second]]
 
 
@@ -251,7 +253,7 @@ def test_a_job_notified_for_twice_is_handed_out_once(loaded: JobLedger) -> None:
     job_ids = [new_uuid7(), new_uuid7()]
     for job_id in job_ids:
         accept(loaded, CREATE, job_id)
-    loaded.notify_again(job_ids)
+    loaded.notifications.notify_again(job_ids)
     assert take_joined(loaded, CREATE.queue, 1) == [job_ids]
 
 
@@ -281,11 +283,11 @@ MUTATIONS = settings(
 
 
 def assert_kept_or_the_same(ledger: JobLedger, good: bytes, item: bytes) -> None:
-    ledger.client.lpush(CREATE.queue, item)
-    taken = ledger.take(CREATE.queue)
+    ledger._client.lpush(CREATE.queue, item)
+    taken = ledger.notifications.take(CREATE.queue)
     assert taken
     if taken.notification is None:
-        assert ledger.raw_item(taken.raw_id) == item
+        assert ledger.dead_letters.raw_item(taken.raw_id) == item
         return
     # What passes notifies the same job: only the number of a later notification may differ.
     assert taken.notification == item
@@ -337,7 +339,7 @@ def test_random_bytes_are_kept(ledger: JobLedger, good: bytes, item: bytes) -> N
 def test_tokens_are_bounded_and_gone_once_a_queue_was_seen_empty(ledger: JobLedger) -> None:
     tokens = f"rmos:wake:{SUGGEST.queue}"
     accept(ledger, SUGGEST, *(new_uuid7() for _ in range(200)))
-    assert ledger.client.llen(tokens) == 64
-    while ledger.take(SUGGEST.queue):
+    assert ledger._client.llen(tokens) == 64
+    while ledger.notifications.take(SUGGEST.queue):
         pass
-    assert ledger.client.llen(tokens) == 0
+    assert ledger._client.llen(tokens) == 0

@@ -79,8 +79,8 @@ def some_done(ledger: JobLedger, count: int) -> Callable[[], bool]:
 def assert_all_recorded(ledger: JobLedger, run_log: RunLog, runs_dir: Path, store: Store) -> None:
     stats = ledger.stats()
     assert stats.invariant
-    assert (stats.pending, stats.dead, stats.discarded) == (0, 0, 0), list(ledger.dead())
-    assert stats.raw == 0, [(letter.reason, letter.detail) for letter in ledger.raw_letters()]
+    assert (stats.pending, stats.dead, stats.discarded) == (0, 0, 0), list(ledger.dead_letters.dead())
+    assert stats.raw == 0, [(letter.reason, letter.detail) for letter in ledger.dead_letters.raw_letters()]
     assert files(runs_dir) == {"artifacts": RUNS, "links": RUNS}
     assert assets(store) == RUNS
     entries = list(run_log.list_runs())
@@ -225,7 +225,7 @@ def test_of_two_different_runs_of_one_id_one_wins_and_the_other_is_a_dead_letter
         assert rivals[loser].failure is not None
         assert rivals[loser].failure.reason == "conflict"
         # The loser's request is not lost with its race.
-        payload = json.loads(ledger.payload(rivals[loser].job_id) or b"")
+        payload = json.loads(ledger.dead_letters.payload(rivals[loser].job_id) or b"")
         assert payload["run"]["meta"] == {"sender": loser}
     assert files(runs_dir) == {"artifacts": 50}
     stats = ledger.stats()
@@ -285,7 +285,7 @@ def test_an_advisory_store_that_stays_away_costs_no_run_and_a_replay_repairs_all
     assert (stats.done, stats.dead, stats.raw) == (RUNS, RUNS, 0)
     assert stats.invariant
     assert files(runs_dir) == {"artifacts": RUNS}
-    dead = list(ledger.dead())
+    dead = list(ledger.dead_letters.dead())
     assert {record.job_id for record in dead} == {receipt.explain_job_id for receipt in receipts}
     assert {record.failure.reason for record in dead if record.failure} == {"retries_exhausted"}
     assert redis_client.llen("runs.dead_letter") == RUNS
@@ -296,7 +296,7 @@ def test_an_advisory_store_that_stays_away_costs_no_run_and_a_replay_repairs_all
 
     store.start()
     for record in dead:
-        ledger.replay(record.job_id, by="operator", why="the store is back")
+        ledger.dead_letters.replay(record.job_id, by="operator", why="the store is back")
     # On its way again, or there already: the workers do not wait for us.
     status = run_log.read(requests[-1]["run_id"]).explanation_status
     assert status in {ExplanationStatus.PENDING, ExplanationStatus.READY}

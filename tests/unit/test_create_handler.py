@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from rmos_shared.ids import new_uuid7
-from rmos_shared.jobs.ledger import Claim, Finish
 from rmos_shared.jobs.model import CreateRun
+from rmos_shared.jobs.work import Claim, Finish
 from rmos_shared.runs.model import RunArtifact, RunRequest
 from rmos_shared.runs.run_log import RunLog
 from rmos_shared.store.base import Outcome

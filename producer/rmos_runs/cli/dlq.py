@@ -96,12 +96,12 @@ def show(
 ) -> None:
     """Show a dead letter: what went wrong, where, how often, and what was done about it."""
     with ledger_of(home) as ledger:
-        letter = ledger.find(letter_id) or ledger.find_raw(letter_id)
+        letter = ledger.find(letter_id) or ledger.dead_letters.find_raw(letter_id)
         if letter is None:
             raise JobNotFound(letter_id)
         fields = letter.dump()
         if payload:
-            data = ledger.payload(letter_id) or ledger.raw_item(letter_id) or b""
+            data = ledger.dead_letters.payload(letter_id) or ledger.dead_letters.raw_item(letter_id) or b""
             fields["payload"] = data.decode("utf-8", "backslashreplace")
     print_object(fields, as_json=as_json)
 
@@ -124,7 +124,7 @@ def replay(
     with ledger_of(home) as ledger:
         letters = _meant(ledger, ids, Choice(reason, task, older_than), every=every)
         for letter in () if dry_run else letters:
-            ledger.replay(letter, by=person(by), why=why)
+            ledger.dead_letters.replay(letter, by=person(by), why=why)
     _report("replayed", letters, dry_run=dry_run, as_json=as_json)
 
 
@@ -146,7 +146,7 @@ def discard(
     with ledger_of(home) as ledger:
         letters = _meant(ledger, ids, Choice(reason, task, older_than), every=every)
         for letter in () if dry_run else letters:
-            ledger.discard(letter, by=person(by), why=why)
+            ledger.dead_letters.discard(letter, by=person(by), why=why)
     _report("discarded", letters, dry_run=dry_run, as_json=as_json)
 
 
@@ -160,7 +160,7 @@ def _meant(ledger: JobLedger, ids: list[str] | None, choice: Choice, *, every: b
 
 def _chosen(ledger: JobLedger, choice: Choice) -> Iterator[JobRecord | RawLetter]:
     now = datetime.now(UTC)
-    letters = chain[JobRecord | RawLetter](ledger.dead(), ledger.raw_letters())
+    letters = chain[JobRecord | RawLetter](ledger.dead_letters.dead(), ledger.dead_letters.raw_letters())
     return (letter for letter in letters if choice.takes(letter, now))
 
 

@@ -6,6 +6,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -18,11 +19,12 @@ from rmos_runs.cli.context import DEFAULT_HOME, HomeOption, JsonOption, ledger_o
 from rmos_runs.local.home import Home
 from rmos_shared.advisories.answers import ASSETS_PATH, mistake_behind
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable, DamageFound, InvariantBroken, RmosError
-from rmos_shared.jobs.consistency import OTHER_VERSION, LedgerConsistency
+from rmos_shared.jobs.connection import connect_broker
+from rmos_shared.jobs.consistency import OTHER_VERSION
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.redis_errors import broker_errors
 from rmos_shared.runs.verification import StoreVerification
-from rmos_shared.settings import WorkerSettings, variables
+from rmos_shared.settings import BrokerSettings, WorkerSettings, variables
 from rmos_shared.store.local import LocalStore
 
 _CLOCK_SKEW_SECONDS = 2.0
@@ -52,7 +54,7 @@ def doctor(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> N
     findings = [*_settings(), *_processes(place), *_store(place), *_advisory_store(place)]
     try:
         with ledger_of(home) as ledger:
-            findings += [*_broker(ledger), *_ledger(ledger)]
+            findings += [*_broker(place.producer_settings()), *_ledger(ledger)]
     except BrokerUnavailable as error:
         findings.append(Finding("broker", "broken", str(error), "start it, or correct RMOS_BROKER_URL"))
     except BrokerDamaged as error:
@@ -96,10 +98,10 @@ def _processes(place: Home) -> Iterator[Finding]:
         yield Finding("processes", "ok", "all of rmos up run")
 
 
-def _broker(ledger: JobLedger) -> Iterator[Finding]:
-    with broker_errors():
-        config = ledger.client.config_get("appendonly", "appendfsync", "maxmemory-policy")
-        seconds, microseconds = ledger.client.time()
+def _broker(settings: BrokerSettings) -> Iterator[Finding]:
+    with broker_errors(), closing(connect_broker(settings)) as client:
+        config = client.config_get("appendonly", "appendfsync", "maxmemory-policy")
+        seconds, microseconds = client.time()
     values = {_text(name): _text(value) for name, value in config.items()}
     appendonly, fsync = values.get("appendonly"), values.get("appendfsync")
     if appendonly != "yes":
@@ -143,14 +145,14 @@ def _ledger(ledger: JobLedger) -> Iterator[Finding]:
         yield Finding(
             "invariant", "broken", figures, "repair the jobs named below; if there are none, records are gone"
         )
-    audit = LedgerConsistency(ledger.script)
-    inconsistencies = audit.inconsistencies()
+    consistency = ledger.consistency
+    inconsistencies = consistency.inconsistencies()
     for job_id, what in islice(inconsistencies.items(), _MOST_NAMED):
         if what.endswith(OTHER_VERSION):
             yield Finding(f"job {job_id}", "warning", what, "it waits for a worker of that version")
         else:
             yield Finding(f"job {job_id}", "broken", what, f"rmos jobs repair {job_id}")
-    least = audit.records
+    least = consistency.records
     if stats.accepted < least.total or stats.done < least.done:
         yield Finding(
             "counters",

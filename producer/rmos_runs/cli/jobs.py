@@ -16,7 +16,6 @@ from rmos_runs.cli.context import (
     print_object,
     print_rows,
 )
-from rmos_shared.jobs.consistency import LedgerConsistency
 from rmos_shared.jobs.model import JobRecord, JobState
 
 app = typer.Typer(no_args_is_help=True)
@@ -81,8 +80,8 @@ def repair(
 ) -> None:
     """Put jobs back where their state says; unfinished ones run again. Harmless for jobs that are well."""
     with ledger_of(home) as ledger:
-        audit = LedgerConsistency(ledger.script)
-        rows = [{"job_id": job_id, "state": audit.repair(job_id)} for job_id in job_ids]
+        consistency = ledger.consistency
+        rows = [{"job_id": job_id, "state": consistency.repair(job_id)} for job_id in job_ids]
     print_rows(rows, as_json=as_json, title="repaired")
 
 

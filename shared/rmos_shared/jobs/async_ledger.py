@@ -12,13 +12,9 @@ from redis import asyncio as async_redis
 from redis.asyncio.retry import Retry
 
 from rmos_shared.errors import BrokerUnavailable, JobNotFound
-from rmos_shared.jobs.ledger import (
-    CUTS_TRIED_AGAIN,
-    Acceptance,
-    accept_args,
-    acceptances,
-    connection_options,
-)
+from rmos_shared.jobs.arguments import accept_args
+from rmos_shared.jobs.connection import CUTS_TRIED_AGAIN, connection_options
+from rmos_shared.jobs.ledger import Acceptance, acceptances
 from rmos_shared.jobs.model import Job, JobRecord
 from rmos_shared.jobs.records import job_record
 from rmos_shared.jobs.redis_errors import broker_errors

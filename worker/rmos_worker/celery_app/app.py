@@ -13,6 +13,7 @@ from celery import Celery, bootsteps, signals
 from celery.exceptions import Ignore, Retry
 
 from rmos_shared.errors import RmosError
+from rmos_shared.jobs.connection import connect_broker
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.settings import WorkerSettings
 from rmos_shared.store.base import ArtifactStore
@@ -153,9 +154,11 @@ def _reconciler_step(settings: WorkerSettings) -> type[bootsteps.StartStopStep]:
 
         def __init__(self, parent: Any, **kwargs: Any) -> None:
             super().__init__(parent, **kwargs)
-            self._ledger = JobLedger.connect(settings)
-            breaker = RedisBreaker.of(self._ledger.client, settings)
-            self._reconciler = Reconciler(self._ledger, settings, breaker)
+            client = connect_broker(settings)
+            self._ledger = JobLedger(client)
+            self._reconciler = Reconciler(
+                self._ledger.notifications, self._ledger.work, RedisBreaker.of(client, settings), settings
+            )
 
         def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
             self._reconciler.start()

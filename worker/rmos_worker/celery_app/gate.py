@@ -20,7 +20,8 @@ from kombu.transport.redis import Transport
 from redis.exceptions import NoScriptError
 
 from rmos_shared.errors import BrokerUnavailable
-from rmos_shared.jobs.ledger import JobLedger, Taken
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.jobs.notifications import Notifications, Taken
 from rmos_shared.tasks import QUEUES
 from rmos_worker.celery_app.broadcast import CheckedBroadcasts
 
@@ -54,8 +55,8 @@ class GatedChannel(CheckedBroadcasts):
     _woken: str | None = None
 
     @cached_property
-    def _ledger(self) -> JobLedger:
-        return JobLedger(redis.Redis(connection_pool=self.pool))
+    def _notifications(self) -> Notifications:
+        return JobLedger(redis.Redis(connection_pool=self.pool)).notifications
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         if self._ours.isdisjoint(self.active_queues):
@@ -67,12 +68,14 @@ class GatedChannel(CheckedBroadcasts):
         ]
         if self._empty:
             self._asked = "wait"
-            words = self._ledger.wait_command(*queues, seconds=timeout or self.brpop_timeout)
+            words = self._notifications.wait_command(*queues, seconds=timeout or self.brpop_timeout)
         else:
             self._asked = "look"
             # Whose token woke us comes first, or its notification would wait for the next look.
             queues.sort(key=lambda queue: queue != self._woken)
-            words = self._ledger.take_command(*queues, most=self.qos.can_consume_max_estimate() or _MOST)
+            words = self._notifications.take_command(
+                *queues, most=self.qos.can_consume_max_estimate() or _MOST
+            )
         connection = self.client.connection
         self._in_poll = connection
         self._brpop_sent_at = monotonic()
@@ -97,7 +100,7 @@ class GatedChannel(CheckedBroadcasts):
                 connection.disconnect()
                 raise
             if self._asked == "wait":
-                self._woken = JobLedger.queue_of_token(answer)
+                self._woken = Notifications.queue_of_token(answer)
                 raise Empty
             self._hand_over(Taken.read(answer))
         finally:
@@ -144,7 +147,7 @@ class GatedChannel(CheckedBroadcasts):
 
     def _load_script(self) -> None:
         try:
-            self._ledger.script.load()
+            self._notifications.load()
         except BrokerUnavailable as error:
             raise redis.ConnectionError("the ledger's script cannot be loaded") from error
 
@@ -152,7 +155,7 @@ class GatedChannel(CheckedBroadcasts):
         # A closing channel gives back what was taken and not answered. kombu would push a message of its own.
         (job_ids,), _, _ = json.loads(message.body)
         try:
-            self._ledger.notify_again(job_ids)
+            self._notifications.notify_again(job_ids)
         except BrokerUnavailable:
             logger.info("notifications.not_returned")
 

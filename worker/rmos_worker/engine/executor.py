@@ -13,8 +13,7 @@ from operator import attrgetter
 from typing import TypeVar
 
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable
-from rmos_shared.jobs.ledger import Claim, Finish, JobLedger, Lease
-from rmos_shared.jobs.model import JobState
+from rmos_shared.jobs.work import Claim, Finish, JobWork, Lease, Settlement
 from rmos_shared.settings import WorkerSettings
 from rmos_worker.engine.heartbeat import Heartbeat
 from rmos_worker.engine.retry import Bury, GiveBack, RetryLimits, Wait, decide
@@ -25,7 +24,7 @@ logger = logging.getLogger(__name__)
 #: How long a settlement is repeated here before the heartbeat is left to give the lease back.
 _SETTLE_PAUSES_SECONDS = (0.1, 0.5, 1.0, 2.0, 4.0)
 #: As the ledger still has a job whose settlement did not get through.
-_UNSETTLED = JobState.RUNNING.value
+_UNSETTLED = Settlement.RUNNING
 _AnswerT = TypeVar("_AnswerT")
 
 
@@ -48,13 +47,13 @@ class Executor:
     def __init__(
         self,
         *,
-        ledger: JobLedger,
+        work: JobWork,
         heartbeat: Heartbeat,
         handlers: Mapping[str, Handler],
         settings: WorkerSettings,
     ) -> None:
         """Take all that the work needs; ``handlers`` by task name."""
-        self._ledger = ledger
+        self._work = work
         self._heartbeat = heartbeat
         self._handlers = handlers
         self._settings = settings
@@ -75,13 +74,13 @@ class Executor:
         report = Report()
         # Working from before the claim on, so that the heartbeat never gives a fresh lease back.
         with self._heartbeat.working(job_ids):
-            claims = self._ledger.claim(job_ids, lease, lease_seconds=self._settings.lease_seconds)
+            claims = self._work.claim(job_ids, lease, lease_seconds=self._settings.lease_seconds)
             report.refused = claims.refused
             for task, group in groupby(claims.claimed, key=attrgetter("task")):
-                self._work(task, list(group), lease, report)
+                self._do(task, list(group), lease, report)
         return report
 
-    def _work(self, task: str, claims: list[Claim], lease: Lease, report: Report) -> None:
+    def _do(self, task: str, claims: list[Claim], lease: Lease, report: Report) -> None:
         handler = self._handlers[task]
         started = time.monotonic()
         ends = _ends(handler, claims)
@@ -110,14 +109,14 @@ class Executor:
 
     def _finish(self, finished: Sequence[Finish], lease: Lease, report: Report) -> None:
         states = _settled(
-            lambda: self._ledger.finish(finished, lease, ttl_seconds=self._settings.done_ttl_seconds)
+            lambda: self._work.finish(finished, lease, ttl_seconds=self._settings.done_ttl_seconds)
         )
         if states is None:
             report.refused.update((finish.job_id, _UNSETTLED) for finish in finished)
             return
         for finish in finished:
             state = states[finish.job_id]
-            if state == "done":
+            if state is Settlement.DONE:
                 report.done.append(finish.job_id)
             else:
                 # The lease passed on while we worked; effects are idempotent, so the new holder repairs all.
@@ -149,25 +148,25 @@ class Executor:
             },
         )
         state = _settled(lambda: self._settle(claim.job_id, lease, end))
-        if state == "dead":
+        if state is Settlement.DEAD:
             report.dead[claim.job_id] = end.failure.reason
-        elif state == "waiting" and isinstance(end, Wait):
+        elif state is Settlement.WAITING and isinstance(end, Wait):
             report.waiting[claim.job_id] = end.delay_seconds
         else:
             report.refused[claim.job_id] = state or _UNSETTLED
         return outage
 
-    def _settle(self, job_id: str, lease: Lease, end: Wait | Bury | GiveBack) -> str:
+    def _settle(self, job_id: str, lease: Lease, end: Wait | Bury | GiveBack) -> Settlement:
         """Do what was decided; return the job's state afterwards."""
         match end:
             case Bury(failure):
-                return self._ledger.bury(job_id, lease, failure=failure)
+                return self._work.bury(job_id, lease, failure=failure)
             case Wait(delay, spends_retry, failure, held):
-                return self._ledger.reschedule(
+                return self._work.reschedule(
                     job_id, lease, delay_seconds=delay, spends_retry=spends_retry, failure=failure, held=held
                 )
             case GiveBack():
-                return self._ledger.give_back(job_id, lease, max_crashes=self._settings.max_crashes)
+                return self._work.give_back(job_id, lease, max_crashes=self._settings.max_crashes)
 
     def _decide(self, error: BaseException, claim: Claim) -> Wait | Bury | GiveBack:
         return decide(

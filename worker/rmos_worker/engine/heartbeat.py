@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable
-from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.jobs.work import JobWork
 from rmos_shared.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
@@ -25,10 +25,10 @@ class Heartbeat:
     that child's leases and nobody else's.
     """
 
-    def __init__(self, ledger: JobLedger, settings: WorkerSettings) -> None:
+    def __init__(self, work: JobWork, settings: WorkerSettings) -> None:
         """Prepare; ``start`` begins to beat."""
         self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._ledger = ledger
+        self._work = work
         self._settings = settings
         self._working: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -44,7 +44,7 @@ class Heartbeat:
         self._stopping.set()
         self._thread.join(timeout=self._settings.broker_timeout_seconds)
         try:
-            self._ledger.retire(self.name, max_crashes=self._settings.max_crashes)
+            self._work.retire(self.name, max_crashes=self._settings.max_crashes)
         except (BrokerUnavailable, BrokerDamaged):
             logger.warning("worker.retire_failed", extra={"worker": self.name})
 
@@ -68,7 +68,7 @@ class Heartbeat:
         """
         with self._lock:
             working = list(self._working)
-        self._ledger.beat(
+        self._work.beat(
             self.name,
             working,
             lease_seconds=self._settings.lease_seconds,

@@ -8,7 +8,8 @@ import threading
 
 from rmos_shared.canonical import sha256_hex
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable
-from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.jobs.notifications import Notifications
+from rmos_shared.jobs.work import JobWork
 from rmos_shared.settings import WorkerSettings
 from rmos_shared.tasks import TASKS
 from rmos_worker.advisories.breaker import Reading, RedisBreaker
@@ -24,9 +25,12 @@ _SETTLING_MS = 10_000
 class Reconciler:
     """Runs in every worker; a lock lets one of them work at a time."""
 
-    def __init__(self, ledger: JobLedger, settings: WorkerSettings, breaker: RedisBreaker) -> None:
+    def __init__(
+        self, notifications: Notifications, work: JobWork, breaker: RedisBreaker, settings: WorkerSettings
+    ) -> None:
         """Prepare; ``start`` begins the rounds."""
-        self._ledger = ledger
+        self._notifications = notifications
+        self._work = work
         self._settings = settings
         self._breaker = breaker
         self._name = secrets.token_hex(8)
@@ -49,12 +53,12 @@ class Reconciler:
         Raises:
             BrokerUnavailable: the round may be half done; the next does the rest.
         """
-        if not self._ledger.try_lock(LOCK, self._name, seconds=self._settings.reconcile_seconds * 5):
+        if not self._notifications.try_lock(LOCK, self._name, seconds=self._settings.reconcile_seconds * 5):
             return 0
         forward = brought_forward(self._breaker.read(), batch=self._settings.reconcile_batch_jobs)
         if forward is not None:
-            self._ledger.bring_forward(most=forward[0], put_off_by_ms=forward[1])
-        done = self._ledger.reconcile(
+            self._work.bring_forward(most=forward[0], put_off_by_ms=forward[1])
+        done = self._notifications.reconcile(
             batch=self._settings.reconcile_batch_jobs,
             grace_seconds=self._settings.notification_grace_seconds,
             max_crashes=self._settings.max_crashes,

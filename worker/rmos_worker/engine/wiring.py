@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rmos_shared.clock import SystemClock
+from rmos_shared.jobs.connection import connect_broker
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.runs.run_log import RunLog
 from rmos_shared.settings import WorkerSettings
@@ -38,7 +39,8 @@ class Services:
     def start(cls, settings: WorkerSettings, store: ArtifactStore) -> Services:
         """Connect, and begin to beat; ``store`` is the one that the worker's main process has opened."""
         clock = SystemClock()
-        ledger = JobLedger.connect(settings)
+        client = connect_broker(settings)
+        ledger = JobLedger(client)
         runs = RunLog(store, ledger)
         existing = ExistingRuns(runs, ledger)
         policy = policy_named(settings.policy)
@@ -48,7 +50,7 @@ class Services:
             timeout_seconds=settings.advisory_timeout_seconds,
             total_seconds=settings.advisory_total_seconds,
             tries=settings.advisory_tries,
-            breaker=RedisBreaker.of(ledger.client, settings),
+            breaker=RedisBreaker.of(client, settings),
             clock=clock,
         )
         create = CreateHandler(runs)
@@ -70,9 +72,9 @@ class Services:
             ATTACH.name: attach,
             EXPLAIN_MISSING.name: ExplainMissingHandler(runs, ledger),
         }
-        heartbeat = Heartbeat(ledger, settings)
+        heartbeat = Heartbeat(ledger.work, settings)
         heartbeat.start()
-        executor = Executor(ledger=ledger, heartbeat=heartbeat, handlers=handlers, settings=settings)
+        executor = Executor(work=ledger.work, heartbeat=heartbeat, handlers=handlers, settings=settings)
         return cls(executor, heartbeat, ledger, advisories)
 
     def stop(self) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from rmos_shared.jobs.ledger import Claim, Finish
 from rmos_shared.jobs.model import Failure
+from rmos_shared.jobs.work import Claim, Finish
 from rmos_shared.models.base import Frozen
 
 PayloadT = TypeVar("PayloadT", bound=Frozen)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from rmos_shared.errors import ArtifactConflict, RmosError
 from rmos_shared.ids import explain_job_id
-from rmos_shared.jobs.ledger import Claim, Finish
 from rmos_shared.jobs.model import CreateRun, Failure, Job, SuggestAndAttach
+from rmos_shared.jobs.work import Claim, Finish
 from rmos_shared.runs.model import Status
 from rmos_shared.runs.run_log import RunLog, StoredRun, as_stored
 from rmos_shared.store.base import Outcome

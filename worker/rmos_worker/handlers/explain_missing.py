@@ -7,8 +7,9 @@ from datetime import date
 from itertools import islice
 
 from rmos_shared.ids import new_uuid7
-from rmos_shared.jobs.ledger import Claim, Finish, JobLedger
+from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import ExplainMissing, Failure, Job, SuggestAndAttach
+from rmos_shared.jobs.work import Claim, Finish
 from rmos_shared.runs.layout import partition_day, partition_of
 from rmos_shared.runs.model import ExplanationStatus, RunArtifact
 from rmos_shared.runs.run_log import RunLog

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from rmos_shared.advisories.model import AdvisoryAsset, AdvisoryKind, AdvisoryLink, Verdict
 from rmos_shared.errors import ArtifactConflict
-from rmos_shared.jobs.ledger import Claim, Finish
+from rmos_shared.jobs.work import Claim, Finish
 from rmos_shared.runs.model import RunArtifact
 from rmos_shared.runs.run_log import RunLog
 from rmos_shared.store.base import Outcome

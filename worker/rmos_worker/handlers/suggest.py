@@ -9,8 +9,8 @@ from rmos_shared.advisories.model import AdvisoryAsset, Attempt, Explanation, Ve
 from rmos_shared.canonical import canonical_sha256
 from rmos_shared.clock import Clock
 from rmos_shared.ids import advisory_id
-from rmos_shared.jobs.ledger import Claim, Finish
 from rmos_shared.jobs.model import Failure, SuggestAndAttach
+from rmos_shared.jobs.work import Claim, Finish
 from rmos_shared.runs.run_log import RunLog
 from rmos_worker.explainers.base import Explainer
 from rmos_worker.handlers.base import each, read_payload

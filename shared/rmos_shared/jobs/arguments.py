@@ -1,0 +1,31 @@
+"""The arguments of the script's operations, as its Lua takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+from rmos_shared.canonical import sha256_hex
+from rmos_shared.jobs.model import Job
+
+CODE_VERSION = metadata.version("rmos-runs")
+
+
+def accept_args(jobs: Sequence[Job]) -> list[Any]:
+    """Return the arguments of the operation ``accept``."""
+    args: list[Any] = [len(jobs)]
+    for job in jobs:
+        args += job_args(job)
+    return args
+
+
+def job_args(job: Job) -> tuple[str | bytes, ...]:
+    """Return the arguments that bring one job in: id, task, payload, hash, run id, request id."""
+    payload = job.payload.encode()
+    return job.job_id, job.task, payload, sha256_hex(payload), job.run_id, job.request_id or ""
+
+
+def milliseconds(seconds: float) -> int:
+    """Return a time as the script counts it."""
+    return int(seconds * 1000)

@@ -1,0 +1,112 @@
+"""Notifications: how messages get from the queues to workers, and how lost ones are sent again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rmos_shared.jobs.arguments import CODE_VERSION, milliseconds
+from rmos_shared.jobs.redis_errors import broker_errors
+from rmos_shared.jobs.script import LedgerScript
+
+_WAKE = "wake:"
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round of the reconciler came to."""
+
+    #: Jobs notified again.
+    notified: int
+    #: Keys of the ledger that are of a wrong type.
+    damaged: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One message taken off a queue."""
+
+    queue: str
+    #: The notification, as Celery takes it; None when the message is none and is among the dead letters now.
+    notification: bytes | None
+    #: Why it is there, and the id it has there.
+    reason: str = ""
+    raw_id: str = ""
+
+    @classmethod
+    def read(cls, answer: list[list[bytes]]) -> list[Taken]:
+        """Return what an answer to ``take`` tells; nothing when the queues are empty."""
+        return [
+            cls(queue.decode(), item or None, *(word.decode() for word in why))
+            for queue, item, *why in answer
+        ]
+
+
+class Notifications:
+    """The transport's and the reconciler's side of the ledger; atomic and repeatable as ``JobLedger``."""
+
+    def __init__(self, script: LedgerScript) -> None:
+        """Use the ledger's script."""
+        self._script = script
+
+    def load(self) -> None:
+        """Tell the server of the script behind ``take_command``."""
+        self._script.load()
+
+    def notify_again(self, job_ids: Sequence[str]) -> None:
+        """Notify again for jobs whose notification was taken and will not be acknowledged.
+
+        Jobs that moved on are left alone.
+        """
+        self._script.run("notify", *job_ids)
+
+    def take(self, *queues: str) -> Taken | None:
+        """Take the next message off the first of the queues that has one; None when all are empty.
+
+        What is no notification for jobs that the ledger knows goes to the dead letters in the same step.
+        """
+        return next(iter(Taken.read(self._script.run("take", 1, 0, *queues))), None)
+
+    def take_command(self, *queues: str, most: int) -> tuple[Any, ...]:
+        """Return ``take``, of up to ``most`` messages, as the words of a Redis command.
+
+        Notifications of one task that wait in line are joined, up to its ``ids_per_notification``, so that a
+        backlog is worked off in groups. The answer is for ``Taken.read``.
+        """
+        return self._script.command("take", most, 1, *queues)
+
+    def wait_command(self, *queues: str, seconds: float) -> tuple[Any, ...]:
+        """Return, as the words of a Redis command, the wait for one of these queues to be worth a look.
+
+        Its answer is for ``queue_of_token``. What is pushed by others than the ledger wakes nobody; it is
+        found by the look after the wait.
+        """
+        return ("BRPOP", *(f"{self._script.prefix}{_WAKE}{queue}" for queue in queues), seconds)
+
+    @staticmethod
+    def queue_of_token(answer: list[bytes] | None) -> str | None:
+        """Return the queue whose token ended a wait; None when the time was up."""
+        return answer[0].decode().partition(_WAKE)[2] if answer else None
+
+    def reconcile(self, *, batch: int, grace_seconds: float, max_crashes: int) -> Round:
+        """Bring every job that nobody would come for back to a queue.
+
+        Those are the jobs of silent workers, the ones due, and those whose notification was lost; at most
+        ``batch`` of each kind a call. What is damaged in the ledger keeps only those waiting that need it.
+        """
+        notified, *damaged = self._script.run(
+            "reconcile", batch, milliseconds(grace_seconds), max_crashes, CODE_VERSION
+        )
+        return Round(int(notified), tuple(key.decode() for key in damaged))
+
+    def try_lock(self, name: str, holder: str, *, seconds: float) -> bool:
+        """Take or renew a named lock; only one holder has it until it lapses."""
+        key = f"{self._script.prefix}lock:{name}"
+        with broker_errors():
+            if self._script.client.set(key, holder, nx=True, px=milliseconds(seconds)):
+                return True
+            if self._script.client.get(key) != holder.encode():
+                return False
+            # Renewing what may just have lapsed can at worst let two holders in: every step is atomic anyway.
+            return bool(self._script.client.pexpire(key, milliseconds(seconds)))
