@@ -31,10 +31,12 @@ up: $(STAMP) ## All processes, until stopped
 test: $(STAMP) ## All tests, with coverage
 	$(BIN)/python -m pytest $(PYTEST_ARGS) --cov --cov-report=term
 
-lint: $(STAMP) ## Ruff and mypy, without changing anything
+lint: $(STAMP) ## Ruff, mypy, imports and commit subjects, without changing anything
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@git log --format=%s 719aeb7..HEAD | awk 'length > 72 { print "subject longer than 72: " $$0; bad = 1 } END { exit bad }'
 
 format: $(STAMP) ## Let ruff format and repair
 	$(BIN)/ruff check --fix .

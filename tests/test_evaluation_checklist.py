@@ -41,7 +41,7 @@ from rmos_shared.errors import (
 )
 from rmos_shared.ids import is_safe_id, new_uuid7
 from rmos_shared.jobs.ledger import Acceptance, JobLedger
-from rmos_shared.jobs.model import AttachAdvisory, CreateRun, DeadReason, Job, SuggestAndAttach
+from rmos_shared.jobs.model import DeadReason, Job
 from rmos_shared.jobs.work import Claim, Finish, Lease
 from rmos_shared.models.base import Frozen, UtcTime
 from rmos_shared.runs.model import Decision, ExplanationStatus, Hashes, RunArtifact, RunRequest
@@ -50,7 +50,8 @@ from rmos_shared.settings import BrokerSettings, ProducerSettings
 from rmos_shared.store.base import ArtifactStore, KeyInvalid, Outcome
 from rmos_shared.store.identity import IDENTITY_FILE
 from rmos_shared.store.local import LocalStore
-from rmos_shared.tasks import CREATE, CREATE_MANY, SUGGEST
+from rmos_shared.tasks.payloads import AttachAdvisory, CreateRun, SuggestAndAttach
+from rmos_shared.tasks.table import CREATE, CREATE_MANY, SUGGEST
 from rmos_worker.advisories.breaker import NoBreaker
 from rmos_worker.advisories.client import AdvisoryClient
 from rmos_worker.engine.retry import Bury, RetryLimits, Wait, decide, describe

@@ -26,7 +26,7 @@ from rmos_shared.advisories.model import AdvisoryKind, DetailLevel
 from rmos_shared.jobs.async_ledger import AsyncJobLedger
 from rmos_shared.jobs.model import JobRecord
 from rmos_shared.settings import ProducerSettings
-from rmos_shared.tasks import CREATE, CREATE_MANY
+from rmos_shared.tasks.table import CREATE, CREATE_MANY
 
 
 class AsyncRunsClient:

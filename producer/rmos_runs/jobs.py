@@ -10,10 +10,11 @@ from rmos_runs.receipt import Prepared, Receipt
 from rmos_shared.advisories.model import AdvisoryKind, DetailLevel
 from rmos_shared.errors import FieldProblem, InvalidRequest, JobNotFound
 from rmos_shared.ids import create_job_id, explain_job_id, new_uuid7, uuid7_time
-from rmos_shared.jobs.model import AttachAdvisory, CreateRun, Job, JobRecord, JobState, SuggestAndAttach
+from rmos_shared.jobs.model import Job, JobRecord, JobState
 from rmos_shared.models.base import Frozen
 from rmos_shared.runs.model import RunRequest
-from rmos_shared.tasks import ATTACH, SUGGEST, TaskSpec
+from rmos_shared.tasks.payloads import AttachAdvisory, CreateRun, SuggestAndAttach
+from rmos_shared.tasks.table import ATTACH, SUGGEST, TaskSpec
 
 #: A request as callers hold it: decoded JSON, or the model.
 AnyRequest = RunRequest | Mapping[str, Any]

@@ -22,7 +22,7 @@ from rmos_runs.local.embedded import DURABLE
 from rmos_shared.errors import RmosError
 from rmos_shared.ids import explain_job_id
 from rmos_shared.jobs.ledger import JobLedger
-from rmos_shared.tasks import CREATE, CREATE_MANY, SUGGEST
+from rmos_shared.tasks.table import CREATE, CREATE_MANY, SUGGEST
 
 _PREFIX = "rmos:"
 #: The version under test takes its notifications for strange messages, and keeps them.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import redis
 
-from rmos_shared.tasks import DEAD_LETTER_QUEUE, QUEUES
+from rmos_shared.tasks.table import DEAD_LETTER_QUEUE, QUEUES
 
 _KEPT = "chaos:kept:"
 #: ``{}`` stands for a queue; the mark of each key is its type.

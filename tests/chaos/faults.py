@@ -20,7 +20,7 @@ from chaos.options import Options
 from chaos.system import System
 from rmos_shared.errors import RmosError
 from rmos_shared.jobs.ledger import JobLedger
-from rmos_shared.tasks import QUEUES
+from rmos_shared.tasks.table import QUEUES
 from support.malformed import KINDS, make, notification_of
 
 KILLS = (

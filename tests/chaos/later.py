@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 
-from rmos_shared import tasks
+from rmos_shared.tasks import table as tasks
 
 LATER = tasks.TaskSpec("runs.later", tasks.CREATE.queue, tasks.CREATE.payload, "later")
 if __name__ == "__main__":

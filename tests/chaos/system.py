@@ -286,7 +286,14 @@ class System:
         if recent and all(kind.endswith("_garbage") for kind in recent):
             self.breach(f"{role} ended by itself after {recent[-1]}")
         else:
-            self.findings.append(f"{role} ended by itself, after {', '.join(recent) or 'nothing of ours'}")
+            after = ", ".join(recent) or "nothing of ours"
+            self.findings.append(f"{role} ended by itself, after {after}; its log: {self._last_words(role)}")
+
+    def _last_words(self, role: str) -> str:
+        """Return what a process wrote last, for what ended by itself says best why."""
+        log = self.home / "logs" / f"{role}.log"
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        return " / ".join(line[:300] for line in lines[-12:])
 
     def broker_answers(self) -> bool:
         try:

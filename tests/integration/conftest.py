@@ -21,7 +21,7 @@ from rmos_shared.runs.run_log import RunLog
 from rmos_shared.settings import BrokerSettings, ProducerSettings, WorkerSettings
 from rmos_shared.store.identity import init_store
 from rmos_shared.store.local import LocalStore
-from rmos_shared.tasks import QUEUES
+from rmos_shared.tasks.table import QUEUES
 
 #: Apps for workers that misbehave on purpose.
 SUPPORT = Path(__file__).parents[1] / "support"

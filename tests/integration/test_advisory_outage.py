@@ -14,7 +14,7 @@ from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Failure, Job, JobRecord, JobState
 from rmos_shared.jobs.work import Lease
-from rmos_shared.tasks import CREATE, SUGGEST
+from rmos_shared.tasks.table import CREATE, SUGGEST
 from rmos_worker.advisories.breaker import Reading
 from rmos_worker.engine.reconciler import brought_forward
 from support.http_server import Call, HttpServer, answer, stores

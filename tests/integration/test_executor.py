@@ -21,12 +21,13 @@ from rmos_shared.errors import (
 )
 from rmos_shared.ids import explain_job_id, new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
-from rmos_shared.jobs.model import CreateRun, Failure, Job, JobState
+from rmos_shared.jobs.model import Failure, Job, JobState
 from rmos_shared.jobs.work import Claim, Finish, Lease
 from rmos_shared.runs.model import RunArtifact, RunRequest
 from rmos_shared.runs.run_log import RunLog
 from rmos_shared.settings import WorkerSettings
-from rmos_shared.tasks import CREATE, CREATE_MANY, SUGGEST, TaskSpec
+from rmos_shared.tasks.payloads import CreateRun
+from rmos_shared.tasks.table import CREATE, CREATE_MANY, SUGGEST, TaskSpec
 from rmos_worker.celery_app.app import JobDead, celery_state
 from rmos_worker.engine import executor as executor_module
 from rmos_worker.engine.executor import Executor, Report

@@ -13,12 +13,13 @@ from celery.schedules import crontab, schedule
 
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
-from rmos_shared.jobs.model import ExplainMissing, Job, JobState, SuggestAndAttach
+from rmos_shared.jobs.model import Job, JobState
 from rmos_shared.jobs.work import Claim, Finish, Lease
 from rmos_shared.runs.model import RunRequest
 from rmos_shared.runs.run_log import RunLog
 from rmos_shared.store.memory import MemoryStore
-from rmos_shared.tasks import EXPLAIN_MISSING, SUGGEST
+from rmos_shared.tasks.payloads import ExplainMissing, SuggestAndAttach
+from rmos_shared.tasks.table import EXPLAIN_MISSING, SUGGEST
 from rmos_worker.celery_app.schedule import NIGHTLY, LedgerScheduler, last_due, scheduled_job
 from rmos_worker.handlers.artifact import artifact_of
 from rmos_worker.handlers.explain_missing import ExplainMissingHandler

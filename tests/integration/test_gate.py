@@ -17,7 +17,7 @@ from rmos_runs.jobs import prepare_run
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import JobState
-from rmos_shared.tasks import CREATE, DEAD_LETTER_QUEUE
+from rmos_shared.tasks.table import CREATE, DEAD_LETTER_QUEUE
 from support.malformed import KINDS, make
 from support.worker import StartWorker
 

@@ -8,7 +8,7 @@ from kombu import Connection, Message, Queue
 
 from rmos_runs.client import RunsClient
 from rmos_shared.jobs.ledger import JobLedger
-from rmos_shared.tasks import CREATE
+from rmos_shared.tasks.table import CREATE
 
 
 def test_a_channel_that_lost_its_connection_says_so_in_an_error_that_celery_repairs(broker_url: str) -> None:

@@ -15,7 +15,7 @@ from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import Acceptance, JobLedger
 from rmos_shared.jobs.model import Failure, Job, JobState
 from rmos_shared.jobs.work import Finish, Lease
-from rmos_shared.tasks import CREATE, SUGGEST
+from rmos_shared.tasks.table import CREATE, SUGGEST
 
 LEASE = Lease("w", "1")
 FAILURE = Failure(reason="conflict", error_type="ArtifactConflict", message="taken", traceback="")

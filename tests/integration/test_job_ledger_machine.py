@@ -25,7 +25,7 @@ from rmos_shared.ids import explain_job_id, new_uuid7
 from rmos_shared.jobs.ledger import Acceptance, JobLedger
 from rmos_shared.jobs.model import Failure, Job
 from rmos_shared.jobs.work import Finish, Lease
-from rmos_shared.tasks import CREATE, CREATE_MANY, QUEUES, SUGGEST
+from rmos_shared.tasks.table import CREATE, CREATE_MANY, QUEUES, SUGGEST
 
 WORKERS = ("w1", "w2")
 MAX_CRASHES = 3

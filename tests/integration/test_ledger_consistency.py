@@ -11,7 +11,7 @@ from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Failure, Job
 from rmos_shared.jobs.work import Finish, Lease
-from rmos_shared.tasks import CREATE
+from rmos_shared.tasks.table import CREATE
 
 LEASE = Lease("w", "1")
 FAILURE = Failure(reason="conflict", error_type="X", message="x")

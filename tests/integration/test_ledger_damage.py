@@ -19,7 +19,7 @@ from rmos_shared.jobs.dead_letters import OTHER_VERSION
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Failure, Job
 from rmos_shared.jobs.work import Finish, Lease
-from rmos_shared.tasks import CREATE, DEAD_LETTER_QUEUE, SUGGEST, TASKS, TaskSpec
+from rmos_shared.tasks.table import CREATE, DEAD_LETTER_QUEUE, SUGGEST, TASKS, TaskSpec
 from support.worker import StartWorker
 
 LEASE = Lease("w", "1")

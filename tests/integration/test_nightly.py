@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rmos_shared.jobs.ledger import JobLedger
-from rmos_shared.tasks import EXPLAIN_MISSING
+from rmos_shared.tasks.table import EXPLAIN_MISSING
 
 SUPPORT = Path(__file__).parents[1] / "support"
 Eventually = Callable[..., None]

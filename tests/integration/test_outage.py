@@ -12,7 +12,7 @@ from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Job
 from rmos_shared.settings import BrokerSettings, WorkerSettings
-from rmos_shared.tasks import CREATE
+from rmos_shared.tasks.table import CREATE
 
 PENDING = 100_000
 HOUR_MS = 3_600_000

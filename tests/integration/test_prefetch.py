@@ -1,4 +1,4 @@
-"""How many messages a worker has in hand: those it works on, and for threads a spare one."""
+"""How many messages a worker has in hand: those it works on, and no more."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from rmos_runs.client import RunsClient
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.runs.model import RunRequest
 from rmos_shared.runs.run_log import RunLog
-from rmos_shared.tasks import SUGGEST
+from rmos_shared.tasks.table import SUGGEST
 from rmos_worker.handlers.artifact import artifact_of
 from support.worker import StartWorker
 
 JOBS, CONCURRENCY = 6, 2
 
 
-@pytest.mark.parametrize(("pool", "left"), [("threads", 3), ("prefork", 4)])
-def test_the_next_message_is_at_hand_for_threads_and_left_to_others_by_children(
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
+def test_what_a_worker_cannot_work_on_yet_is_left_to_others(
     *,
     pool: str,
-    left: int,
     start_worker: StartWorker,
     advisory_store: Callable[..., Any],
     runs_client: RunsClient,
@@ -38,6 +37,7 @@ def test_the_next_message_is_at_hand_for_threads_and_left_to_others_by_children(
     run_log.put_runs(runs)
     for run in runs:
         runs_client.suggest_and_attach(run.run_id)
+    left = JOBS - CONCURRENCY
     slow = advisory_store(inject_latency_ms=600_000)
     start_worker(pool, CONCURRENCY, advisory_url=slow.url, notification_grace_seconds=60)
     eventually(lambda: ledger.stats().running == CONCURRENCY and redis_client.llen(SUGGEST.queue) <= left)

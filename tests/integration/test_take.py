@@ -20,7 +20,7 @@ from rmos_shared.jobs.model import Job
 from rmos_shared.jobs.notifications import Taken
 from rmos_shared.jobs.work import Lease
 from rmos_shared.settings import BrokerSettings
-from rmos_shared.tasks import CREATE, CREATE_MANY, QUEUES, SUGGEST, TASKS, TaskSpec
+from rmos_shared.tasks.table import CREATE, CREATE_MANY, QUEUES, SUGGEST, TASKS, TaskSpec
 from support.malformed import EDITS, KINDS, make, notification_of, pack
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Job
-from rmos_shared.tasks import CREATE, SUGGEST, TaskSpec
+from rmos_shared.tasks.table import CREATE, SUGGEST, TaskSpec
 
 Envelope = dict[str, Any]
 Edit = Callable[[Envelope], object]

@@ -658,16 +658,6 @@ def client_over(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> AdvisoryClient:
     return AdvisoryClient("http://store.test", tries=1, breaker=NoBreaker(), **limits)
 
 
-def test_head_and_body_are_sent_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = json.dumps({"asset_id": "a1", "content_hash": ASSET.content_hash}).encode()
-    wire = Wire(b"HTTP/1.1 201 Created\r\nContent-Length: %d\r\n\r\n%s" % (len(told), told))
-    with client_over(wire, monkeypatch) as client:
-        assert client.save(ASSET) is SaveOutcome.CREATED
-    (sent,) = wire.sent
-    assert sent.startswith(b"PUT /api/advisory/assets/a1 HTTP/1.1\r\n")
-    assert sent.endswith(ASSET.to_bytes())
-
-
 def test_an_answer_that_came_before_all_was_sent_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     wire = Wire(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n", httpcore.WriteError())
     with client_over(wire, monkeypatch) as client, pytest.raises(AdvisoryRefused, match="larger"):

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from rmos_shared.ids import new_uuid7
-from rmos_shared.jobs.model import CreateRun
 from rmos_shared.jobs.work import Claim, Finish
 from rmos_shared.runs.model import RunArtifact, RunRequest
 from rmos_shared.runs.run_log import RunLog
 from rmos_shared.store.base import Outcome
 from rmos_shared.store.memory import MemoryStore
-from rmos_shared.tasks import CREATE_MANY
+from rmos_shared.tasks.payloads import CreateRun
+from rmos_shared.tasks.table import CREATE_MANY
 from rmos_worker.handlers.create import CreateHandler
 
 

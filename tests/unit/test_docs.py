@@ -31,7 +31,7 @@ from rmos_runs.local.processes import PROCESSES, Pipeline
 from rmos_shared import settings
 from rmos_shared.errors import RmosError
 from rmos_shared.settings import BrokerSettings
-from rmos_shared.tasks import QUEUES
+from rmos_shared.tasks.table import QUEUES
 from rmos_worker.celery_app.broker import celery_config
 
 ROOT = Path(__file__).parents[2]

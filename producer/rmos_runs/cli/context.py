@@ -22,7 +22,7 @@ from rmos_runs.local.home import Home
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable, CorruptArtifact
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.runs.run_log import RunLog
-from rmos_shared.store.local import LocalStore
+from rmos_shared.store.choice import chosen_store
 
 #: Results go to standard output, everything said about them to standard error.
 out = Console(highlight=False, soft_wrap=True)
@@ -70,7 +70,7 @@ def runs_of(home: Path) -> Iterator[RunLog]:
     """Yield the run log; without a broker it still reads all that the files tell."""
     place = Home(home)
     settings = place.store_settings()
-    store = LocalStore(settings.runs_dir, store_id=settings.store_id)
+    store = chosen_store(settings)
     store.identity()  # a store that is away is an error, not an empty one
     with ExitStack() as stack:
         try:

@@ -22,7 +22,7 @@ from rmos_shared.errors import InvariantBroken, WaitTimeout
 from rmos_shared.jobs.model import LedgerStats
 from rmos_shared.runs.run_log import RunLog
 from rmos_shared.store.local import LocalStore
-from rmos_shared.tasks import CREATE_MANY
+from rmos_shared.tasks.table import CREATE_MANY
 
 _POLL_SECONDS = 0.1
 

@@ -25,6 +25,7 @@ from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.redis_errors import broker_errors
 from rmos_shared.runs.verification import StoreVerification
 from rmos_shared.settings import BrokerSettings, WorkerSettings, variables
+from rmos_shared.store.choice import chosen_store
 from rmos_shared.store.local import LocalStore
 
 _CLOCK_SKEW_SECONDS = 2.0
@@ -177,7 +178,7 @@ def _ledger(ledger: JobLedger) -> Iterator[Finding]:
 def _store(place: Home) -> Iterator[Finding]:
     try:
         settings = place.store_settings()
-        store = LocalStore(settings.runs_dir, store_id=settings.store_id)
+        store = chosen_store(settings)
         store.probe()
         identity = store.identity()
         yield Finding(

@@ -30,7 +30,7 @@ from rmos_runs.jobs import Explain
 from rmos_runs.receipt import Prepared, Receipt
 from rmos_shared.errors import InvalidRequest, JobConflict, RmosError
 from rmos_shared.models.base import UtcTime, format_utc
-from rmos_shared.tasks import CREATE, CREATE_MANY
+from rmos_shared.tasks.table import CREATE, CREATE_MANY
 
 _BULK = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -14,7 +14,7 @@ from rmos_shared.canonical import encode
 from rmos_shared.errors import FieldProblem, InvalidRequest
 from rmos_shared.ids import new_uuid7, uuid7_time
 from rmos_shared.runs.model import RunRequest
-from rmos_shared.tasks import TaskSpec
+from rmos_shared.tasks.table import TaskSpec
 
 #: JSON in ASCII alone writes a character of two bytes in six, so a payload that fits may come so much longer.
 _ESCAPED = 3

@@ -9,8 +9,8 @@ import typer
 
 from rmos_runs.cli.context import DEFAULT_HOME, HomeOption, JsonOption, print_object
 from rmos_runs.local.home import Home
+from rmos_shared.store.choice import chosen_store
 from rmos_shared.store.identity import StoreIdentity
-from rmos_shared.store.local import LocalStore
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -38,7 +38,7 @@ def init(
 def show(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
     """Show which store it is. Its id is what RMOS_STORE_ID holds workers to."""
     settings = Home(home).store_settings()
-    store = LocalStore(settings.runs_dir, store_id=settings.store_id)
+    store = chosen_store(settings)
     _print(store.identity(), settings.runs_dir, as_json=as_json)
 
 

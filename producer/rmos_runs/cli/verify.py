@@ -16,7 +16,7 @@ from rmos_runs.cli.context import DEFAULT_HOME, DayOption, HomeOption, JsonOptio
 from rmos_runs.local.home import Home
 from rmos_shared.errors import CorruptArtifact
 from rmos_shared.runs.verification import Checked, StoreVerification
-from rmos_shared.store.local import LocalStore
+from rmos_shared.store.choice import chosen_store
 
 
 def verify(
@@ -40,7 +40,7 @@ def verify(
     if bool(run_ids) + spans + every != 1:
         raise typer.BadParameter("name runs, or give --date-from or --date-to, or --all")
     settings = Home(home).store_settings()
-    store = LocalStore(settings.runs_dir, store_id=settings.store_id)
+    store = chosen_store(settings)
     store.identity()  # a store that is away is an error, not an empty one
     verification = StoreVerification(store)
     if run_ids:

@@ -13,8 +13,8 @@ from typing import Any
 
 from rmos_shared.errors import BrokerUnavailable, SettingsInvalid
 from rmos_shared.settings import ProducerSettings, StoreSettings
+from rmos_shared.store.choice import chosen_store
 from rmos_shared.store.identity import StoreIdentity, init_store
-from rmos_shared.store.local import LocalStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ class Home:
         if settings.store_id is None:
             self.make()
             return self.init_store()
-        return LocalStore(settings.runs_dir, store_id=settings.store_id).identity()
+        return chosen_store(settings).identity()
 
     def init_store(self, *, adopt: bool = False) -> StoreIdentity:
         """Make the store, or take the one that is there, and hold this home to it from now on.

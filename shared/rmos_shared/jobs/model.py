@@ -8,9 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from rmos_shared.advisories.model import AdvisoryKind, DetailLevel
-from rmos_shared.models.base import Frozen, IsoDate, SafeId, SingleLine, UtcTime, Utf8Text
-from rmos_shared.runs.model import RunRequest
+from rmos_shared.models.base import Frozen, SingleLine, UtcTime, Utf8Text
 
 
 class JobState(StrEnum):
@@ -58,42 +56,6 @@ class WaitReason(StrEnum):
     RUN_PENDING = "run_pending"
     #: Something that may pass: no memory, no time.
     TRY_FAILED = "try_failed"
-
-
-class CreateRun(Frozen):
-    """Payload of ``runs.create`` and ``runs.create_many``: store this run, then explain it if asked."""
-
-    run: RunRequest
-    explain: DetailLevel | None = None
-
-
-class SuggestAndAttach(Frozen):
-    """Payload of ``runs.suggest_and_attach``."""
-
-    run_id: SafeId
-    request_id: SingleLine | None = None
-    detail: DetailLevel = "summary"
-
-
-class AttachAdvisory(Frozen):
-    """Payload of ``runs.attach_advisory``: link an advisory that the advisory store already holds."""
-
-    run_id: SafeId
-    advisory_id: SafeId
-    kind: AdvisoryKind = "advisory"
-    request_id: SingleLine | None = None
-
-
-class ExplainMissing(Frozen):
-    """Payload of ``runs.explain_missing``: have every run of these days explained that has no explanation."""
-
-    #: UTC dates, ``YYYY-MM-DD``, both inclusive.
-    date_from: IsoDate
-    date_to: IsoDate
-    detail: DetailLevel = "summary"
-    request_id: SingleLine | None = None
-    #: Where an earlier job of the same batch stopped: the last run that it looked at.
-    after_run_id: SafeId | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rmos_shared.errors import BrokerDamaged, InvalidRequest
 from rmos_shared.jobs.model import JobRecord, JobState, RawLetter
-from rmos_shared.tasks import TASKS
+from rmos_shared.tasks.table import TASKS
 
 #: The fields of a raw letter that may be shown; its item is fetched by itself.
 RAW_FIELDS = ("queue", "reason", "detail", "kept_at", "size", "state", "history")

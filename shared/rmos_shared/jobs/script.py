@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError
 
 from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.jobs.redis_errors import broker_errors
-from rmos_shared.tasks import DEAD_LETTER_QUEUE, TASKS, TaskSpec
+from rmos_shared.tasks.table import DEAD_LETTER_QUEUE, TASKS, TaskSpec
 
 #: A full server must still let jobs be claimed and settled, for that is what makes room, and messages be
 #: kept that were just taken off a queue. Only what brings new data in is refused there.

@@ -87,22 +87,13 @@ class _Stream(httpcore.NetworkStream):
     def __init__(self, inner: httpcore.NetworkStream, deadline: _Deadline) -> None:
         self._inner = inner
         self._deadline = deadline
-        self._held = b""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - the deadline rules
-        self._send()
         return self._inner.read(max_bytes, self._deadline.left())
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - the deadline rules
-        # httpcore writes head and body apart, then nothing: sent together they wake the server once.
-        self._held += buffer
-        if not buffer or len(self._held) > _WRITE_BYTES:
-            self._send()
-
-    def _send(self) -> None:
-        held, self._held = self._held, b""
-        for start in range(0, len(held), _WRITE_BYTES):
-            self._inner.write(held[start : start + _WRITE_BYTES], self._deadline.left())
+        for start in range(0, len(buffer), _WRITE_BYTES):
+            self._inner.write(buffer[start : start + _WRITE_BYTES], self._deadline.left())
 
     def close(self) -> None:
         self._inner.close()

@@ -17,8 +17,9 @@ from rmos_shared.jobs.connection import connect_broker
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.settings import WorkerSettings
 from rmos_shared.store.base import ArtifactStore
+from rmos_shared.store.choice import chosen_store
 from rmos_shared.store.local import LocalStore
-from rmos_shared.tasks import TASKS, TaskSpec
+from rmos_shared.tasks.table import TASKS, TaskSpec
 from rmos_worker.advisories.breaker import RedisBreaker
 from rmos_worker.celery_app.broadcast import ControlNode
 from rmos_worker.celery_app.broker import celery_config
@@ -70,7 +71,7 @@ def create_app(settings: WorkerSettings) -> Celery:
     )
     app.control.mailbox.node_cls = ControlNode  # type: ignore[attr-defined]  # the stubs lack it
     # Made before any child, so that all of them know the store which their worker found at its start.
-    store = LocalStore(settings.runs_dir, store_id=settings.store_id)
+    store = chosen_store(settings)
     services = ServicesOfProcess(settings, store)
     for spec in TASKS.values():
         _add_task(app, spec, services)

@@ -18,7 +18,7 @@ from kombu.utils.json import loads
 from pydantic import Field, model_validator
 
 from rmos_shared.models.base import Frozen
-from rmos_shared.tasks import QUEUES
+from rmos_shared.tasks.table import QUEUES
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Celery's consumer, with the next message at hand, and telling Flower of tasks only a few times a second.
+"""Celery's consumer, telling Flower of tasks only a few times a second.
 
 It also lives on where the pool lost a child at a bad moment.
 """
@@ -9,7 +9,6 @@ import logging
 from time import monotonic
 from typing import Any
 
-from celery.concurrency.thread import TaskPool
 from celery.worker.consumer import Consumer
 
 logger = logging.getLogger(__name__)
@@ -19,14 +18,13 @@ _EVERY_SECONDS = 0.2
 
 
 class GroupingConsumer(Consumer):
-    """Publishes the events of tasks in groups, and keeps threads busy; set as ``worker_consumer``.
+    """Publishes the events of tasks in groups; set as ``worker_consumer``.
 
     A group is published when it has 24 events, Celery's own limit, or once it is ``_EVERY_SECONDS`` old.
     """
 
     #: Celery's, which its stubs lack.
     hub: Any
-    initial_prefetch_count: int
     connection_errors: Any
     _flush_events: Any
     #: When the timer that was set last is due.
@@ -36,11 +34,6 @@ class GroupingConsumer(Consumer):
     #: children lost within a second.
     restart_count = 0
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        """Make the consumer; Celery knows the arguments."""
-        super().__init__(*args, **options)
-        self.initial_prefetch_count += self._spare
-
     def loop_args(self) -> Any:
         """Return what the loop is started with, once children that died meanwhile are replaced."""
         # After a lost connection Celery watches every child anew, and trips over one whose death it has seen
@@ -48,18 +41,6 @@ class GroupingConsumer(Consumer):
         if self.restart_count > 1:
             self.pool.maintain_pool()
         return super().loop_args()
-
-    @property
-    def max_prefetch_count(self) -> int:
-        """Messages that may be in hand: one for each thread or child, and a spare one for threads."""
-        return int(super().max_prefetch_count) + self._spare
-
-    @property
-    def _spare(self) -> int:
-        # A thread that ends its job finds the next at hand, and need not wait for a message to be taken. No
-        # more than one, for while it waits here no other worker may take it; and none for children, which
-        # take what waits in line in groups.
-        return int(isinstance(self.pool, TaskPool))
 
     def on_send_event_buffered(self) -> None:  # type: ignore[override]  # the stubs are wrong
         """See to it that what was just buffered is published soon."""

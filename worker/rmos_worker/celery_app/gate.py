@@ -22,7 +22,7 @@ from redis.exceptions import NoScriptError
 from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.notifications import Notifications, Taken
-from rmos_shared.tasks import QUEUES
+from rmos_shared.tasks.table import QUEUES
 from rmos_worker.celery_app.broadcast import CheckedBroadcasts
 
 logger = logging.getLogger(__name__)

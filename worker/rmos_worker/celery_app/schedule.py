@@ -20,9 +20,10 @@ from rmos_shared.advisories.model import DetailLevel
 from rmos_shared.errors import FieldProblem, InvalidRequest
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
-from rmos_shared.jobs.model import ExplainMissing, Job
+from rmos_shared.jobs.model import Job
 from rmos_shared.settings import BrokerSettings
-from rmos_shared.tasks import EXPLAIN_MISSING
+from rmos_shared.tasks.payloads import ExplainMissing
+from rmos_shared.tasks.table import EXPLAIN_MISSING
 
 logger = logging.getLogger(__name__)
 

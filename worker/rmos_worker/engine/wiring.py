@@ -10,13 +10,12 @@ from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.runs.run_log import RunLog
 from rmos_shared.settings import WorkerSettings
 from rmos_shared.store.base import ArtifactStore
-from rmos_shared.tasks import ATTACH, CREATE, CREATE_MANY, EXPLAIN_MISSING, SUGGEST
+from rmos_shared.tasks.table import ATTACH, CREATE, CREATE_MANY, EXPLAIN_MISSING, SUGGEST
 from rmos_worker.advisories.breaker import RedisBreaker
 from rmos_worker.advisories.client import AdvisoryClient
 from rmos_worker.engine.executor import Executor
 from rmos_worker.engine.heartbeat import Heartbeat
-from rmos_worker.explainers.feasibility import FeasibilityExplainer
-from rmos_worker.explainers.rules import load_rules
+from rmos_worker.explainers.choice import chosen_explainer
 from rmos_worker.handlers.attach import AttachHandler
 from rmos_worker.handlers.base import Handler
 from rmos_worker.handlers.create import CreateHandler
@@ -57,7 +56,7 @@ class Services:
         suggest = SuggestHandler(
             runs=runs,
             existing=existing,
-            explainer=FeasibilityExplainer(load_rules()),
+            explainer=chosen_explainer(),
             advisories=advisories,
             policy=policy,
             clock=clock,

@@ -9,9 +9,10 @@ from rmos_shared.advisories.base import AdvisoryStore
 from rmos_shared.advisories.model import AdvisoryAsset
 from rmos_shared.canonical import canonical_sha256
 from rmos_shared.clock import Clock
-from rmos_shared.jobs.model import AttachAdvisory, Failure
+from rmos_shared.jobs.model import Failure
 from rmos_shared.jobs.work import Claim, Finish
 from rmos_shared.runs.run_log import RunLog
+from rmos_shared.tasks.payloads import AttachAdvisory
 from rmos_worker.handlers.base import each, read_payload
 from rmos_worker.handlers.existing_run import ExistingRuns
 from rmos_worker.handlers.link import attach_link

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from rmos_shared.errors import ArtifactConflict, RmosError
 from rmos_shared.ids import explain_job_id
-from rmos_shared.jobs.model import CreateRun, Failure, Job, SuggestAndAttach
+from rmos_shared.jobs.model import Failure, Job
 from rmos_shared.jobs.work import Claim, Finish
 from rmos_shared.runs.model import Status
 from rmos_shared.runs.run_log import RunLog, StoredRun, as_stored
 from rmos_shared.store.base import Outcome
-from rmos_shared.tasks import SUGGEST
+from rmos_shared.tasks.payloads import CreateRun, SuggestAndAttach
+from rmos_shared.tasks.table import SUGGEST
 from rmos_worker.handlers.artifact import GCODE_SUFFIX, artifact_of
 from rmos_worker.handlers.base import read_payload
 

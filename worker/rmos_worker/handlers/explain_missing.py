@@ -8,12 +8,13 @@ from itertools import islice
 
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
-from rmos_shared.jobs.model import ExplainMissing, Failure, Job, SuggestAndAttach
+from rmos_shared.jobs.model import Failure, Job
 from rmos_shared.jobs.work import Claim, Finish
 from rmos_shared.runs.layout import partition_day, partition_of
 from rmos_shared.runs.model import ExplanationStatus, RunArtifact
 from rmos_shared.runs.run_log import RunLog
-from rmos_shared.tasks import EXPLAIN_MISSING, SUGGEST
+from rmos_shared.tasks.payloads import ExplainMissing, SuggestAndAttach
+from rmos_shared.tasks.table import EXPLAIN_MISSING, SUGGEST
 from rmos_worker.handlers.base import each, read_payload
 
 #: Runs that one job looks at; the rest is for a job that follows, so that no batch holds a worker long.

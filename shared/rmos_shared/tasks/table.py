@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rmos_shared.jobs.model import AttachAdvisory, CreateRun, ExplainMissing, SuggestAndAttach
 from rmos_shared.models.base import Frozen
+from rmos_shared.tasks.payloads import AttachAdvisory, CreateRun, ExplainMissing, SuggestAndAttach
 
 #: Consumed by nobody; mirrors the number of dead letters, so that Flower's Broker page shows it.
 DEAD_LETTER_QUEUE = "runs.dead_letter"

@@ -1,0 +1,1 @@
+"""The tasks: their names, queues and payloads."""
