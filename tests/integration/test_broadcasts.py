@@ -216,7 +216,7 @@ def test_a_worker_lives_through_every_control_message(
     told = worker.log.read_text().splitlines()[lines:]
     assert not [line for line in told if SECRET in line or "Traceback" in line]
     # One line for each; the orders that Celery can read and cannot follow have their own.
-    dropped = [json.loads(line) for line in told if "broadcast dropped" in line or "command failed" in line]
+    dropped = [json.loads(line) for line in told if "broadcast.dropped" in line or "control.failed" in line]
     assert len(dropped) >= sent - 2 * len({"argument_unknown"})
     assert all(line["level"] == "warning" for line in dropped)
 
