@@ -15,7 +15,7 @@ from scene import requests_of, scene
 from size import Size
 
 from rmos_runs import RunsClient
-from rmos_shared.settings import BrokerSettings
+from rmos_shared.settings.broker import BrokerSettings
 from rmos_worker.celery_app.broker import celery_config
 
 _GROUP = 100

@@ -46,7 +46,8 @@ from rmos_shared.jobs.work import Claim, Finish, Lease
 from rmos_shared.models.base import Frozen, UtcTime
 from rmos_shared.runs.model import Decision, ExplanationStatus, Hashes, RunArtifact, RunRequest
 from rmos_shared.runs.run_log import RunLog
-from rmos_shared.settings import BrokerSettings, ProducerSettings
+from rmos_shared.settings.broker import BrokerSettings
+from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.store.base import ArtifactStore, KeyInvalid, Outcome
 from rmos_shared.store.identity import IDENTITY_FILE
 from rmos_shared.store.local import LocalStore

@@ -6,7 +6,7 @@ import uvicorn
 
 from rmos_advisory_store.app import create_app
 from rmos_shared.errors import SettingsInvalid
-from rmos_shared.settings import AdvisoryStoreSettings
+from rmos_shared.settings.advisory_store import AdvisoryStoreSettings
 
 if __name__ == "__main__":
     try:

@@ -21,7 +21,7 @@ from rmos_shared.advisories.base import SaveOutcome
 from rmos_shared.advisories.model import AdvisoryAsset
 from rmos_shared.clock import SystemClock
 from rmos_shared.errors import FieldProblem, InvalidRequest, RmosError, SettingsInvalid
-from rmos_shared.settings import AdvisoryStoreSettings
+from rmos_shared.settings.advisory_store import AdvisoryStoreSettings
 from rmos_shared.store.identity import init_store
 from rmos_shared.store.local import LocalStore
 

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rmos_shared.models.base import Frozen
-from rmos_shared.settings import AdvisoryStoreSettings
+from rmos_shared.settings.advisory_store import AdvisoryStoreSettings
 
 _Share = Annotated[float, Field(ge=0, le=1)]
 

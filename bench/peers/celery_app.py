@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import Celery
 
-from rmos_shared.settings import BrokerSettings
+from rmos_shared.settings.broker import BrokerSettings
 from rmos_worker.celery_app.broker import celery_config
 
 QUEUE = "runs.create"

@@ -25,7 +25,7 @@ from rmos_runs.receipt import Prepared, Receipt
 from rmos_shared.advisories.model import AdvisoryKind, DetailLevel
 from rmos_shared.jobs.async_ledger import AsyncJobLedger
 from rmos_shared.jobs.model import JobRecord
-from rmos_shared.settings import ProducerSettings
+from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.tasks.table import CREATE, CREATE_MANY
 
 

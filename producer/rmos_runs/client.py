@@ -24,7 +24,7 @@ from rmos_shared.clock import Clock, SystemClock
 from rmos_shared.errors import WaitTimeout
 from rmos_shared.jobs.ledger import Acceptance, JobLedger
 from rmos_shared.jobs.model import JobRecord
-from rmos_shared.settings import ProducerSettings
+from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.tasks.table import CREATE, CREATE_MANY
 
 __all__ = ["AnyRequest", "Explain", "Receipt", "RunsClient"]

@@ -20,7 +20,7 @@ from chaos.load import hash_of, samples
 from chaos.system import System
 from rmos_runs.client import RunsClient
 from rmos_shared.ids import new_uuid7
-from rmos_shared.settings import ProducerSettings
+from rmos_shared.settings.producer import ProducerSettings
 
 HOMES = ("kill_supervisor", "second_up")
 MOUNTS = ("mount_away", "mount_other", "mount_away_at_start")

@@ -20,7 +20,7 @@ from rmos_shared.ids import new_uuid7  # noqa: E402 - only now
 from rmos_shared.jobs.ledger import JobLedger  # noqa: E402
 from rmos_shared.jobs.model import Failure, Job, JobState  # noqa: E402
 from rmos_shared.jobs.work import Finish, Lease  # noqa: E402
-from rmos_shared.settings import BrokerSettings  # noqa: E402
+from rmos_shared.settings.broker import BrokerSettings  # noqa: E402
 
 #: Where such a job may be when the new version goes away.
 STATES = ("accepted", "waiting", "running", "dead")

@@ -18,7 +18,7 @@ from chaos.journal import Journal, Sent, Told, read_journal
 from rmos_runs.client import RunsClient
 from rmos_shared.errors import RmosError
 from rmos_shared.ids import new_uuid7
-from rmos_shared.settings import ProducerSettings
+from rmos_shared.settings.producer import ProducerSettings
 
 _TICK_SECONDS = 0.5
 _LARGEST_BATCH = 200

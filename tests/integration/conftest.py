@@ -18,7 +18,9 @@ import redis
 from rmos_runs.client import RunsClient
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.runs.run_log import RunLog
-from rmos_shared.settings import BrokerSettings, ProducerSettings, WorkerSettings
+from rmos_shared.settings.broker import BrokerSettings
+from rmos_shared.settings.producer import ProducerSettings
+from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.store.identity import init_store
 from rmos_shared.store.local import LocalStore
 from rmos_shared.tasks.table import QUEUES

@@ -31,7 +31,7 @@ from rmos_shared.errors import (
     AdvisoryUnavailable,
     SettingsInvalid,
 )
-from rmos_shared.settings import AdvisoryStoreSettings
+from rmos_shared.settings.advisory_store import AdvisoryStoreSettings
 from rmos_worker.advisories.breaker import NoBreaker
 from rmos_worker.advisories.client import AdvisoryClient
 

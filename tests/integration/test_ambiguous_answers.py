@@ -20,7 +20,7 @@ from rmos_shared.ids import explain_job_id, new_uuid7
 from rmos_shared.jobs.ledger import Acceptance, JobLedger
 from rmos_shared.jobs.model import DeadReason, Failure, Job
 from rmos_shared.jobs.work import Finish, Lease
-from rmos_shared.settings import BrokerSettings
+from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.tasks.table import CREATE, DEAD_LETTER_QUEUE, SUGGEST
 from support.proxy import Proxy, proxied
 

@@ -32,7 +32,7 @@ from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import DeadReason, Failure, Job, JobState
 from rmos_shared.jobs.work import Finish, Lease
 from rmos_shared.runs.model import RunRequest
-from rmos_shared.settings import ProducerSettings
+from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.tasks.payloads import CreateRun, SuggestAndAttach
 from rmos_shared.tasks.table import ATTACH, CREATE, CREATE_MANY, QUEUES, SUGGEST
 

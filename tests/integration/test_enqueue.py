@@ -21,7 +21,7 @@ from rmos_runs.local.embedded import EmbeddedServer
 from rmos_shared.ids import UUID7, uuid7_time
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Job
-from rmos_shared.settings import BrokerSettings
+from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.store.local import LocalStore
 from support.command import RMOS, environment, piped
 

@@ -25,7 +25,7 @@ from rmos_shared.jobs.model import Failure, Job, JobState
 from rmos_shared.jobs.work import Claim, Finish, Lease
 from rmos_shared.runs.model import RunArtifact, RunRequest
 from rmos_shared.runs.run_log import RunLog
-from rmos_shared.settings import WorkerSettings
+from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.tasks.payloads import CreateRun
 from rmos_shared.tasks.table import CREATE, CREATE_MANY, SUGGEST, TaskSpec
 from rmos_worker.celery_app.app import JobDead, celery_state

@@ -16,7 +16,7 @@ from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Failure, Job, JobState
 from rmos_shared.jobs.work import Finish, Lease
-from rmos_shared.settings import WorkerSettings
+from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.tasks.table import CREATE, CREATE_MANY, DEAD_LETTER_QUEUE, SUGGEST, TaskSpec
 from rmos_worker.advisories.breaker import RedisBreaker
 from rmos_worker.engine.heartbeat import Heartbeat

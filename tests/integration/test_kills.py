@@ -136,7 +136,7 @@ def test_a_worker_that_is_asked_to_quit_under_load_gives_back_what_it_holds(
 SEND = """
 import json, sys
 from rmos_runs import RunsClient
-from rmos_shared.settings import ProducerSettings
+from rmos_shared.settings.producer import ProducerSettings
 settings = ProducerSettings.load(broker_url=sys.argv[1], accept_batch_jobs=7)
 with RunsClient.connect(settings) as client:
     requests = (json.loads(line) for line in open(sys.argv[2]))

@@ -12,7 +12,7 @@ import pytest
 from rmos_runs.client import RunsClient
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import JobState
-from rmos_shared.settings import WorkerSettings
+from rmos_shared.settings.worker import WorkerSettings
 from support.proxy import Proxy, proxied
 
 #: More by hand: LOST_NOTIFICATIONS=20 shows the spread.

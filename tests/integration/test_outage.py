@@ -11,7 +11,8 @@ from rmos_runs.local.embedded import EmbeddedServer
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Job
-from rmos_shared.settings import BrokerSettings, WorkerSettings
+from rmos_shared.settings.broker import BrokerSettings
+from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.tasks.table import CREATE
 
 PENDING = 100_000

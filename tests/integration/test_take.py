@@ -19,7 +19,7 @@ from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Job
 from rmos_shared.jobs.notifications import Taken
 from rmos_shared.jobs.work import Lease
-from rmos_shared.settings import BrokerSettings
+from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.tasks.table import CREATE, CREATE_MANY, QUEUES, SUGGEST, TASKS, TaskSpec
 from support.malformed import EDITS, KINDS, make, notification_of, pack
 

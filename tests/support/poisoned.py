@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from celery.exceptions import Ignore, Reject
 
 from rmos_shared.jobs.work import Claim, Finish
-from rmos_shared.settings import WorkerSettings
+from rmos_shared.settings.worker import WorkerSettings
 from rmos_worker.celery_app.app import create_app
 from rmos_worker.handlers.create import CreateHandler
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from celery import signals
 
-from rmos_shared.settings import WorkerSettings
+from rmos_shared.settings.worker import WorkerSettings
 from rmos_worker.celery_app.app import create_app
 
 

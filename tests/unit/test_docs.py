@@ -30,7 +30,12 @@ from rmos_runs.local.home import Home
 from rmos_runs.local.processes import PROCESSES, Pipeline
 from rmos_shared import settings
 from rmos_shared.errors import RmosError
-from rmos_shared.settings import BrokerSettings
+from rmos_shared.settings.advisory_store import AdvisoryStoreSettings
+from rmos_shared.settings.base import Settings
+from rmos_shared.settings.broker import BrokerSettings
+from rmos_shared.settings.producer import ProducerSettings
+from rmos_shared.settings.store import StoreSettings
+from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.tasks.table import QUEUES
 from rmos_worker.celery_app.broker import celery_config
 
@@ -39,12 +44,12 @@ README = ROOT / "README.md"
 GUARANTEES = ROOT / "docs/guarantees.md"
 COMPOSE = ROOT / "docker-compose.yml"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-ROLES: list[type[settings._Settings]] = [
-    settings.BrokerSettings,
-    settings.ProducerSettings,
-    settings.StoreSettings,
-    settings.WorkerSettings,
-    settings.AdvisoryStoreSettings,
+ROLES: list[type[Settings]] = [
+    BrokerSettings,
+    ProducerSettings,
+    StoreSettings,
+    WorkerSettings,
+    AdvisoryStoreSettings,
 ]
 SECRETS = {"RMOS_REDIS_PASSWORD", "RMOS_ADVISORY_TOKEN", "FLOWER_BASIC_AUTH"}
 
@@ -172,12 +177,15 @@ def test_the_readme_tells_what_the_program_has(name: str) -> None:
 
 
 def test_every_settings_class_is_told() -> None:
-    told = {
-        role
-        for role in vars(settings).values()
-        if isinstance(role, type) and issubclass(role, settings._Settings)
-    }
-    assert told - {settings._Settings} == set(ROLES)
+    for module in pkgutil.iter_modules(settings.__path__, f"{settings.__name__}."):
+        importlib.import_module(module.name)
+    told, rest = set(), [Settings]
+    while rest:
+        role = rest.pop()
+        rest += role.__subclasses__()
+        if role.__module__.startswith(f"{settings.__name__}."):
+            told.add(role)
+    assert told - {Settings} == set(ROLES)
 
 
 def test_every_setting_has_a_description() -> None:

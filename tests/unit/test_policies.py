@@ -12,7 +12,7 @@ from rmos_shared.advisories.model import Explanation, TriggeredRule, Verdict
 from rmos_shared.canonical import canonical_sha256
 from rmos_shared.errors import SettingsInvalid
 from rmos_shared.runs.model import Decision, Hashes, Outputs, RiskLevel, RunArtifact, RunRequest, Status
-from rmos_shared.settings import WorkerSettings
+from rmos_shared.settings.worker import WorkerSettings
 from rmos_worker.explainers.feasibility import FeasibilityExplainer
 from rmos_worker.explainers.rules import load_rules
 from rmos_worker.policies.base import ApprovalPolicy

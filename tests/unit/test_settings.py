@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import math
+import pkgutil
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,14 @@ import pytest
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings
 
-from rmos_shared import settings as module
+from rmos_shared import settings as package
 from rmos_shared.errors import SettingsInvalid
-from rmos_shared.settings import (
-    AdvisoryStoreSettings,
-    BrokerSettings,
-    ProducerSettings,
-    StoreSettings,
-    WorkerSettings,
-)
+from rmos_shared.settings.advisory_store import AdvisoryStoreSettings
+from rmos_shared.settings.base import Settings
+from rmos_shared.settings.broker import BrokerSettings
+from rmos_shared.settings.producer import ProducerSettings
+from rmos_shared.settings.store import StoreSettings
+from rmos_shared.settings.worker import WorkerSettings
 
 ROLES: list[type[BaseSettings]] = [
     BrokerSettings,
@@ -64,8 +65,9 @@ def refused(role: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -
 def test_every_class_of_settings_is_looked_at() -> None:
     public = [
         kind
-        for name, kind in inspect.getmembers(module, inspect.isclass)
-        if issubclass(kind, BaseSettings) and kind is not BaseSettings and not name.startswith("_")
+        for file in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+        for _, kind in inspect.getmembers(importlib.import_module(file.name), inspect.isclass)
+        if issubclass(kind, Settings) and kind is not Settings
     ]
     assert set(ROLES) == set(public)
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from itertools import chain
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +19,7 @@ from rmos_runs.cli.context import (
     print_object,
     print_rows,
 )
+from rmos_runs.operations.dead_letters import LetterFilter, chosen, letter_id
 from rmos_shared.errors import JobNotFound
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import DeadReason, JobRecord, RawLetter
@@ -41,28 +38,6 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be
 WhyOption = Annotated[str, typer.Option(help="The reason, kept in the letter's history.")]
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Which letters are meant."""
-
-    reason: DeadReason | None = None
-    task: str | None = None
-    older_than_hours: float | None = None
-
-    def takes(self, letter: JobRecord | RawLetter, now: datetime) -> bool:
-        """Say whether the letter is meant."""
-        if isinstance(letter, JobRecord):
-            reason, task, died = (
-                (letter.failure and letter.failure.reason),
-                letter.task,
-                letter.changed_at_utc,
-            )
-        else:
-            reason, task, died = letter.reason, None, letter.kept_at_utc
-        old_enough = self.older_than_hours is None or now - died >= timedelta(hours=self.older_than_hours)
-        return old_enough and self.reason in {None, reason} and self.task in {None, task}
-
-
 @app.command("list")
 def list_letters(
     *,
@@ -76,7 +51,7 @@ def list_letters(
     """List the dead letters, oldest first, without their payloads."""
     with ledger_of(home) as ledger:
         print_rows(
-            map(_row, _chosen(ledger, Choice(reason, task, older_than))),
+            map(_row, chosen(ledger.dead_letters, LetterFilter(reason, task, older_than))),
             as_json=as_json,
             title="dead letters",
             limit=limit,
@@ -86,7 +61,7 @@ def list_letters(
 
 @app.command()
 def show(
-    letter_id: Annotated[str, typer.Argument(help="A job or raw letter.")],
+    wanted: Annotated[str, typer.Argument(metavar="LETTER_ID", help="A job or raw letter.")],
     *,
     payload: Annotated[
         bool, typer.Option("--payload", help="Print the original bytes as well; they may be confidential.")
@@ -96,12 +71,12 @@ def show(
 ) -> None:
     """Show a dead letter: what went wrong, where, how often, and what was done about it."""
     with ledger_of(home) as ledger:
-        letter = ledger.find(letter_id) or ledger.dead_letters.find_raw(letter_id)
+        letter = ledger.find(wanted) or ledger.dead_letters.find_raw(wanted)
         if letter is None:
-            raise JobNotFound(letter_id)
+            raise JobNotFound(wanted)
         fields = letter.dump()
         if payload:
-            data = ledger.dead_letters.payload(letter_id) or ledger.dead_letters.raw_item(letter_id) or b""
+            data = ledger.dead_letters.payload(wanted) or ledger.dead_letters.raw_item(wanted) or b""
             fields["payload"] = data.decode("utf-8", "backslashreplace")
     print_object(fields, as_json=as_json)
 
@@ -122,7 +97,7 @@ def replay(
 ) -> None:
     """Give dead letters a fresh start. The record stays until the job is done."""
     with ledger_of(home) as ledger:
-        letters = _meant(ledger, ids, Choice(reason, task, older_than), every=every)
+        letters = _meant(ledger, ids, LetterFilter(reason, task, older_than), every=every)
         for letter in () if dry_run else letters:
             ledger.dead_letters.replay(letter, by=person(by), why=why)
     _report("replayed", letters, dry_run=dry_run, as_json=as_json)
@@ -144,28 +119,18 @@ def discard(
 ) -> None:
     """Give dead letters up for good. Their records stay, with who did it and why."""
     with ledger_of(home) as ledger:
-        letters = _meant(ledger, ids, Choice(reason, task, older_than), every=every)
+        letters = _meant(ledger, ids, LetterFilter(reason, task, older_than), every=every)
         for letter in () if dry_run else letters:
             ledger.dead_letters.discard(letter, by=person(by), why=why)
     _report("discarded", letters, dry_run=dry_run, as_json=as_json)
 
 
-def _meant(ledger: JobLedger, ids: list[str] | None, choice: Choice, *, every: bool) -> list[str]:
+def _meant(ledger: JobLedger, ids: list[str] | None, choice: LetterFilter, *, every: bool) -> list[str]:
     if ids:
         return ids
-    if choice == Choice() and not every:
+    if choice == LetterFilter() and not every:
         raise typer.BadParameter("name letters, or choose them by --reason, --task, --older-than or --all")
-    return [_id(letter) for letter in _chosen(ledger, choice)]
-
-
-def _chosen(ledger: JobLedger, choice: Choice) -> Iterator[JobRecord | RawLetter]:
-    now = datetime.now(UTC)
-    letters = chain[JobRecord | RawLetter](ledger.dead_letters.dead(), ledger.dead_letters.raw_letters())
-    return (letter for letter in letters if choice.takes(letter, now))
-
-
-def _id(letter: JobRecord | RawLetter) -> str:
-    return letter.job_id if isinstance(letter, JobRecord) else letter.raw_id
+    return [letter_id(letter) for letter in chosen(ledger.dead_letters, choice)]
 
 
 def _report(what: str, letters: list[str], *, dry_run: bool, as_json: bool) -> None:

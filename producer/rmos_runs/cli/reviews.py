@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -26,8 +25,7 @@ from rmos_runs.cli.context import (
 )
 from rmos_runs.cli.table import Row
 from rmos_runs.cli.verdict import run_lines
-from rmos_shared.advisories.model import Review
-from rmos_shared.ids import new_uuid7
+from rmos_runs.operations.reviews import record_review
 from rmos_shared.runs.run_log import WaitingEntry
 
 app = typer.Typer(no_args_is_help=True)
@@ -111,20 +109,11 @@ def _review(
     note: str | None,
     as_json: bool,
 ) -> None:
-    review = Review.read(
-        {
-            "review_id": new_uuid7(),
-            "run_id": run_id,
-            "advisory_id": advisory_id,
-            "created_at_utc": datetime.now(UTC),
-            "approved": approved,
-            "reviewed_by": person(by),
-            "note": note,
-        }
-    )
     with runs_of(home) as runs:
         run = runs.get_artifact(run_id)
-        runs.add_review(review)
+        review = record_review(
+            runs, run_id, advisory_id, approved=approved, reviewed_by=person(by), note=note
+        )
     if as_json:
         decision = run.decision
         verdict = {

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from rmos_shared.errors import BrokerUnavailable, SettingsInvalid
-from rmos_shared.settings import ProducerSettings, StoreSettings
+from rmos_shared.settings.producer import ProducerSettings
+from rmos_shared.settings.store import StoreSettings
 from rmos_shared.store.choice import chosen_store
 from rmos_shared.store.identity import StoreIdentity, init_store
 

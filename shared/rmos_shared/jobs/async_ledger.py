@@ -19,7 +19,7 @@ from rmos_shared.jobs.model import Job, JobRecord
 from rmos_shared.jobs.records import job_record
 from rmos_shared.jobs.redis_errors import broker_errors
 from rmos_shared.jobs.script import on_disk, script_keys, script_source
-from rmos_shared.settings import BrokerSettings
+from rmos_shared.settings.broker import BrokerSettings
 
 #: Calls that talk to the server at one time; the others wait their turn. Enough to keep one server busy, and
 #: a thousand tasks that wait for their jobs open no thousand connections.

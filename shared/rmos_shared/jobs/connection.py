@@ -8,7 +8,7 @@ import redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
-from rmos_shared.settings import BrokerSettings
+from rmos_shared.settings.broker import BrokerSettings
 
 #: Only a cut or refused connection is tried again: that is known at once, and costs no time.
 CUTS_TRIED_AGAIN = (ConstantBackoff(0.05), 1)

@@ -21,7 +21,7 @@ from rmos_shared.jobs.records import job_record
 from rmos_shared.jobs.redis_errors import broker_errors
 from rmos_shared.jobs.script import MAY_EXCEED_MEMORY, LedgerScript
 from rmos_shared.jobs.work import JobWork
-from rmos_shared.settings import BrokerSettings
+from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.tasks.table import DEAD_LETTER_QUEUE, QUEUES, TASKS, TaskSpec
 
 logger = logging.getLogger(__name__)

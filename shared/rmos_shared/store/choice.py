@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rmos_shared.settings import StoreSettings
+from rmos_shared.settings.store import StoreSettings
 from rmos_shared.store.local import LocalStore
 
 

@@ -12,7 +12,7 @@ import redis
 from redis.commands.core import Script
 
 from rmos_shared.errors import BreakerOpen
-from rmos_shared.settings import WorkerSettings
+from rmos_shared.settings.worker import WorkerSettings
 
 _log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from celery.exceptions import Ignore, Retry
 from rmos_shared.errors import RmosError
 from rmos_shared.jobs.connection import connect_broker
 from rmos_shared.jobs.ledger import JobLedger
-from rmos_shared.settings import WorkerSettings
+from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.store.base import ArtifactStore
 from rmos_shared.store.choice import chosen_store
 from rmos_shared.store.local import LocalStore

@@ -9,7 +9,7 @@ from typing import Any
 
 from kombu import Queue
 
-from rmos_shared.settings import BrokerSettings
+from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.tasks.table import DEAD_LETTER_QUEUE, QUEUES
 
 #: Longest run of one task, in seconds, on the prefork pool; the child is killed then.

@@ -12,7 +12,7 @@ import sys
 from celery import Celery
 from kombu.transport import TRANSPORT_ALIASES
 
-from rmos_shared.settings import BrokerSettings
+from rmos_shared.settings.broker import BrokerSettings
 from rmos_worker.celery_app.broker import celery_config
 from rmos_worker.celery_app.flower_access import refusal
 

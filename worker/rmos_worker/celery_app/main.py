@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rmos_shared.settings import WorkerSettings
+from rmos_shared.settings.worker import WorkerSettings
 from rmos_worker.celery_app.app import create_app
 
 app = create_app(WorkerSettings.load())

@@ -21,7 +21,7 @@ from rmos_shared.errors import FieldProblem, InvalidRequest
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Job
-from rmos_shared.settings import BrokerSettings
+from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.tasks.payloads import ExplainMissing
 from rmos_shared.tasks.table import EXPLAIN_MISSING
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable
 from rmos_shared.jobs.work import Claim, Finish, JobWork, Lease, Settlement
-from rmos_shared.settings import WorkerSettings
+from rmos_shared.settings.worker import WorkerSettings
 from rmos_worker.engine.heartbeat import Heartbeat
 from rmos_worker.engine.retry import Bury, GiveBack, RetryLimits, Wait, decide
 from rmos_worker.handlers.base import Handler

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable
 from rmos_shared.jobs.work import JobWork
-from rmos_shared.settings import WorkerSettings
+from rmos_shared.settings.worker import WorkerSettings
 
 logger = logging.getLogger(__name__)
 

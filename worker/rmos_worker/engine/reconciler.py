@@ -10,7 +10,7 @@ from rmos_shared.canonical import sha256_hex
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable
 from rmos_shared.jobs.notifications import Notifications
 from rmos_shared.jobs.work import JobWork
-from rmos_shared.settings import WorkerSettings
+from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.tasks.table import TASKS
 from rmos_worker.advisories.breaker import Reading, RedisBreaker
 

@@ -8,7 +8,7 @@ from rmos_shared.clock import SystemClock
 from rmos_shared.jobs.connection import connect_broker
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.runs.run_log import RunLog
-from rmos_shared.settings import WorkerSettings
+from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.store.base import ArtifactStore
 from rmos_shared.tasks.table import ATTACH, CREATE, CREATE_MANY, EXPLAIN_MISSING, SUGGEST
 from rmos_worker.advisories.breaker import RedisBreaker

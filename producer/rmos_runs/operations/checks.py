@@ -1,0 +1,262 @@
+"""The checks of ``rmos doctor``: is everything as the guarantees need it?"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from http.client import HTTPException
+from itertools import islice
+from typing import Any, Literal
+from urllib.request import HTTPErrorProcessor, ProxyHandler, Request, build_opener
+
+from rmos_runs.local.home import Home
+from rmos_shared.advisories.answers import ASSETS_PATH, mistake_behind
+from rmos_shared.errors import BrokerDamaged, BrokerUnavailable, RmosError
+from rmos_shared.jobs.connection import connect_broker
+from rmos_shared.jobs.consistency import OTHER_VERSION
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.jobs.redis_errors import broker_errors
+from rmos_shared.runs.verification import StoreVerification
+from rmos_shared.settings.broker import BrokerSettings
+from rmos_shared.settings.variables import variables
+from rmos_shared.settings.worker import WorkerSettings
+from rmos_shared.store.choice import chosen_store
+from rmos_shared.store.local import LocalStore
+
+_CLOCK_SKEW_SECONDS = 2.0
+_MOST_NAMED = 100
+#: Longest time that the files of the last two days may take.
+_FILES_SECONDS = 10.0
+_ADVISORY_SECONDS = 5.0
+_MOST_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what was looked at, how it is, and what to do if it is not well."""
+
+    check: str
+    state: Literal["ok", "warning", "broken"]
+    found: str
+    repair: str = ""
+
+
+def findings(place: Home) -> Iterator[Finding]:
+    """Yield what each check came to; one that cannot be made is itself a finding.
+
+    Looks at settings, processes, both stores, the broker, and the ledger with its invariant.
+    """
+    yield from _settings()
+    yield from _processes(place)
+    yield from _store(place)
+    yield from _advisory_store(place)
+    try:
+        settings = place.producer_settings()
+        yield from _broker(settings)
+        with closing(JobLedger.connect(settings)) as ledger:
+            yield from _ledger(ledger)
+    except BrokerUnavailable as error:
+        yield Finding("broker", "broken", str(error), "start it, or correct RMOS_BROKER_URL")
+    except BrokerDamaged as error:
+        yield Finding("ledger", "broken", str(error), "move that key away; nothing was changed")
+
+
+def _settings() -> Iterator[Finding]:
+    unknown = sorted(
+        name for name in os.environ if name.startswith("RMOS_") and name not in {*variables(), "RMOS_HOME"}
+    )
+    if unknown:
+        # A misspelt variable is otherwise ignored in silence, and the default rules.
+        yield Finding(
+            "settings", "warning", f"unknown: {', '.join(unknown)}", "correct the names or unset them"
+        )
+    else:
+        yield Finding("settings", "ok", "every RMOS_ variable is known")
+
+
+def _processes(place: Home) -> Iterator[Finding]:
+    values = place.addresses()
+    if values is None:
+        return  # they run elsewhere, or not at all, as the broker's row tells
+    if values.held_back:
+        yield Finding(
+            "processes",
+            "broken",
+            f"end again and again: {', '.join(values.held_back)}",
+            f"see their logs in {place.logs_dir}; they are started again by themselves",
+        )
+    else:
+        yield Finding("processes", "ok", "all of rmos up run")
+
+
+def _broker(settings: BrokerSettings) -> Iterator[Finding]:
+    with broker_errors(), closing(connect_broker(settings)) as client:
+        config = client.config_get("appendonly", "appendfsync", "maxmemory-policy")
+        seconds, microseconds = client.time()
+    values = {_text(name): _text(value) for name, value in config.items()}
+    appendonly, fsync = values.get("appendonly"), values.get("appendfsync")
+    if appendonly != "yes":
+        yield Finding(
+            "persistence", "broken", "no append-only file", "set appendonly yes: a restart loses every job"
+        )
+    elif fsync != "always":
+        yield Finding(
+            "persistence",
+            "warning",
+            f"appendfsync {fsync}",
+            "a power cut can lose the last second; set appendfsync always",
+        )
+    else:
+        yield Finding("persistence", "ok", "append-only file, synced always")
+    policy = values.get("maxmemory-policy")
+    if policy == "noeviction":
+        yield Finding("eviction", "ok", "noeviction")
+    else:
+        yield Finding(
+            "eviction", "broken", f"maxmemory-policy {policy}", "set noeviction: jobs may be thrown away"
+        )
+    skew = abs(time.time() - (seconds + microseconds / 1e6))
+    if skew <= _CLOCK_SKEW_SECONDS:
+        yield Finding("clock", "ok", f"{skew:.1f} s from the broker's")
+    else:
+        yield Finding(
+            "clock", "warning", f"{skew:.1f} s from the broker's", "set the clock: run ids carry its time"
+        )
+
+
+def _ledger(ledger: JobLedger) -> Iterator[Finding]:
+    stats = ledger.stats()
+    figures = (
+        f"accepted {stats.accepted} = done {stats.done} + dead {stats.dead} + discarded {stats.discarded} "
+        f"+ pending {stats.pending}"
+    )
+    if stats.invariant:
+        yield Finding("invariant", "ok", figures)
+    else:
+        yield Finding(
+            "invariant", "broken", figures, "repair the jobs named below; if there are none, records are gone"
+        )
+    consistency = ledger.consistency
+    inconsistencies = consistency.inconsistencies()
+    for job_id, what in islice(inconsistencies.items(), _MOST_NAMED):
+        if what.endswith(OTHER_VERSION):
+            yield Finding(f"job {job_id}", "warning", what, "it waits for a worker of that version")
+        else:
+            yield Finding(f"job {job_id}", "broken", what, f"rmos jobs repair {job_id}")
+    least = consistency.records
+    if stats.accepted < least.total or stats.done < least.done:
+        yield Finding(
+            "counters",
+            "broken",
+            f"{least.total} records, {least.done} of them done, are more than were counted",
+            "the counters were deleted or set back: the records are whole, the invariant says nothing",
+        )
+    if len(inconsistencies) > _MOST_NAMED:
+        yield Finding(
+            "jobs",
+            "broken",
+            f"{len(inconsistencies)} inconsistent jobs in all",
+            "repair those above, then look again",
+        )
+    letters = stats.dead + stats.raw
+    if letters:
+        yield Finding("dead letters", "warning", f"{letters}", "see rmos dlq list")
+    else:
+        yield Finding("dead letters", "ok", "none")
+
+
+def _store(place: Home) -> Iterator[Finding]:
+    try:
+        settings = place.store_settings()
+        store = chosen_store(settings)
+        store.probe()
+        identity = store.identity()
+        yield Finding(
+            "store", "ok", f"writes, syncs and publishes in {settings.runs_dir} ({identity.store_id})"
+        )
+        yield from _files(store)
+    except RmosError as error:
+        yield Finding("store", "broken", str(error), "mount it or correct RMOS_RUNS_DIR; jobs wait meanwhile")
+
+
+def _files(store: LocalStore) -> Iterator[Finding]:
+    """Check what was stored today and yesterday, as far as it takes little time."""
+    today = datetime.now(UTC).date()
+    yesterday = today - timedelta(days=1)
+    verification, files, damaged = StoreVerification(store), 0, 0
+    until, cut = time.monotonic() + _FILES_SECONDS, ""
+    for day in verification.days(yesterday, today):
+        for checked in verification.day(day):
+            files += 1
+            if checked.damage is not None:
+                damaged += 1
+                if damaged <= _MOST_NAMED:
+                    yield Finding(f"file {checked.key}", "broken", checked.damage, "restore it from a backup")
+            if time.monotonic() > until:
+                cut = f" (the first {_FILES_SECONDS:g} seconds' worth)"
+                break
+    yield Finding(
+        "files",
+        "broken" if damaged else "ok",
+        f"{files} of today and yesterday{cut}, {damaged} damaged",
+        f"rmos runs verify --date-from {yesterday} checks all of them" if damaged or cut else "",
+    )
+
+
+def _advisory_store(place: Home) -> Iterator[Finding]:
+    values = place.addresses()
+    if values is not None:
+        yield _asked(values.advisory_url, values.advisory_token)
+        return
+    try:
+        settings = WorkerSettings.load()
+    except RmosError as error:
+        yield Finding("advisory store", "broken", str(error), "correct the setting")
+        return
+    secret = settings.advisory_token
+    yield _asked(settings.advisory_url, None if secret is None else secret.get_secret_value())
+
+
+class _AnyAnswer(HTTPErrorProcessor):
+    """Takes every status for an answer, and follows no redirect, as the workers do."""
+
+    def http_response(self, request: Request, response: Any) -> Any:  # noqa: ARG002 - urllib's signature
+        """Return the answer as it is."""
+        return response
+
+    https_response = http_response
+
+
+def _asked(url: str, token: str | None) -> Finding:
+    # As a worker asks, for an asset that nobody has: whether it answers at /health proves nothing.
+    address = f"{url.rstrip('/')}{ASSETS_PATH}/rmos-doctor-asks-{secrets.token_hex(8)}"
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    opener = build_opener(ProxyHandler({}), _AnyAnswer)
+    try:
+        request = Request(address, headers=headers)  # noqa: S310 - the operator's own setting
+        with opener.open(request, timeout=_ADVISORY_SECONDS) as answer:
+            status, kind = answer.status, answer.headers.get("Content-Type", "")
+            body = answer.read1(_MOST_BYTES)
+    except (OSError, ValueError, HTTPException):
+        what_to_do = "start it, or correct RMOS_ADVISORY_URL; explanations wait"
+        return Finding("advisory store", "broken", f"no answer at {url}", what_to_do)
+    mistake = mistake_behind("GET", status, content_type=kind, body=body)
+    if mistake is not None:
+        return Finding(
+            "advisory store", "broken", f"status {status} at {url}", f"{mistake}; explanations wait"
+        )
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Finding(
+            "advisory store", "broken", f"status {status} at {url}", "see its log; explanations wait"
+        )
+    return Finding("advisory store", "ok", f"answers at {url}")
+
+
+def _text(value: bytes | str | None) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

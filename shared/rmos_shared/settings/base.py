@@ -1,0 +1,35 @@
+"""What the settings of every role share."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from rmos_shared.errors import SettingsInvalid
+
+
+class Settings(BaseSettings):
+    """Read from the environment, prefix ``RMOS_``; never changed."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RMOS_", frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    @classmethod
+    def load(cls, **values: Any) -> Self:
+        """Read the environment; ``values`` given here outrank it.
+
+        Raises:
+            SettingsInvalid: naming each variable that is missing or wrong.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            problems = (
+                f"RMOS_{'_'.join(str(part) for part in item['loc']).upper()}: "
+                f"{item['msg'].removeprefix('Value error, ')}"
+                for item in error.errors(include_url=False, include_input=False, include_context=False)
+            )
+            raise SettingsInvalid("; ".join(problems)) from None

@@ -1,0 +1,29 @@
+"""Where artifacts lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, field_validator
+
+from rmos_shared.settings.base import Settings
+from rmos_shared.store.identity import is_store_id
+
+
+class StoreSettings(Settings):
+    """Where artifacts lie."""
+
+    runs_dir: Path = Field(Path(".rmos/runs"), description="Root of the artifact store (contract section 3).")
+    store_id: str | None = Field(
+        None,
+        description="Identity that the artifact store must have, as `rmos store show` prints it; none: that "
+        "of the store found at the start.",
+    )
+
+    @field_validator("store_id")
+    @classmethod
+    def _is_a_store_id(cls, value: str | None) -> str | None:
+        if value is not None and not is_store_id(value):
+            msg = "must be a store's id: 32 lower-case hex digits, as `rmos store show` prints them"
+            raise ValueError(msg)
+        return value
