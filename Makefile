@@ -7,8 +7,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
 PYTEST_ARGS ?= -n 2
+PYTHONS ?= $(foreach version,3.11 3.12 3.13 3.14,$(shell command -v python$(version)))
 
-.PHONY: help setup demo up test lint format lock bench chaos clean
+.PHONY: help setup demo up test pythons lint format lock bench chaos clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -30,6 +31,11 @@ up: $(STAMP) ## All processes, until stopped
 
 test: $(STAMP) ## All tests, with coverage
 	$(BIN)/python -m pytest $(PYTEST_ARGS) --cov --cov-report=term
+
+pythons: ## The tests without workers on every Python from 3.11 to 3.14 that is installed
+	@for python in $(PYTHONS); do \
+	  venv=.venv-$$(basename $$python) && $(MAKE) --no-print-directory setup VENV=$$venv PYTHON=$$python \
+	  && $$venv/bin/python -m pytest -q -n 2 tests/unit || exit 1; done
 
 lint: $(STAMP) ## Ruff, mypy, imports and commit subjects, without changing anything
 	$(BIN)/ruff check .

@@ -27,8 +27,6 @@ FOLDERS = {
     "rmos_worker": "worker",
     "rmos_advisory_store": "advisory_store",
 }
-#: The one file that imports by a name: what stands in its table of commands; see tests/unit/test_commands.py.
-BY_NAME = ROOT / "producer/rmos_runs/cli/main.py"
 #: Extras: whoever installs the plain client has none of them.
 NOT_FOR_CLIENTS = {
     *(
@@ -93,8 +91,7 @@ def test_nothing_is_imported_by_its_name_as_text(package: str) -> None:
             for node in ast.walk(ast.parse(path.read_text()))
             if isinstance(node, ast.Call)
         }
-        allowed = {"import_module"} if path == BY_NAME else set()
-        assert calls & {"import_module", "__import__"} == allowed, path.name
+        assert not calls & {"import_module", "__import__"}, path.name
 
 
 def test_the_check_of_imports_sees_them_all(tmp_path: Path) -> None:

@@ -23,9 +23,9 @@ import rmos_advisory_store
 import rmos_runs
 import rmos_shared
 import rmos_worker
-from rmos_runs.cli.help import EXIT_CODES
+from rmos_runs.cli.exit_codes import EXIT_CODES
 from rmos_runs.cli.jobs import ENDED_DEAD
-from rmos_runs.cli.main import root
+from rmos_runs.cli.main import app
 from rmos_runs.local.home import Home
 from rmos_runs.local.processes import PROCESSES, Pipeline
 from rmos_shared import settings
@@ -73,7 +73,7 @@ def argument(parameter: Any) -> str:
 
 def command_table() -> str:
     rows = ["| command | options | does |", "|---|---|---|"]
-    for name, command in commands(typer.main.get_command(root())):
+    for name, command in commands(typer.main.get_command(app)):
         kinds: dict[str, list[Any]] = {"argument": [], "option": []}
         for parameter in command.params:
             kinds[parameter.param_type_name].append(parameter)
@@ -240,7 +240,7 @@ def rmos_calls(document: Path) -> list[list[str]]:
 
 
 def test_every_rmos_call_that_is_shown_exists() -> None:
-    known = dict(commands(typer.main.get_command(root())))
+    known = dict(commands(typer.main.get_command(app)))
     shown = [(document, call) for document in DOCUMENTS for call in rmos_calls(document)]
     assert shown
     for document, call in shown:

@@ -61,7 +61,9 @@ def demo(
         Path | None, typer.Option("--home", help="Directory to use; a temporary one if left out.")
     ] = None,
 ) -> None:
-    """Starts the embedded server, the reference advisory store and the workers in a temporary directory.
+    """Record, explain and judge a file of requests, end to end.
+
+    Starts the embedded server, the reference advisory store and the workers in a temporary directory.
 
     Exits with 8 if accepted = done + dead + discarded + pending does not hold, with 6 if jobs are unfinished.
     """

@@ -19,7 +19,7 @@ from rmos_runs.cli.context import (
     print_object,
     print_rows,
 )
-from rmos_runs.operations.dead_letters import LetterFilter, chosen, letter_id
+from rmos_runs.operations.dead_letters import LetterFilter, chosen, id_of
 from rmos_shared.errors import JobNotFound
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import DeadReason, JobRecord, RawLetter
@@ -61,7 +61,7 @@ def list_letters(
 
 @app.command()
 def show(
-    wanted: Annotated[str, typer.Argument(metavar="LETTER_ID", help="A job or raw letter.")],
+    letter_id: Annotated[str, typer.Argument(help="A job or raw letter.")],
     *,
     payload: Annotated[
         bool, typer.Option("--payload", help="Print the original bytes as well; they may be confidential.")
@@ -71,12 +71,12 @@ def show(
 ) -> None:
     """Show a dead letter: what went wrong, where, how often, and what was done about it."""
     with ledger_of(home) as ledger:
-        letter = ledger.find(wanted) or ledger.dead_letters.find_raw(wanted)
+        letter = ledger.find(letter_id) or ledger.dead_letters.find_raw(letter_id)
         if letter is None:
-            raise JobNotFound(wanted)
+            raise JobNotFound(letter_id)
         fields = letter.dump()
         if payload:
-            data = ledger.dead_letters.payload(wanted) or ledger.dead_letters.raw_item(wanted) or b""
+            data = ledger.dead_letters.payload(letter_id) or ledger.dead_letters.raw_item(letter_id) or b""
             fields["payload"] = data.decode("utf-8", "backslashreplace")
     print_object(fields, as_json=as_json)
 
@@ -130,7 +130,7 @@ def _meant(ledger: JobLedger, ids: list[str] | None, choice: LetterFilter, *, ev
         return ids
     if choice == LetterFilter() and not every:
         raise typer.BadParameter("name letters, or choose them by --reason, --task, --older-than or --all")
-    return [letter_id(letter) for letter in chosen(ledger.dead_letters, choice)]
+    return [id_of(letter) for letter in chosen(ledger.dead_letters, choice)]
 
 
 def _report(what: str, letters: list[str], *, dry_run: bool, as_json: bool) -> None:

@@ -11,7 +11,9 @@ from rmos_shared.errors import DamageFound, InvariantBroken
 
 
 def doctor(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
-    """Looks at broker persistence and eviction, the store, the clock, the advisory store and the invariant.
+    """Check that all is as the guarantees need it.
+
+    Looks at broker persistence and eviction, the store, the clock, the advisory store and the invariant.
 
     Exits with 8 when the invariant is broken, with 7 when anything else is.
     """

@@ -59,7 +59,9 @@ def enqueue(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Wrong lines are reported with their number; the rest goes in. The same file again makes no second run.
+    """Create a run for each line of FILE.
+
+    Wrong lines are reported with their number; the rest goes in. The same file again makes no second run.
 
     Runs that bring no id get one of their content and their time, which is created_at_utc or the file's last
     change. So after any end the same command goes on: what is accepted already is known again.
@@ -165,7 +167,10 @@ def suggest(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Prints the jobs that will do it."""
+    """Explain runs and link the explanations.
+
+    Prints the jobs that will do it.
+    """
     if detail not in {"summary", "full"}:
         raise typer.BadParameter("must be summary or full", param_hint="--detail")
     with client_of(home) as client:
@@ -185,7 +190,10 @@ def attach(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Prints the job that will do it."""
+    """Link an existing advisory to a run.
+
+    Prints the job that will do it.
+    """
     with client_of(home) as client:
         receipt = client.attach_advisory(run_id, advisory_id, kind=kind, request_id=request_id)  # type: ignore[arg-type]
     print_rows([_row(receipt)], as_json=as_json, title="accepted")

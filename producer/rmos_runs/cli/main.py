@@ -3,41 +3,68 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from importlib import import_module
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
-from rmos_runs.cli.commands import COMMANDS
 from rmos_runs.cli.context import err
+from rmos_runs.cli.demo import demo
+from rmos_runs.cli.dlq import app as dlq
+from rmos_runs.cli.doctor import doctor
+from rmos_runs.cli.enqueue import attach, enqueue, suggest
+from rmos_runs.cli.exit_codes import EXIT_CODES
+from rmos_runs.cli.jobs import app as jobs
+from rmos_runs.cli.reviews import app as reviews
+from rmos_runs.cli.runs import app as runs
+from rmos_runs.cli.store import app as store
+from rmos_runs.cli.up import advisory_store, up
 from rmos_shared.errors import InvalidRequest, RmosError, SettingsInvalid
 
+#: The first line keeps typer from joining the others.
+_EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code}  {meaning}" for code, meaning in EXIT_CODES.items())
 
-def root(names: Iterable[str] = COMMANDS) -> typer.Typer:
-    """Return the ``rmos`` command with the named ones of its commands; no other's module is imported."""
-    app = typer.Typer(
-        # Without a callback, Typer would take a command that is alone for the root itself.
-        callback=lambda: None,
-        add_completion=True,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-    )
-    for name in names:
-        place, summary = COMMANDS[name]
-        module, _, attribute = place.partition(":")
-        found = getattr(import_module(f"rmos_runs.cli.{module}"), attribute)
-        if isinstance(found, typer.Typer):
-            app.add_typer(found, name=name, help=summary)
-        else:
-            app.command(name, help=f"{summary} {found.__doc__ or ''}")(found)
-    return app
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog=_EPILOG,
+)
+app.command("demo")(demo)
+app.command("enqueue")(enqueue)
+app.command("suggest")(suggest)
+app.command("attach")(attach)
+app.command("up")(up)
+app.command("advisory-store")(advisory_store)
+app.command("doctor")(doctor)
+app.add_typer(jobs, name="jobs", help="The job ledger.")
+app.add_typer(runs, name="runs", help="The stored runs.")
+app.add_typer(store, name="store", help="The directory that holds the artifacts.")
+app.add_typer(dlq, name="dlq", help="The dead letters: what could not be done.")
+app.add_typer(reviews, name="reviews", help="The review queue.")
 
 
-def run(name: str) -> None:
-    """Run the command of that name; an expected error is one line on standard error, never a traceback."""
+def _version(asked: bool) -> None:  # noqa: FBT001 - typer's signature
+    if asked:
+        typer.echo(f"rmos-runs {version('rmos-runs')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Record why every cut was allowed: put runs in, watch their jobs, read their artifacts."""
+
+
+def run() -> None:
+    """Run the command; an expected error is one line on standard error, never a traceback."""
     try:
-        # For a name that is none, all are there, so that the nearest can be suggested.
-        root([name] if name in COMMANDS else COMMANDS)()
+        app(prog_name="rmos")
     except RmosError as error:
         _complain(error)
         sys.exit(error.exit_code)

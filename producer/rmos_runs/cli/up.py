@@ -25,7 +25,9 @@ def up(
     flower: Annotated[bool, typer.Option(help="Run Flower too.")] = True,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """The state survives a stop, and so do ports and passwords.
+    """Run all processes of the Procfile until stopped.
+
+    The state survives a stop, and so do ports and passwords.
 
     RMOS_BROKER_URL and RMOS_ADVISORY_URL outrank the embedded server and the reference advisory store.
     """
@@ -68,7 +70,10 @@ def _say(text: str) -> None:
 
 
 def advisory_store() -> None:
-    """Its settings are RMOS_ADVISORY_* and RMOS_INJECT_*."""
+    """Run the reference advisory store alone.
+
+    Its settings are RMOS_ADVISORY_* and RMOS_INJECT_*.
+    """
     os.execv(sys.executable, [sys.executable, "-m", "rmos_advisory_store"])  # noqa: S606 - becomes it
 
 

@@ -40,6 +40,6 @@ def chosen(letters: DeadLetters, choice: LetterFilter) -> Iterator[JobRecord | R
     return (letter for letter in every if choice.takes(letter, now))
 
 
-def letter_id(letter: JobRecord | RawLetter) -> str:
+def id_of(letter: JobRecord | RawLetter) -> str:
     """Return the id by which a letter is replayed or discarded."""
     return letter.job_id if isinstance(letter, JobRecord) else letter.raw_id
