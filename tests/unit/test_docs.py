@@ -37,6 +37,7 @@ from rmos_worker.celery_app.broker import celery_config
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 GUARANTEES = ROOT / "docs/guarantees.md"
+GLOSSARY = ROOT / "docs/glossary.md"
 COMPOSE = ROOT / "docker-compose.yml"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 ROLES: list[type[settings._Settings]] = [
@@ -411,6 +412,12 @@ def test_decisions_are_numbered_and_listed() -> None:
         assert f"({record.name})" in listed
         text = record.read_text()
         assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences"]
+
+
+def test_the_glossary_is_in_order_and_defines_each_term_once() -> None:
+    terms = re.findall(r"^- \*\*([^*]+)\*\*: ", GLOSSARY.read_text(), re.MULTILINE)
+    assert terms
+    assert terms == sorted(set(terms), key=str.lower)
 
 
 def test_the_version_is_in_the_changelog() -> None:
