@@ -258,7 +258,7 @@ def test_workers_outlive_damage_and_go_on_when_it_is_taken_away(
         count = worker.log.read_text().count("ledger")
         eventually(
             lambda key=key, count=count: (  # type: ignore[misc]
-                key.startswith("rmos:wake") or worker.log.read_text().count("ledger") > count
+                key.startswith(("rmos:wake", "rmos:raw")) or worker.log.read_text().count("ledger") > count
             ),
             told=lambda: worker.log.read_text()[-2_000:],
         )

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from hatchling.builders.wheel import WheelBuilder
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 #: The "may import" column of docs/architecture.md.
@@ -145,6 +147,43 @@ def test_what_a_client_pulls_in_is_among_its_requirements(tmp_path: Path) -> Non
         "print(json.dumps(['fine']))"
     )
     assert in_a_fresh_process(code, tmp_path) == ["fine"]
+
+
+def closure_of(requirement: str) -> set[str]:
+    """Return the names of all distributions that an installation of ours with this extra brings."""
+    found: set[tuple[str, str]] = set()
+    rest = [Requirement(requirement)]
+    while rest:
+        wanted = rest.pop()
+        for extra in ("", *wanted.extras):
+            if (key := (canonicalize_name(wanted.name), extra)) in found:
+                continue
+            found.add(key)
+            try:
+                needs = map(Requirement, metadata.requires(wanted.name) or ())
+            except metadata.PackageNotFoundError:
+                continue  # of another platform
+            rest += [need for need in needs if need.marker is None or need.marker.evaluate({"extra": extra})]
+    return {name for name, _ in found}
+
+
+def test_what_the_programs_import_comes_with_the_extras(tmp_path: Path) -> None:
+    # The tests' own environment holds more than an installation does, and would hide what is missing there.
+    code = (
+        "import rmos_worker.celery_app.main, rmos_worker.celery_app.flower, rmos_advisory_store.app\n"
+        "import rmos_runs.cli.main, rmos_runs.local.processes, flower.command\n"
+        "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    )
+    owners = metadata.packages_distributions()
+    loaded = {
+        canonicalize_name(owner)
+        for top in in_a_fresh_process(code, tmp_path)
+        for owner in owners.get(top, ())[:1]
+    }
+    # Taken where they are there, by kombu and others; coverage is the tests' own.
+    optional = {"attrs", "pyyaml", "setuptools", "coverage"}
+    assert "packaging" in loaded
+    assert loaded - closure_of("rmos-runs[all]") <= optional
 
 
 def test_importing_the_client_starts_and_reads_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The documents agree with the program. Run as a program, this writes the README's tables anew."""
+"""The documents agree with the program. Run as a program, this writes the reference's tables anew."""
 
 from __future__ import annotations
 
@@ -41,9 +41,13 @@ from rmos_worker.celery_app.broker import celery_config
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
+REFERENCE = ROOT / "docs/reference"
 GUARANTEES = ROOT / "docs/guarantees.md"
+GLOSSARY = ROOT / "docs/glossary.md"
 COMPOSE = ROOT / "docker-compose.yml"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+#: Their Python is run beside the real processes, each block by itself.
+PROGRAMS = (README, ROOT / "docs/how-to/enqueue.md")
 ROLES: list[type[Settings]] = [
     BrokerSettings,
     ProducerSettings,
@@ -162,7 +166,12 @@ def error_classes() -> list[type[RmosError]]:
     return found
 
 
+#: What is generated, in a file of its own named after it.
 GENERATED = {"commands": command_table, "settings": settings_tables, "exit codes": exit_code_table}
+
+
+def page(name: str) -> Path:
+    return REFERENCE / f"{name.replace(' ', '-')}.md"
 
 
 def block(name: str) -> re.Pattern[str]:
@@ -170,9 +179,9 @@ def block(name: str) -> re.Pattern[str]:
 
 
 @pytest.mark.parametrize("name", GENERATED)
-def test_the_readme_tells_what_the_program_has(name: str) -> None:
-    found = block(name).search(README.read_text())
-    assert found, f"README.md has no block for {name}"
+def test_the_reference_tells_what_the_program_has(name: str) -> None:
+    found = block(name).search(page(name).read_text())
+    assert found, f"{page(name).name} has no block for {name}"
     assert found[2] == GENERATED[name]() + "\n", "run: python tests/unit/test_docs.py"
 
 
@@ -207,7 +216,7 @@ def fenced(language: str, document: Path) -> list[str]:
 
 @pytest.fixture
 def pipeline(broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """Run the main job's real processes; yields the environment in which the README's programs find them."""
+    """Run the main job's real processes; yields the environment in which shown programs find them."""
     for name in [name for name in os.environ if name.startswith("RMOS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("RMOS_BROKER_URL", broker_url)
@@ -216,8 +225,10 @@ def pipeline(broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         yield dict(os.environ)
 
 
-def test_the_readmes_python_runs_and_prints_what_it_says(pipeline: dict[str, str]) -> None:
-    programs = fenced("python", README)
+def test_the_python_that_is_shown_runs_and_prints_what_it_says(pipeline: dict[str, str]) -> None:
+    for document in PROGRAMS:
+        assert fenced("python", document), f"{document.name} shows no program"
+    programs = [program for document in PROGRAMS for program in fenced("python", document)]
     assert len(programs) >= 3
     for program in programs:
         ran = subprocess.run(
@@ -421,6 +432,12 @@ def test_decisions_are_numbered_and_listed() -> None:
         assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences"]
 
 
+def test_the_glossary_is_in_order_and_defines_each_term_once() -> None:
+    terms = re.findall(r"^- \*\*([^*]+)\*\*: ", GLOSSARY.read_text(), re.MULTILINE)
+    assert terms
+    assert terms == sorted(set(terms), key=str.lower)
+
+
 def test_the_version_is_in_the_changelog() -> None:
     version = re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert version
@@ -445,7 +462,8 @@ def our_files() -> Iterator[Path]:
             name for name in below if name not in _NOT_OURS and (not name.startswith(".") or name == ".ci")
         ]
         for name in names:
-            if not name.startswith(".coverage"):
+            # In a worktree .git is a file, and names where the repository is.
+            if name != ".git" and not name.startswith(".coverage"):
                 yield Path(folder) / name
 
 
@@ -462,9 +480,8 @@ def test_no_file_holds_what_is_none_of_a_readers_business(what: str) -> None:
 
 
 if __name__ == "__main__":
-    content = README.read_text()
     for title, make in GENERATED.items():
+        content = page(title).read_text()
         found = block(title).search(content)
-        assert found, f"README.md has no block for {title}"
-        content = f"{content[: found.start(2)]}{make()}\n{content[found.end(2) :]}"
-    README.write_text(content)
+        assert found, f"{page(title).name} has no block for {title}"
+        page(title).write_text(f"{content[: found.start(2)]}{make()}\n{content[found.end(2) :]}")

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import version
 
 
 def main() -> None:
     """Run the ``rmos`` command; an installation that lacks a part says which, without a traceback."""
     try:
-        _run()
+        if sys.argv[1:] == ["--version"]:
+            # The client alone has this much of the command.
+            sys.stdout.write(f"rmos-runs {version('rmos-runs')}\n")
+            sys.stdout.flush()
+        else:
+            _run()
     except ModuleNotFoundError as missing:
         sys.exit(_lacks(missing))
     except BrokenPipeError:
