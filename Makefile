@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
 PYTEST_ARGS ?= -n 2
+PACKAGES := shared:producer:worker:advisory_store
 PYTHONS ?= $(foreach version,3.11 3.12 3.13 3.14,$(shell command -v python$(version)))
 
 .PHONY: help setup demo up test pythons lint format lock bench chaos clean
@@ -41,6 +42,7 @@ lint: $(STAMP) ## Ruff, mypy, imports and commit subjects, without changing anyt
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=tests:$(PACKAGES) $(BIN)/mypy --explicit-package-bases tests
 	$(BIN)/lint-imports
 	@git log --format=%s 719aeb7..HEAD | awk 'length > 72 { print "subject longer than 72: " $$0; bad = 1 } END { exit bad }'
 
@@ -50,9 +52,9 @@ format: $(STAMP) ## Let ruff format and repair
 
 lock: ## Renew the lock file; needs uv
 	uv pip compile pyproject.toml --extra all --group dev --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-header --upgrade -o requirements.lock
+	  --no-strip-extras --generate-hashes --no-emit-index-url --no-header --upgrade -o requirements.lock
 	uv pip compile --group pyproject.toml:bench -c requirements.lock --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-header --upgrade -o requirements-bench.lock
+	  --no-strip-extras --generate-hashes --no-emit-index-url --no-header --upgrade -o requirements-bench.lock
 
 clean: ## Remove what was made
 	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

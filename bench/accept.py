@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import redis
 from kombu import Connection, Producer
@@ -83,7 +83,7 @@ def _producer_batch(url: str, requests: Sequence[dict[str, Any]]) -> Callable[[]
     connection = Connection(url)
 
     def send() -> None:
-        with Producer(connection) as producer, producer.batch(_BATCH):
+        with Producer(connection) as producer, producer.batch(_BATCH):  # type: ignore[attr-defined]  # the stubs lack it
             for request in requests:
                 producer.publish(request, routing_key=QUEUE, exchange="", serializer="json")
 
@@ -100,7 +100,7 @@ def _pipeline(server: redis.Redis, jobs: int) -> Callable[[], object]:
         for group in groups:
             with server.pipeline() as pipeline:
                 for command in group:
-                    pipeline.execute_command(*command)
+                    pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
                 pipeline.execute()
 
     return write
@@ -116,7 +116,7 @@ def _command(server: redis.Redis, key: bytes) -> list[Any]:
         case b"set":
             return [b"SADD", copy, *server.smembers(key)]
         case b"zset":
-            pairs = server.zrange(key, 0, -1, withscores=True)
+            pairs = cast("list[tuple[bytes, float]]", server.zrange(key, 0, -1, withscores=True))
             return [b"ZADD", copy, *(part for member, score in pairs for part in (repr(score), member))]
         case _:
             return [b"SET", copy, server.get(key)]

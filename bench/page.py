@@ -81,8 +81,10 @@ def _lines(
                 yield from (f"**{row.name}, against {row.reference}.** {said[row.key]}", "")
         for table in section.tables:
             yield from _titled(table)
-        for picture in (*section.drawn, *section.flames):
-            yield from (f"![{picture.title}]({pictures}/{picture.name}.svg)", "")
+        for title, file in [(each.title, each.name) for each in section.drawn] + [
+            (each.title, each.name) for each in section.flames
+        ]:
+            yield from (f"![{title}]({pictures}/{file}.svg)", "")
 
 
 def _rows(rows: Sequence[Row]) -> Iterator[str]:

@@ -102,13 +102,13 @@ def draw_flames(flames: Flames, file: Path) -> None:
         left += count / total
     deepest = max(map(len, spans))
     figure, axes = plt.subplots(figsize=(_FLAME_INCHES, 0.5 + _FRAME_INCHES * deepest))
-    for frames, (start, width) in spans.items():
-        ours = "(rmos_" in frames[-1]
-        axes.barh(len(frames), width, 1, start, color=_OURS if ours else _OTHERS, edgecolor="white", lw=0.3)
-        label = frames[-1].partition(" (")[0]
+    for place, (start, width) in spans.items():
+        ours = "(rmos_" in place[-1]
+        axes.barh(len(place), width, 1, start, color=_OURS if ours else _OTHERS, edgecolor="white", lw=0.3)
+        label = place[-1].partition(" (")[0]
         room = int(width * _FLAME_LETTERS)
         if room > 2:  # noqa: PLR2004 - fewer letters tell nothing
-            axes.text(start + 0.002, len(frames), label[:room], fontsize=5, va="center", clip_on=True)
+            axes.text(start + 0.002, len(place), label[:room], fontsize=5, va="center", clip_on=True)
     axes.set(title=flames.title, xlabel="share of the samples", yticks=[], xlim=(0, 1))
     axes.grid(visible=False)
     figure.savefig(file, format="svg", metadata={"Date": None})

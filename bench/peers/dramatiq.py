@@ -10,7 +10,7 @@ import dramatiq
 import work
 from dramatiq.brokers.redis import RedisBroker
 
-broker = RedisBroker(url=os.environ["RMOS_BROKER_URL"])
+broker = RedisBroker(url=os.environ["RMOS_BROKER_URL"])  # type: ignore[no-untyped-call]
 dramatiq.set_broker(broker)
 
 

@@ -12,7 +12,7 @@ from huey import RedisHuey
 huey = RedisHuey("bench", url=os.environ["RMOS_BROKER_URL"], results=False, blocking=True)
 
 
-@huey.task()
+@huey.task()  # type: ignore[untyped-decorator]  # huey has no types
 def create(request: dict[str, Any]) -> None:
     """Store one run."""
     work.create(request)

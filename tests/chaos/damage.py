@@ -75,13 +75,13 @@ class Damage:
 
 
 def plant(client: redis.Redis, damage: Damage) -> None:
-    client.eval(_PLANT, 2, damage.key, _KEPT + damage.key, damage.kind)  # type: ignore[no-untyped-call]
+    client.eval(_PLANT, 2, damage.key, _KEPT + damage.key, damage.kind)
 
 
 def restore(client: redis.Redis, damage: Damage) -> bool:
     """Put the key back as it was. Returns whether nobody had put another in its place."""
     keys = (damage.key, _KEPT + damage.key)
-    untouched = client.eval(_RESTORE, 2, *keys, damage.kind, damage.name)  # type: ignore[no-untyped-call]
+    untouched = client.eval(_RESTORE, 2, *keys, damage.kind, damage.name)
     return bool(untouched)
 
 

@@ -63,7 +63,11 @@ def connect() -> Iterator[Callable[..., AdvisoryClient]]:
     with ExitStack() as opened:
 
         def make(url: str, *, tries: int = 2, **changes: float) -> AdvisoryClient:
-            limits = {"timeout_seconds": TIMEOUT_SECONDS, "total_seconds": TOTAL_SECONDS} | changes
+            limits: dict[str, Any] = {
+                "timeout_seconds": TIMEOUT_SECONDS,
+                "total_seconds": TOTAL_SECONDS,
+                **changes,
+            }
             return opened.enter_context(AdvisoryClient(url, tries=tries, breaker=NoBreaker(), **limits))
 
         yield make
@@ -129,7 +133,9 @@ FAULTS = {
     # What an operator has to repair: it costs the job nothing.
     "401": Fault(answer(401), AdvisoryMisconfigured, "RMOS_ADVISORY_TOKEN", calls=1),
     "404": Fault(answer(404), AdvisoryMisconfigured, "RMOS_ADVISORY_URL", calls=1),
-    "redirect": Fault(answer(307, **ELSEWHERE), AdvisoryMisconfigured, "redirects are not followed", calls=1),
+    "redirect": Fault(
+        answer(307, b"", **ELSEWHERE), AdvisoryMisconfigured, "redirects are not followed", calls=1
+    ),
     # What cannot pass: the job is dead at once, and says why.
     "400": Fault(answer(400), AdvisoryRefused, "found the request invalid", calls=1),
     "409_other_content": Fault(answer(409), AdvisoryRefused, "conflict", calls=1),

@@ -105,7 +105,7 @@ def test_an_outage_is_told_twice_and_over_at_once(
     assert sum(record.retry_count for record in waiting) <= 5 + 8, "an outage costs no tries"
 
     # Hours later each of them waits for its own time, and nobody but the reconciler finds the store back.
-    assert redis_client.eval(ALL_FAR_OFF, 0, FAR_MS)  # type: ignore[no-untyped-call]
+    assert redis_client.eval(ALL_FAR_OFF, 0, FAR_MS)
     store.start()
     eventually(lambda: ledger.stats().pending == 0, 30, told=ledger.stats)
     stats = ledger.stats()
@@ -134,7 +134,7 @@ def test_a_store_that_asks_for_years_is_asked_again_once_it_answers(
             runs_client.suggest_and_attach(run_id)
         eventually(lambda: ledger.stats().waiting == 20, 30, told=ledger.stats)
         longest = max(record.due_at_utc for record in suggestions(ledger) if record.due_at_utc)
-        now, _ = ledger._client.time()  # type: ignore[misc]
+        now, _ = ledger._client.time()
         assert longest.timestamp() - now <= 901, "within our own cap"
         well = True
         eventually(lambda: ledger.stats().pending == 0, 20, told=ledger.stats)
@@ -239,7 +239,7 @@ def test_a_job_that_has_moved_on_is_not_brought_forward(ledger: JobLedger, event
     assert ledger.work.bring_forward(most=100) == 0
     # Nor once it waits for something else.
     before = ledger.get(moved).changed_at_utc
-    eventually(lambda: ledger._client.time()[0] > before.timestamp() + 0.01)  # type: ignore[index]
+    eventually(lambda: ledger._client.time()[0] > before.timestamp() + 0.01)
     first = put_off(ledger, held=True, delay_seconds=0)
     eventually(lambda: ledger.work.claim([first], again, lease_seconds=60).claimed)
     ledger.work.reschedule(first, again, delay_seconds=600, spends_retry=False, failure=FAILURE)

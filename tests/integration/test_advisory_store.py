@@ -81,7 +81,7 @@ def http(store: Store) -> Iterator[httpx.Client]:
 
 def make_asset(asset_id: str = "a1", *, text: str = "why", **changes: Any) -> AdvisoryAsset:
     data = {"summary": text}
-    fields = {
+    fields: dict[str, Any] = {
         "asset_id": asset_id,
         "asset_type": "analysis",
         "created_at_utc": datetime(2026, 5, 4, tzinfo=UTC),
@@ -140,7 +140,7 @@ def test_the_token_is_asked_for(advisory_store: StartStore, connect: Connect) ->
     assert httpx.get(f"{store.url}/health", trust_env=False).status_code == 200
     for given in ["", "Bearer", "Bearer wrong", "Basic open-sesame", "open-sesame", "Bearer \xff"]:
         answer = httpx.get(
-            f"{store.url}{PATH}", headers={"Authorization": given.encode("latin-1")}, trust_env=False
+            f"{store.url}{PATH}", headers={b"Authorization": given.encode("latin-1")}, trust_env=False
         )
         assert_error(answer, 401, "UNAUTHORIZED")
         assert answer.headers["WWW-Authenticate"] == "Bearer"

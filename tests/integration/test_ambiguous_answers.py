@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
@@ -19,7 +19,7 @@ from rmos_shared.errors import BrokerUnavailable, TransitionRefused
 from rmos_shared.ids import explain_job_id, new_uuid7
 from rmos_shared.jobs.ledger import Acceptance, JobLedger
 from rmos_shared.jobs.model import DeadReason, Failure, Job
-from rmos_shared.jobs.work import Finish, Lease
+from rmos_shared.jobs.work import Finish, Lease, Settlement
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.tasks.table import CREATE, DEAD_LETTER_QUEUE, SUGGEST
 from support.proxy import Proxy, proxied
@@ -65,7 +65,7 @@ def raw(ledger: JobLedger) -> None:
 
 def raw_id(ledger: JobLedger) -> str:
     (key,) = ledger._client.keys("rmos:raw:*")
-    return str(key.decode().removeprefix("rmos:raw:"))
+    return str(cast("bytes", key).decode().removeprefix("rmos:raw:"))
 
 
 def accept_in_two_halves(ledger: JobLedger) -> list[Acceptance]:
@@ -79,7 +79,7 @@ def claim(ledger: JobLedger) -> list[tuple[str, int, int]]:
     return [(claim.job_id, claim.crash_count, claim.retry_count) for claim in claims.claimed]
 
 
-def finish(ledger: JobLedger) -> dict[str, str]:
+def finish(ledger: JobLedger) -> dict[str, Settlement]:
     return ledger.work.finish([Finish(JOB.job_id, {"n": 1}, (FOLLOWER,))], LEASE, ttl_seconds=60)
 
 

@@ -47,7 +47,7 @@ def requests(sample_requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def cut(line: Proxy, _: redis.Redis) -> None:
-    for _ in range(3):
+    for _turn in range(3):
         assert line.cut() > 0
         time.sleep(0.2)
 

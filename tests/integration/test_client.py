@@ -755,7 +755,7 @@ def test_no_stream_blocks_the_event_loop(
         async with connect_async(accept_batch_jobs=2) as client:
             await client.create_run(REQUEST)
             # A broker that answers nobody for a while.
-            redis_client.execute_command("CLIENT", "PAUSE", 500, "ALL")
+            redis_client.execute_command("CLIENT", "PAUSE", 500, "ALL")  # type: ignore[no-untyped-call]
             stall = await longest_stall(collected(client.create_runs(source), receipts))
         return stall, len(receipts)
 
@@ -893,7 +893,8 @@ def test_a_thousand_tasks_that_wait_hold_no_thread_and_keep_nobody_waiting(
             assert (await client.job(other.job_id)).state is JobState.ACCEPTED
             # Nobody had to end for that.
             assert not any(task.done() for task in waiting)
-            await asyncio.to_thread(lambda: [end(ledger, receipt.job_id) for receipt in receipts])
+            for receipt in receipts:
+                await asyncio.to_thread(end, ledger, receipt.job_id)
             ended = await asyncio.gather(*waiting)
         assert {record.state for record in ended} == {JobState.DONE}
         assert [record.job_id for record in ended] == [receipt.job_id for receipt in receipts]

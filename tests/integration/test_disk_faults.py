@@ -250,7 +250,7 @@ def test_a_run_directory_that_vanishes_is_waited_for_and_never_made_again(
         init(runs_dir)
         late = enqueue(runs_client, sample_requests[0], 2)
         receipts += late
-        eventually(lambda late=late: all(ledger.get(receipt.job_id).failure for receipt in late))  # type: ignore[misc]
+        eventually(lambda late=late: all(ledger.get(receipt.job_id).failure for receipt in late))
         assert {ledger.get(receipt.job_id).failure.error_type for receipt in late} == {"StoreUnavailable"}  # type: ignore[union-attr]
         assert [path.name for path in runs_dir.iterdir() if path.name != IDENTITY_FILE] == []
     shutil.rmtree(runs_dir)

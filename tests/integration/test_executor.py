@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
@@ -252,7 +252,7 @@ def test_error_texts_hold_nothing_of_the_payload(
 
     def fail() -> None:
         try:
-            {}[SECRET]
+            dict[str, str]()[SECRET]
         except KeyError as cause:
             raise ValueError(f"cannot read {SECRET}") from cause
 
@@ -325,7 +325,7 @@ def test_on_dead_error_that_can_never_work_neither_hides_why_nor_harms_the_other
 
 def take_over(ledger: JobLedger, redis_client: redis.Redis, job_id: str, by: Lease) -> None:
     """Let the present holder fall silent and ``by`` claim the job."""
-    for worker in redis_client.zrange("rmos:workers", 0, -1):
+    for worker in cast("list[bytes]", redis_client.zrange("rmos:workers", 0, -1)):
         redis_client.zadd("rmos:workers", {worker: 1})
     assert ledger.notifications.reconcile(batch=10, grace_seconds=100, max_crashes=5).notified == 1
     assert [claim.job_id for claim in ledger.work.claim([job_id], by, lease_seconds=100).claimed] == [job_id]
@@ -455,7 +455,7 @@ def test_a_finish_is_repeated_while_the_broker_refuses_writes(
         pauses.append(seconds)
         redis_client.config_set("min-replicas-to-write", 0)
 
-    monkeypatch.setattr(executor_module.time, "sleep", resume)
+    monkeypatch.setattr("rmos_worker.engine.executor.time.sleep", resume)
     handler.while_working = lambda: redis_client.config_set("min-replicas-to-write", 1)
     try:
         report = executor.answer([job_id])
@@ -565,7 +565,7 @@ def test_one_bad_run_does_not_touch_the_others_of_its_group(
 ) -> None:
     job_ids = [job.job_id for job in create_jobs]
     redis_client.set(f"rmos:payload:{job_ids[1]}", "[" * 100_000)
-    real_artifact_of = create_module.artifact_of
+    real_artifact_of = create_module.artifact_of  # type: ignore[attr-defined]  # replaced below
 
     def artifact_of(request: RunRequest) -> tuple[RunArtifact, bytes | None]:
         if request.run_id == create_jobs[3].run_id:

@@ -100,7 +100,9 @@ def test_beat_accepts_a_job_instead_of_sending_a_message(
     app = Celery(set_as_current=False, broker=broker_url)
     scheduler = LedgerScheduler(app, schedule_filename=str(tmp_path / "beat"), lazy=True)
     scheduler.setup_schedule()
-    entry = scheduler.Entry(name="nightly", task=EXPLAIN_MISSING.name, schedule=timedelta(days=1), app=app)
+    entry = scheduler.Entry(
+        name="nightly", task=EXPLAIN_MISSING.name, schedule=schedule(timedelta(days=1)), app=app
+    )
 
     scheduler.apply_entry(entry)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import redis
 from kombu import Connection, Message, Queue
@@ -13,7 +15,7 @@ from rmos_shared.tasks.table import CREATE
 
 def test_a_channel_that_lost_its_connection_says_so_in_an_error_that_celery_repairs(broker_url: str) -> None:
     connection = Connection(broker_url, transport="rmos_worker.celery_app.gate:GatedTransport")
-    channel = connection.channel()
+    channel: Any = connection.channel()
     channel._disconnect_pools()
     channel.connection.client = None  # what is left of a lost connection when Celery closes it again
 

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import redis
@@ -15,6 +16,7 @@ from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Failure, Job, JobState
+from rmos_shared.jobs.notifications import Round
 from rmos_shared.jobs.work import Finish, Lease
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.tasks.table import CREATE, CREATE_MANY, DEAD_LETTER_QUEUE, SUGGEST, TaskSpec
@@ -254,12 +256,12 @@ def test_a_notification_sent_again_is_a_message_of_its_own(
 ) -> None:
     # Celery drops a second message of an id that was revoked, so no two may have the same.
     (job_id,) = accept(ledger, notifications=True)
-    seen = {json.loads(redis_client.rpop(CREATE.queue) or b"")["headers"]["id"]}
+    seen = {json.loads(cast("bytes", redis_client.rpop(CREATE.queue)))["headers"]["id"]}
     assert seen == {job_id}
     for _ in range(3):
         grow_old(redis_client, CREATE.queue, job_id)
         assert reconciler.round() == 1
-        seen.add(json.loads(redis_client.rpop(CREATE.queue) or b"")["headers"]["id"])
+        seen.add(json.loads(cast("bytes", redis_client.rpop(CREATE.queue)))["headers"]["id"])
     assert len(seen) == 4
 
 
@@ -455,10 +457,10 @@ def test_the_reconciler_survives_errors(
 ) -> None:
     reconcile, failures = ledger.notifications.reconcile, [BrokerUnavailable("away"), ZeroDivisionError()]
 
-    def fail_first(*args: int, **kwargs: float) -> int:
+    def fail_first(**kwargs: Any) -> Round:
         if failures:
             raise failures.pop(0)
-        return reconcile(*args, **kwargs)  # type: ignore[arg-type]  # passed through
+        return reconcile(**kwargs)
 
     monkeypatch.setattr(ledger.notifications, "reconcile", fail_first)
     (job_id,) = accept(ledger)
@@ -504,4 +506,6 @@ def test_heartbeat_and_notifications_outlive_a_restart_of_the_server(
 
 
 def notifications(client: redis.Redis) -> list[tuple[str, ...]]:
-    return [job_ids_in(item) for item in client.lrange(CREATE.queue, 0, -1)]  # without taking them
+    return [
+        job_ids_in(bytes(item)) for item in cast("list[bytes]", client.lrange(CREATE.queue, 0, -1))
+    ]  # without taking them

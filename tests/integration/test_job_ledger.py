@@ -179,7 +179,7 @@ def test_the_latest_explanation_job_is_found_until_it_is_done(ledger: JobLedger)
 
     def about() -> str | None:
         job = ledger.explanation_job(first.run_id)
-        return job and job.job_id
+        return None if job is None else job.job_id
 
     assert about() == second.job_id
     claim(ledger, first)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import fakeredis
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
+    MultipleResults,
     RuleBasedStateMachine,
     invariant,
     multiple,
@@ -55,7 +56,7 @@ class LedgerMachine(RuleBasedStateMachine):
     """Whatever the order of steps and repeats, the real ledger and the model agree."""
 
     client: redis.Redis
-    options: ClassVar[dict[str, str]] = {}
+    options: ClassVar[dict[str, Any]] = {}
     ids: Bundle[str] = Bundle("ids")
 
     def __init__(self) -> None:
@@ -71,7 +72,7 @@ class LedgerMachine(RuleBasedStateMachine):
         payloads=st.lists(st.sampled_from(["{}", '{"a":1}']), min_size=1, max_size=3),
         task=st.sampled_from([CREATE.name, CREATE_MANY.name, SUGGEST.name]),
     )
-    def accept(self, payloads: list[str], task: str) -> object:
+    def accept(self, payloads: list[str], task: str) -> MultipleResults[str]:
         jobs = [
             Job(job_id=new_uuid7(), task=task, run_id=new_uuid7(), request_id=None, payload=payload)
             for payload in payloads

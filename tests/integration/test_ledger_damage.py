@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
@@ -173,7 +173,7 @@ def test_an_operation_is_done_whole_or_not_at_all_whatever_a_key_is(
         client.flushall()
         ids = one_of_each(ledger)
         place = key.format(job=ids.get(state), raw=ids["raw"])
-        if client.type(place).decode() == wrong:
+        if cast("bytes", client.type(place)).decode() == wrong:
             continue
         client.delete(place)
         WRONG[wrong](client, place)
@@ -257,7 +257,7 @@ def test_workers_outlive_damage_and_go_on_when_it_is_taken_away(
         client.hset(key, "garbage", "garbage")
         count = worker.log.read_text().count("ledger")
         eventually(
-            lambda key=key, count=count: (  # type: ignore[misc]
+            lambda key=key, count=count: (
                 key.startswith(("rmos:wake", "rmos:raw")) or worker.log.read_text().count("ledger") > count
             ),
             told=lambda: worker.log.read_text()[-2_000:],

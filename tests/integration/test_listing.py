@@ -108,7 +108,7 @@ def ledger(broker_url: str) -> Iterator[JobLedger]:
 
 
 #: Each listing command, with its columns in the order of their importance.
-LISTS = {
+LISTS: dict[tuple[str, ...], list[str]] = {
     ("runs", "list"): ["run_id", "status", "risk", "tool", "path"],
     ("reviews", "list"): ["run_id", "advisory_id", "summary"],
     ("jobs", "list"): ["job_id", "state", "task", "run_id", "retry_count", "crash_count"],
@@ -193,7 +193,8 @@ def test_a_list_says_when_there_is_more_and_how_to_get_it(
     broker = {"RMOS_BROKER_URL": NO_BROKER}
     whole = piped("runs", "list", "--limit", "5", *json_, home=home, **broker)
     assert "more" not in whole.stderr
-    pages, way = [], []
+    pages: list[list[str]] = []
+    way: list[str] = []
     while True:
         done = piped("runs", "list", "--limit", "2", *way, "--json", home=home, **broker)
         pages.append([row["run_id"] for row in json.loads(done.stdout)])

@@ -73,7 +73,7 @@ def test_beat_killed_before_and_after_its_hour_has_one_batch_a_night(
 ) -> None:
     two = datetime.now(UTC).replace(hour=2, minute=0, second=0, microsecond=0) + timedelta(days=1)
 
-    def nights() -> list[str | None]:
+    def nights() -> list[str]:
         assert {job.task for job in ledger.jobs()} <= {EXPLAIN_MISSING.name}
         return sorted(job.request_id or "" for job in ledger.jobs())
 

@@ -62,7 +62,7 @@ def fill(ledger: JobLedger) -> None:
 
 
 def later(client: redis.Redis, index: str) -> int:
-    return int(client.eval(AN_HOUR_LATER, 1, f"rmos:{index}", HOUR_MS))  # type: ignore[arg-type]
+    return int(client.eval(AN_HOUR_LATER, 1, f"rmos:{index}", HOUR_MS))
 
 
 def a_round(ledger: JobLedger) -> int:

@@ -50,7 +50,7 @@ def test_a_new_and_empty_directory_becomes_a_store_and_stays_that_one(tmp_path: 
 
 def test_a_fresh_disk_counts_as_empty(tmp_path: Path) -> None:
     (tmp_path / "lost+found").mkdir()
-    assert init_store(tmp_path)
+    assert init_store(tmp_path).store_id
 
 
 def test_a_directory_with_files_is_taken_only_when_told_to(tmp_path: Path) -> None:

@@ -63,10 +63,10 @@ def as_celery_reads_it(item: bytes) -> tuple[str, str, list[str]]:
         raise NotImplementedError
 
     with Connection("memory://") as connection:
-        channel = connection.channel()
+        channel: Any = connection.channel()  # the stubs know a base class alone
         message = channel.message_to_python(json.loads(item))
         message.accept = {"application/json"}
-        request = Request(message, app=app, task=task, headers=message.headers, decoded=False)
+        request: Any = Request(message, app=app, task=task, headers=message.headers, decoded=False)
         assert (request.eta, request.expires) == (None, None)
         (job_ids,) = request.args
         assert request.kwargs == {}
@@ -166,7 +166,8 @@ def test_a_job_of_another_task_on_the_same_queue_is_refused(ledger: JobLedger) -
 
 def take_joined(ledger: JobLedger, queue: str, most: int) -> list[list[str]]:
     """Take as a worker's channel does; return what each message notifies."""
-    taken = Taken.read(ledger._client.execute_command(*ledger.notifications.take_command(queue, most=most)))
+    words = ledger.notifications.take_command(queue, most=most)
+    taken = Taken.read(ledger._client.execute_command(*words))  # type: ignore[no-untyped-call]
     return [as_celery_reads_it(message.notification or b"")[2] for message in taken]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -105,6 +105,16 @@ def directory(path: Path) -> None:
     path.mkdir()
 
 
+def replaced_by_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+def in_new_directory(path: Path) -> None:
+    path.mkdir()
+    (path / "x").write_bytes(b"")
+
+
 def elsewhere(path: Path) -> None:
     path.rename(path.with_name(f"0{path.name[1:]}"))
 
@@ -129,7 +139,7 @@ DAMAGE: dict[str, tuple[Callable[[Whole], object], Callable[[Whole], str], str]]
         "not a regular file",
     ),
     "link to nothing for an artifact": (
-        lambda w: (w.path(w.run_key).unlink(), (w.root / w.run_key).symlink_to("nowhere")),
+        lambda w: replaced_by_link(w.root / w.run_key),
         lambda w: w.run_key,
         "symbolic link",
     ),
@@ -159,7 +169,7 @@ DAMAGE: dict[str, tuple[Callable[[Whole], object], Callable[[Whole], str], str]]
         "no artifact and no link",
     ),
     "foreign directory at the root": (
-        lambda w: (w.root / "backup").mkdir() or (w.root / "backup/x").write_bytes(b""),  # type: ignore[func-returns-value]
+        lambda w: in_new_directory(w.root / "backup"),
         lambda _: "backup",
         "neither a day",
     ),
@@ -224,7 +234,7 @@ def test_what_is_stored_while_it_is_checked_is_no_orphan(whole: Whole) -> None:
 
         late = False
 
-        def list(self, prefix: str, after: str = "") -> object:  # type: ignore[override]
+        def list(self, prefix: str, after: str = "") -> Iterator[str]:
             yield from list(super().list(prefix, after))
             if prefix == "2026-08-01/" and not self.late:
                 self.late = True
