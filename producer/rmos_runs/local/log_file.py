@@ -21,8 +21,9 @@ def turn_over(path: Path, max_bytes: int = MAX_BYTES) -> bool:
     """Copy a log that has grown too large to ``<name>.1``, older ones one further, and empty it.
 
     Its writers go on as they are: they append, and need not be told. What is written between the last look
-    and the emptying is lost, some microseconds' worth. A pipe in place of the file would lose nothing, but
-    would block every process while its reader is held up, and end it when the reader ends.
+    and the emptying is lost: some microseconds' worth, more where the machine is busy. A pipe in place of the
+    file would lose nothing, but would block every process while its reader is held up, and end it when the
+    reader ends.
     """
     try:
         if path.stat().st_size <= max_bytes:
