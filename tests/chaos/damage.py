@@ -11,7 +11,6 @@ from rmos_shared.tasks.table import DEAD_LETTER_QUEUE, QUEUES
 _KEPT = "chaos:kept:"
 #: ``{}`` stands for a queue; the mark of each key is its type.
 KEYS = {
-    "notifications": "rmos:notifications",
     "letters": "rmos:letters",
     "counts": "rmos:counts",
     "subjects": "rmos:subjects",
@@ -19,14 +18,14 @@ KEYS = {
     "waiting": "rmos:waiting",
     "dead": "rmos:dead",
     "raw": "rmos:raw",
-    "notified": "rmos:notified:{}",
-    "acknowledged": "rmos:acknowledged:{}",
+    "ready": "rmos:ready:{}",
+    "taken": "rmos:taken",
     "wake": "rmos:wake:{}",
     "queue": "{}",
     "mirror": DEAD_LETTER_QUEUE,
 }
 #: Those whose right type is a text; a list is put there instead, and a text everywhere else.
-_TEXTS = frozenset({"notifications", "letters", "acknowledged", "payload"})
+_TEXTS = frozenset({"letters", "payload"})
 #: Puts the key aside, whatever it is, and something of a wrong type in its place. KEYS: it, where to keep it.
 _PLANT = """
 if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('RENAME', KEYS[1], KEYS[2]) end

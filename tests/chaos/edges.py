@@ -327,15 +327,16 @@ class Edges:
         with self._system.direct() as client:
             state = client.hget(f"rmos:job:{job.job_id}", "state")
             indexes = {
-                "accepted": "rmos:notified:runs.create",
-                "waiting": "rmos:waiting",
-                "running": f"rmos:leases:later:{job.job_id}",
-                "dead": "rmos:dead",
+                # Set aside by whoever takes from the queue and does not know the task.
+                "accepted": ("rmos:ready:runs.create", "rmos:taken"),
+                "waiting": ("rmos:waiting",),
+                "running": (f"rmos:leases:later:{job.job_id}",),
+                "dead": ("rmos:dead",),
             }
             if state != job.state.encode():
                 self._system.breach(f"job {job.job_id} of an unknown task was {job.state} and is {state!r}")
-            elif (
-                client.type(indexes[job.state]) == b"zset"
-                and client.zscore(indexes[job.state], job.job_id) is None
+            elif all(
+                client.type(index) in {b"zset", b"none"} and client.zscore(index, job.job_id) is None
+                for index in indexes[job.state]
             ):
                 self._system.breach(f"job {job.job_id} of an unknown task is {job.state} and in no index")

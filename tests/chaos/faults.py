@@ -338,16 +338,21 @@ class Faults:
     # -- troubles ---------------------------------------------------------------------------------
 
     def _lost_notifications(self) -> str | None:
-        queue = self._rng.choice(QUEUES)
-        with self._system.direct() as client, client.pipeline(transaction=True) as pipe:
-            pipe.lrange(queue, 0, -1)
-            pipe.delete(queue)
-            items, _ = pipe.execute()
-            # Notifications are to be lost, not the malformed messages that are to be found again.
+        queue, lost = self._rng.choice(QUEUES), 0
+        with self._system.direct() as client:
+            queues = JobLedger(client).queues
+            # As a worker does whose answer never arrives.
+            while lost < 20 and queues.take(queue):
+                lost += 1
+            with client.pipeline(transaction=True) as pipe:
+                pipe.lrange(queue, 0, -1)
+                pipe.delete(queue)  # as `celery purge` does
+                items, _ = pipe.execute()
+            # The malformed messages are to be found again.
             ours = [item for item in items if sha256(item).hexdigest() in self.malformed]
             if ours:
                 client.rpush(queue, *ours)
-        return f"{len(items) - len(ours)} of {queue}"
+        return f"{lost} of {queue}"
 
     def _store_trouble(self, **switches: float) -> str | None:
         self._store_fault_until = time.monotonic() + self._rng.uniform(1.0, 4.0)

@@ -59,7 +59,7 @@ def finish(ledger: JobLedger, job_ids: list[str]) -> dict[str, str]:
             # Alone, for some of them were started in vain.
             if ledger.work.claim([job_id], lease, lease_seconds=10.0).claimed:
                 ledger.work.finish([Finish(job_id, {})], lease, ttl_seconds=86_400)
-        ledger.notifications.reconcile(batch=100, grace_seconds=1.0, max_crashes=100)
+        ledger.queues.reconcile(batch=100, grace_seconds=1.0, max_crashes=100)
         time.sleep(0.2)
 
 

@@ -200,7 +200,7 @@ def put_off(ledger: JobLedger, *, held: bool, delay_seconds: float = 600) -> str
 
 
 def due(ledger: JobLedger) -> set[str]:
-    ledger.notifications.reconcile(batch=100, grace_seconds=60, max_crashes=3)
+    ledger.queues.reconcile(batch=100, grace_seconds=60, max_crashes=3)
     return {record.job_id for record in ledger.jobs() if record.state is JobState.ACCEPTED}
 
 

@@ -238,7 +238,7 @@ def test_dead_letters_are_chosen_replayed_and_discarded(
     for job_id in dead:
         bury_one(ledger, job_id)
     ledger._client.lpush("runs.create", b"\xffgarbage")
-    taken = ledger.notifications.take("runs.create")
+    taken = ledger.queues.take("runs.create")
     assert taken
     raw = taken.raw_id
     assert {row["id"] for row in idle.json("dlq", "list")} == {*dead, raw}
@@ -257,6 +257,9 @@ def test_dead_letters_are_chosen_replayed_and_discarded(
     assert idle.json("jobs", "show", dead[0])["history"][-1]["why"] == "fixed"
     assert idle("dlq", "replay", dead[0]).returncode == 5
     assert idle.json("dlq", "discard", "--task", "runs.create_many", "--why", "known")["count"] == 2
+    assert idle.json("dlq", "replay", "--all")["count"] == 0
+    none = idle("dlq", "replay", raw)
+    assert (none.returncode, "no job of the ledger's" in none.stderr) == (5, True)
     assert idle.json("dlq", "discard", raw, "--why", "noise")["count"] == 1
 
     shown = idle.json("dlq", "show", dead[1])
@@ -265,7 +268,7 @@ def test_dead_letters_are_chosen_replayed_and_discarded(
     assert "payload" not in shown
     assert json.loads(idle.json("dlq", "show", dead[1], "--payload")["payload"])["run"]["request_id"]
     stats = ledger.stats()
-    assert (stats.dead, stats.raw, stats.discarded, stats.notified, stats.invariant) == (0, 0, 2, 1, True)
+    assert (stats.dead, stats.raw, stats.discarded, stats.ready, stats.invariant) == (0, 0, 2, 1, True)
 
 
 def test_jobs_are_listed_newest_first_and_by_state(
@@ -377,7 +380,7 @@ def test_doctor_names_a_faulty_job_and_the_command_that_repairs_it(
     idle: Command, ledger: JobLedger, sample_requests: list[dict[str, Any]]
 ) -> None:
     (job,) = idle.enqueue(sample_requests[0], explain=False)
-    ledger._client.zrem("rmos:notified:runs.batch", job["job_id"])
+    ledger._client.zrem("rmos:ready:runs.batch", job["job_id"])
 
     done = idle("doctor", "--json")
 

@@ -129,18 +129,18 @@ def proxy(broker_url: str, ledger: JobLedger) -> Iterator[Proxy]:
     passing.close()
 
 
-def notifications(client: redis.Redis, queue: str) -> list[dict[str, Any]]:
-    """Return the messages of a queue, oldest first, with their bodies decoded."""
+def notifications(ledger: JobLedger, queue: str) -> list[dict[str, Any]]:
+    """Take all notifications of a queue, oldest first; return them with their bodies decoded."""
     messages = []
-    for item in reversed(client.lrange(queue, 0, -1)):
-        message = json.loads(item)
+    while taken := ledger.queues.take(queue):
+        message = json.loads(taken.notification or b"")
         message["body"] = json.loads(message["body"])
         messages.append(message)
     return messages
 
 
-def ids_in(client: redis.Redis, queue: str) -> list[list[str]]:
-    return [message["body"][0][0] for message in notifications(client, queue)]
+def ids_in(ledger: JobLedger, queue: str) -> list[list[str]]:
+    return [message["body"][0][0] for message in notifications(ledger, queue)]
 
 
 def end(ledger: JobLedger, job_id: str, *, dead: bool = False, following: tuple[Any, ...] = ()) -> None:
@@ -163,9 +163,7 @@ def elapsed(call: Callable[[], object], raises: type[RmosError]) -> float:
 # -- one run --------------------------------------------------------------------------------------
 
 
-def test_a_receipt_means_that_the_job_is_in_the_ledger(
-    runs_client: RunsClient, ledger: JobLedger, redis_client: redis.Redis
-) -> None:
+def test_a_receipt_means_that_the_job_is_in_the_ledger(runs_client: RunsClient, ledger: JobLedger) -> None:
     receipt = runs_client.create_run({**REQUEST, "request_id": "req-1"})
     record = ledger.get(receipt.job_id)
     assert (record.task, record.queue, record.state) == (CREATE.name, CREATE.queue, JobState.ACCEPTED)
@@ -174,7 +172,7 @@ def test_a_receipt_means_that_the_job_is_in_the_ledger(
     assert stored.run.run_id == receipt.run_id
     assert stored.run.feasibility == REQUEST["feasibility"]
     assert stored.explain is None
-    assert ids_in(redis_client, CREATE.queue) == [[receipt.job_id]]
+    assert ids_in(ledger, CREATE.queue) == [[receipt.job_id]]
     assert runs_client.job(receipt.job_id) == record
     assert receipt.missing == ()
 
@@ -234,9 +232,7 @@ def test_a_payload_may_be_exactly_as_large_as_the_limit(connect: Connect, ledger
     assert ledger.stats().accepted == 1
 
 
-def test_messages_hold_ids_and_nothing_of_the_payload(
-    runs_client: RunsClient, redis_client: redis.Redis
-) -> None:
+def test_messages_hold_ids_and_nothing_of_the_payload(runs_client: RunsClient, ledger: JobLedger) -> None:
     secret = {
         **REQUEST,
         "mode": SECRET,
@@ -251,7 +247,7 @@ def test_messages_hold_ids_and_nothing_of_the_payload(
     runs_client.attach_advisory(receipt.run_id, SECRET, request_id="req-1")
     seen = 0
     for queue in QUEUES:
-        for message in notifications(redis_client, queue):
+        for message in notifications(ledger, queue):
             seen += 1
             told = json.dumps(message)
             assert SECRET not in told
@@ -263,14 +259,12 @@ def test_messages_hold_ids_and_nothing_of_the_payload(
     assert seen == 4
 
 
-def test_a_notification_that_is_lost_costs_no_job(
-    runs_client: RunsClient, ledger: JobLedger, redis_client: redis.Redis
-) -> None:
+def test_a_notification_that_is_lost_costs_no_job(runs_client: RunsClient, ledger: JobLedger) -> None:
     receipt = runs_client.create_run(REQUEST)
-    redis_client.delete(CREATE.queue)
+    assert ledger.queues.take(CREATE.queue)
     assert ledger.get(receipt.job_id).state is JobState.ACCEPTED
     time.sleep(0.01)
-    assert ledger.notifications.reconcile(batch=10, grace_seconds=0, max_crashes=3).notified == 1
+    assert ledger.queues.reconcile(batch=10, grace_seconds=0, max_crashes=3).ready == 1
     assert ledger.stats().invariant
 
 
@@ -301,9 +295,7 @@ def test_an_unknown_detail_is_refused(runs_client: RunsClient, ledger: JobLedger
     assert ledger.stats().accepted == 0
 
 
-def test_jobs_for_existing_runs(
-    runs_client: RunsClient, ledger: JobLedger, redis_client: redis.Redis
-) -> None:
+def test_jobs_for_existing_runs(runs_client: RunsClient, ledger: JobLedger) -> None:
     run_id = new_uuid7()
     suggest = runs_client.suggest_and_attach(run_id, detail="full", request_id="req-1")
     attach = runs_client.attach_advisory("run_abc123def456", "adv-1", kind="note")
@@ -319,7 +311,7 @@ def test_jobs_for_existing_runs(
         "request_id": None,
     }
     assert [ledger.get(receipt.job_id).task for receipt in (suggest, attach)] == [SUGGEST.name, ATTACH.name]
-    assert ids_in(redis_client, SUGGEST.queue) == [[suggest.job_id], [attach.job_id]]
+    assert ids_in(ledger, SUGGEST.queue) == [[suggest.job_id], [attach.job_id]]
 
 
 @pytest.mark.parametrize(
@@ -348,9 +340,7 @@ def counted(drawn: list[int], total: int, bad: int | None = None) -> Iterator[di
         yield {**REQUEST, "mode": "" if index == bad else f"mode-{index}"}
 
 
-def test_a_stream_is_read_one_batch_ahead_of_what_is_accepted(
-    connect: Connect, ledger: JobLedger, redis_client: redis.Redis
-) -> None:
+def test_a_stream_is_read_one_batch_ahead_of_what_is_accepted(connect: Connect, ledger: JobLedger) -> None:
     drawn: list[int] = []
     receipts = connect(accept_batch_jobs=10).create_runs(counted(drawn, 10**9))
     assert (len(drawn), ledger.stats().accepted) == (0, 0)
@@ -365,9 +355,9 @@ def test_a_stream_is_read_one_batch_ahead_of_what_is_accepted(
         json.loads(ledger.dead_letters.payload(receipt.job_id) or b"")["run"]["mode"] for receipt in kept
     ]
     assert modes == [f"mode-{index}" for index in range(11)]
-    shared = ids_in(redis_client, CREATE_MANY.queue)
-    assert [len(ids) for ids in shared] == [10, 10]
-    assert shared[0] == [receipt.job_id for receipt in kept[:10]]
+    (shared,) = ids_in(ledger, CREATE_MANY.queue)
+    assert len(shared) == 20
+    assert shared[:10] == [receipt.job_id for receipt in kept[:10]]
 
 
 @pytest.mark.parametrize("total", [0, 1, 9, 10, 11, 250])
@@ -380,12 +370,12 @@ def test_every_run_of_a_stream_has_its_receipt(connect: Connect, ledger: JobLedg
     )
     assert all(receipt.explain_job_id for receipt in receipts)
     stats = ledger.stats()
-    assert (stats.accepted, stats.notified) == (total, total)
+    assert (stats.accepted, stats.ready) == (total, total)
 
 
 @pytest.mark.parametrize(("bad", "accepted"), [(0, 0), (9, 0), (10, 10), (25, 20)])
 def test_a_wrong_request_in_a_stream_is_named_and_its_batch_is_not_enqueued(
-    connect: Connect, ledger: JobLedger, redis_client: redis.Redis, bad: int, accepted: int
+    connect: Connect, ledger: JobLedger, bad: int, accepted: int
 ) -> None:
     told: list[Receipt] = []
 
@@ -398,7 +388,7 @@ def test_a_wrong_request_in_a_stream_is_named_and_its_batch_is_not_enqueued(
     assert len(told) == accepted
     assert all(ledger.get(receipt.job_id) for receipt in told)
     assert ledger.stats().accepted == accepted
-    assert sum(map(len, ids_in(redis_client, CREATE_MANY.queue))) == accepted
+    assert sum(map(len, ids_in(ledger, CREATE_MANY.queue))) == accepted
 
 
 def test_a_source_that_fails_passes_its_error_on(connect: Connect, ledger: JobLedger) -> None:
@@ -564,10 +554,10 @@ def test_an_acceptance_whose_answers_are_all_lost_is_made_once_and_told_as_unsur
         connect(broker_url=proxy.url).create_run({**REQUEST, "run_id": run_id})
     assert proxy.losing <= 998  # it was tried again, and the repeat was known as one
     stats = ledger.stats()
-    assert (stats.accepted, stats.notified) == (1, 1)
+    assert (stats.accepted, stats.ready) == (1, 1)
     (record,) = ledger.jobs()
     assert record.run_id == run_id
-    # It was notified once, in the very step that accepted it.
+    # It is in line once, from the very step that accepted it.
     assert redis_client.llen(CREATE.queue) == 1
 
 

@@ -327,7 +327,7 @@ def take_over(ledger: JobLedger, redis_client: redis.Redis, job_id: str, by: Lea
     """Let the present holder fall silent and ``by`` claim the job."""
     for worker in cast("list[bytes]", redis_client.zrange("rmos:workers", 0, -1)):
         redis_client.zadd("rmos:workers", {worker: 1})
-    assert ledger.notifications.reconcile(batch=10, grace_seconds=100, max_crashes=5).notified == 1
+    assert ledger.queues.reconcile(batch=10, grace_seconds=100, max_crashes=5).ready == 1
     assert [claim.job_id for claim in ledger.work.claim([job_id], by, lease_seconds=100).claimed] == [job_id]
 
 
@@ -476,7 +476,7 @@ def test_a_broker_that_refuses_is_told_as_unavailable(
         with pytest.raises(BrokerUnavailable, match=code):
             accept(ledger)
         with pytest.raises(BrokerUnavailable, match=code):
-            ledger.notifications.try_lock("name", "holder", seconds=1)
+            ledger.queues.try_lock("name", "holder", seconds=1)
     finally:
         redis_client.config_set(setting, 0)
 
@@ -500,7 +500,7 @@ def test_a_follower_is_notified_for_in_the_step_that_ends_its_parent(
     follower = make_job(SUGGEST, explain_job_id(job_id))
     handler.ends = {job_id: Finish(job_id, {}, (follower,))}
     assert executor.answer([job_id]).done == [job_id]
-    taken = ledger.notifications.take(SUGGEST.queue)
+    taken = ledger.queues.take(SUGGEST.queue)
     assert taken
     assert follower.job_id.encode() in (taken.notification or b"")
 

@@ -39,9 +39,9 @@ def test_a_channel_that_closes_notifies_again_for_what_it_took_and_did_not_answe
         with connection.Consumer(queue, on_message=taken.append, accept=["json"]):
             connection.drain_events(timeout=10)
         assert len(taken) == 1
-        assert ledger.notifications.take(CREATE.queue) is None
+        assert ledger.queues.take(CREATE.queue) is None
 
-    back = ledger.notifications.take(CREATE.queue)
+    back = ledger.queues.take(CREATE.queue)
     assert back
     assert receipt.job_id.encode() in (back.notification or b"")
     assert ledger.stats().invariant

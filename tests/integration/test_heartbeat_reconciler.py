@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import redis
@@ -16,7 +16,7 @@ from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Failure, Job, JobState
-from rmos_shared.jobs.notifications import Round
+from rmos_shared.jobs.queues import Round
 from rmos_shared.jobs.work import Finish, Lease
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.tasks.table import CREATE, CREATE_MANY, DEAD_LETTER_QUEUE, SUGGEST, TaskSpec
@@ -48,7 +48,7 @@ def make_heartbeat(ledger: JobLedger, worker_settings: MakeSettings) -> Iterator
 def make_reconciler(ledger: JobLedger, worker_settings: MakeSettings) -> Callable[..., Reconciler]:
     def make(**settings: float) -> Reconciler:
         told = worker_settings(**({"max_crashes": 3} | settings))
-        return Reconciler(ledger.notifications, ledger.work, RedisBreaker.of(ledger._client, told), told)
+        return Reconciler(ledger.queues, ledger.work, RedisBreaker.of(ledger._client, told), told)
 
     return make
 
@@ -58,18 +58,21 @@ def reconciler(make_reconciler: Callable[..., Reconciler]) -> Reconciler:
     return make_reconciler()
 
 
-def accept(
-    ledger: JobLedger, count: int = 1, spec: TaskSpec = CREATE, *, notifications: bool = False
-) -> list[str]:
-    """Accept jobs whose notifications are lost, unless they are to stay."""
+def accept(ledger: JobLedger, count: int = 1, spec: TaskSpec = CREATE, *, in_line: bool = False) -> list[str]:
+    """Accept jobs whose notifications are lost, unless they are to stay in line."""
     jobs = [
         Job(job_id=new_uuid7(), task=spec.name, run_id=new_uuid7(), request_id=None, payload="{}")
         for _ in range(count)
     ]
     ledger.accept(jobs)
-    if not notifications:
-        ledger._client.delete(spec.queue)
+    if not in_line:
+        lose_notifications(ledger, spec)
     return [job.job_id for job in jobs]
+
+
+def lose_notifications(ledger: JobLedger, spec: TaskSpec = CREATE) -> None:
+    while ledger.queues.take(spec.queue):
+        pass
 
 
 def claim(ledger: JobLedger, worker: str, *job_ids: str, lease_seconds: float = 100) -> Lease:
@@ -83,9 +86,10 @@ def fall_silent(client: redis.Redis, worker: str) -> None:
     assert client.zadd("rmos:workers", {worker: LONG_AGO}, xx=True, ch=True) == 1
 
 
-def grow_old(client: redis.Redis, queue: str, *job_ids: str, notified_at: int = LONG_AGO) -> None:
-    client.zadd(f"rmos:notified:{queue}", dict.fromkeys(job_ids, notified_at), xx=True)
-    assert set(client.zmscore(f"rmos:notified:{queue}", list(job_ids))) == {notified_at}
+def grow_old(client: redis.Redis, *job_ids: str) -> None:
+    """Let it be long ago that these were taken."""
+    client.zadd("rmos:taken", dict.fromkeys(job_ids, LONG_AGO), xx=True)
+    assert set(client.zmscore("rmos:taken", list(job_ids))) == {LONG_AGO}
 
 
 def job_ids_in(item: bytes) -> tuple[str, ...]:
@@ -95,7 +99,7 @@ def job_ids_in(item: bytes) -> tuple[str, ...]:
 def take_notifications(ledger: JobLedger, queue: str) -> list[tuple[str, ...]]:
     """Take all messages off the queue; each must pass the gate. Return what they notify, oldest first."""
     found = []
-    while taken := ledger.notifications.take(queue):
+    while taken := ledger.queues.take(queue):
         assert taken.notification is not None
         found.append(job_ids_in(taken.notification))
     return found
@@ -242,79 +246,42 @@ def test_two_processes_never_share_a_name(make_heartbeat: Callable[..., Heartbea
 # -- lost notifications -----------------------------------------------------------------------------------
 
 
-def test_a_lost_notification_is_sent_again_after_the_grace(ledger: JobLedger, reconciler: Reconciler) -> None:
+def test_a_job_that_was_taken_and_not_claimed_is_ready_again_after_the_grace(
+    ledger: JobLedger, reconciler: Reconciler
+) -> None:
     (job_id,) = accept(ledger)
-    assert reconciler.round() == 0  # it may just have been fetched
+    assert reconciler.round() == 0  # it may be on its way
     time.sleep(0.6)  # the grace is 0.5
     assert reconciler.round() == 1
     assert take_notifications(ledger, CREATE.queue) == [(job_id,)]
     assert reconciler.round() == 0  # from now on it counts anew
 
 
-def test_a_notification_sent_again_is_a_message_of_its_own(
-    ledger: JobLedger, reconciler: Reconciler, redis_client: redis.Redis
+def test_a_job_in_line_is_never_taken_for_lost(
+    ledger: JobLedger, make_reconciler: Callable[..., Reconciler], redis_client: redis.Redis
 ) -> None:
-    # Celery drops a second message of an id that was revoked, so no two may have the same.
-    (job_id,) = accept(ledger, notifications=True)
-    seen = {json.loads(cast("bytes", redis_client.rpop(CREATE.queue)))["headers"]["id"]}
-    assert seen == {job_id}
-    for _ in range(3):
-        grow_old(redis_client, CREATE.queue, job_id)
-        assert reconciler.round() == 1
-        seen.add(json.loads(cast("bytes", redis_client.rpop(CREATE.queue)))["headers"]["id"])
-    assert len(seen) == 4
-
-
-def test_a_long_backlog_is_not_notified_twice(
-    ledger: JobLedger, reconciler: Reconciler, redis_client: redis.Redis
-) -> None:
-    job_ids = [job_id for _ in range(20) for job_id in accept(ledger, 500, CREATE_MANY, notifications=True)]
-    assert redis_client.llen(CREATE_MANY.queue) == 100
-    redis_client.zadd("rmos:notified:runs.batch", {job_id: LONG_AGO + n for n, job_id in enumerate(job_ids)})
+    reconciler = make_reconciler(notification_grace_seconds=0.01)
+    job_ids = accept(ledger, 500, CREATE_MANY, in_line=True)
+    redis_client.zadd("rmos:ready:runs.batch", {job_id: LONG_AGO + n for n, job_id in enumerate(job_ids)})
     assert reconciler.round() == 0
-    # Nor when the oldest half has been answered.
-    for _ in range(50):
-        taken = ledger.notifications.take(CREATE_MANY.queue)
-        assert taken
-        assert taken.notification
-        claim(ledger, "w", *job_ids_in(taken.notification))
+    taken = ledger.queues.take(CREATE_MANY.queue)
+    assert taken
+    assert taken.notification
+    assert job_ids_in(taken.notification) == tuple(job_ids[:100])
+    claim(ledger, "w", *job_ids[:100])
+    time.sleep(0.02)
     assert reconciler.round() == 0
-    assert redis_client.llen(CREATE_MANY.queue) == 50
-    assert (ledger.stats().running, ledger.stats().notified) == (5_000, 5_000)
-
-
-def test_a_notification_overtaken_by_a_younger_answered_one_is_notified_again(
-    ledger: JobLedger, reconciler: Reconciler, redis_client: redis.Redis
-) -> None:
-    lost, older, answered, younger = job_ids = accept(ledger, 4)
-    ledger.notifications.notify_again([older, younger])
-    for notified_at, job_id in enumerate(job_ids, start=1_000):
-        grow_old(redis_client, CREATE.queue, job_id, notified_at=notified_at)
-    assert reconciler.round() == 0
-    claim(ledger, "w", answered)
-    # Both elder ones are overtaken; notifying the one that is still queued does no harm.
-    assert reconciler.round() == 2
-    notified = {
-        job_id for notification in take_notifications(ledger, CREATE.queue) for job_id in notification
-    }
-    assert notified == {lost, older, younger}
+    assert redis_client.llen(CREATE_MANY.queue) == 400
+    assert (ledger.stats().running, ledger.stats().ready) == (100, 400)
 
 
 @pytest.mark.parametrize("why", ["lapsed", "due", "lost", "replayed"])
-def test_an_old_notification_of_a_job_notified_again_does_not_double_the_backlog(
-    *,
-    ledger: JobLedger,
-    make_reconciler: Callable[..., Reconciler],
-    redis_client: redis.Redis,
-    why: str,
+def test_an_old_notification_takes_a_job_out_of_line(
+    *, ledger: JobLedger, reconciler: Reconciler, redis_client: redis.Redis, why: str
 ) -> None:
-    reconciler = make_reconciler(notification_grace_seconds=0.01)
-    job_id, *backlog = job_ids = accept(ledger, 100, notifications=True)
-    for notified_at, each in enumerate(job_ids, start=1_000):
-        grow_old(redis_client, CREATE.queue, each, notified_at=notified_at)
+    (job_id,) = accept(ledger)
     if why == "lost":
-        # Overtaken by another, and still at the head of the queue all the same.
-        claim(ledger, "w", backlog.pop(0))
+        grow_old(redis_client, job_id)
     else:
         lease = claim(ledger, "w", job_id)
         if why == "lapsed":
@@ -325,28 +292,17 @@ def test_an_old_notification_of_a_job_notified_again_does_not_double_the_backlog
             ledger.work.bury(job_id, lease, failure=FAILURE)
             ledger.dead_letters.replay(job_id, by="op", why="repaired")
     assert reconciler.round() == (0 if why == "replayed" else 1)
-    claim(ledger, "w2", job_id)  # by its first notification, which comes before the backlog
-    assert reconciler.round() == 0
-    assert ledger.stats().notified == len(backlog)
+    claim(ledger, "w2", job_id)  # by the notification that was late, not lost
+    assert take_notifications(ledger, CREATE.queue) == []
+    assert (ledger.stats().ready, redis_client.llen(CREATE.queue)) == (0, 0)
+    assert ledger.consistency.inconsistencies() == {}
 
 
-def test_queues_do_not_speak_for_each_other(
-    ledger: JobLedger, reconciler: Reconciler, redis_client: redis.Redis
-) -> None:
-    (queued,) = accept(ledger, notifications=True)
-    (lost,) = accept(ledger, 1, SUGGEST)
-    grow_old(redis_client, CREATE.queue, queued)
-    grow_old(redis_client, SUGGEST.queue, lost)
-    assert reconciler.round() == 1
-    assert take_notifications(ledger, SUGGEST.queue) == [(lost,)]
-    assert take_notifications(ledger, CREATE.queue) == [(queued,)]
-
-
-def test_a_round_job_ids_in_a_batch_and_the_next_for_the_rest(
+def test_a_round_makes_a_batch_ready_and_the_next_the_rest(
     ledger: JobLedger, make_reconciler: Callable[..., Reconciler], redis_client: redis.Redis
 ) -> None:
     job_ids = accept(ledger, 25)
-    grow_old(redis_client, CREATE.queue, *job_ids)
+    grow_old(redis_client, *job_ids)
     reconciler = make_reconciler(reconcile_batch_jobs=10, notification_grace_seconds=100)
     for expected in (10, 10, 5, 0):
         assert reconciler.round() == expected
@@ -390,8 +346,8 @@ def test_a_wait_between_starts_is_no_crash(ledger: JobLedger, reconciler: Reconc
         lease = claim(ledger, "w", job_id)
         ledger.work.reschedule(job_id, lease, delay_seconds=0, spends_retry=True, failure=FAILURE)
         assert reconciler.round() == 1
+        assert take_notifications(ledger, CREATE.queue) == [(job_id,)]
     assert (ledger.get(job_id).crash_count, ledger.get(job_id).retry_count) == (0, 5)
-    assert take_notifications(ledger, CREATE.queue) == [(job_id,)] * 5
 
 
 def test_waiting_jobs_are_notified_when_due_and_not_before(
@@ -420,10 +376,10 @@ def test_one_reconciler_works_at_a_time_and_another_takes_over(
     for turn, (works, idles) in enumerate([(first, second), (first, second), (second, first)]):
         if turn == 2:
             redis_client.delete(lock)  # the first is gone, and its time has passed
-        grow_old(redis_client, CREATE.queue, job_id)
+        grow_old(redis_client, job_id)
         assert works.round() == 1
         take_notifications(ledger, CREATE.queue)
-        grow_old(redis_client, CREATE.queue, job_id)
+        grow_old(redis_client, job_id)
         assert idles.round() == 0
     assert 0 < redis_client.pttl(lock) <= 500
 
@@ -432,7 +388,7 @@ def test_many_reconcilers_at_once_notify_once(
     ledger: JobLedger, make_reconciler: Callable[..., Reconciler], redis_client: redis.Redis
 ) -> None:
     job_ids = accept(ledger, 50)
-    grow_old(redis_client, CREATE.queue, *job_ids)
+    grow_old(redis_client, *job_ids)
     reconcilers = [make_reconciler(notification_grace_seconds=100, reconcile_seconds=0.01) for _ in range(4)]
     for reconciler in reconcilers:
         reconciler.start()
@@ -455,16 +411,16 @@ def test_the_reconciler_survives_errors(
     redis_client: redis.Redis,
     eventually: Eventually,
 ) -> None:
-    reconcile, failures = ledger.notifications.reconcile, [BrokerUnavailable("away"), ZeroDivisionError()]
+    reconcile, failures = ledger.queues.reconcile, [BrokerUnavailable("away"), ZeroDivisionError()]
 
     def fail_first(**kwargs: Any) -> Round:
         if failures:
             raise failures.pop(0)
         return reconcile(**kwargs)
 
-    monkeypatch.setattr(ledger.notifications, "reconcile", fail_first)
+    monkeypatch.setattr(ledger.queues, "reconcile", fail_first)
     (job_id,) = accept(ledger)
-    grow_old(redis_client, CREATE.queue, job_id)
+    grow_old(redis_client, job_id)
     reconciler = make_reconciler(reconcile_seconds=0.02)
     reconciler.start()
     try:
@@ -484,7 +440,7 @@ def test_heartbeat_and_notifications_outlive_a_restart_of_the_server(
         ledger = JobLedger.connect(settings)
         heartbeat = Heartbeat(ledger.work, settings)
         reconciler = Reconciler(
-            ledger.notifications, ledger.work, RedisBreaker.of(ledger._client, settings), settings
+            ledger.queues, ledger.work, RedisBreaker.of(ledger._client, settings), settings
         )
         kept, lost = accept(ledger, 2)
         claim(ledger, heartbeat.name, kept, lease_seconds=1)
@@ -494,18 +450,13 @@ def test_heartbeat_and_notifications_outlive_a_restart_of_the_server(
             server.kill()
             server.start()
             try:
+                # Accepted jobs are on the disk; the one whose notification was lost comes back.
                 with redis.Redis.from_url(server.url) as client:
-                    # Accepted jobs are on the disk; the one whose notification never notified is notified.
-                    eventually(lambda: (lost,) in notifications(client), 10)
+                    eventually(lambda: client.llen(CREATE.queue) == 1, 10)
+                assert take_notifications(ledger, CREATE.queue) == [(lost,)]
                 assert ledger.get(kept).state is JobState.RUNNING
                 assert ledger.stats().invariant
             finally:
                 reconciler.stop()
                 heartbeat.retire()
         ledger.close()
-
-
-def notifications(client: redis.Redis) -> list[tuple[str, ...]]:
-    return [
-        job_ids_in(bytes(item)) for item in cast("list[bytes]", client.lrange(CREATE.queue, 0, -1))
-    ]  # without taking them

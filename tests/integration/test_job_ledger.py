@@ -42,7 +42,7 @@ def claim(ledger: JobLedger, job: Job, lease: Lease = LEASE) -> None:
 
 
 def reconcile(ledger: JobLedger, *, grace: float = 1000) -> int:
-    return ledger.notifications.reconcile(batch=100, grace_seconds=grace, max_crashes=3).notified
+    return ledger.queues.reconcile(batch=100, grace_seconds=grace, max_crashes=3).ready
 
 
 def test_a_full_server_takes_no_new_job_but_lets_the_others_be_done(tmp_path: Path) -> None:
@@ -66,12 +66,15 @@ def test_a_full_server_takes_no_new_job_but_lets_the_others_be_done(tmp_path: Pa
         assert reconcile(ledger) == 1
         stats = ledger.stats()
 
-    assert (stats.accepted, stats.done, stats.dead, stats.notified, stats.invariant) == (3, 1, 1, 1, True)
+    assert (stats.accepted, stats.done, stats.dead, stats.ready, stats.invariant) == (3, 1, 1, 1, True)
 
 
 def test_a_server_clock_set_back_strands_no_job(ledger: JobLedger, client: redis.Redis) -> None:
-    running, waiting, notified = a_job(), a_job(), a_job()
-    ledger.accept([running, waiting, notified])
+    running, waiting, taken = a_job(), a_job(), a_job()
+    ledger.accept([running, waiting])
+    assert ledger.queues.take("runs.create")
+    ledger.accept([taken])
+    assert ledger.queues.take("runs.create")
     claim(ledger, running)
     claim(ledger, waiting, Lease("other", "1"))
     ledger.work.reschedule(
@@ -81,16 +84,13 @@ def test_a_server_clock_set_back_strands_no_job(ledger: JobLedger, client: redis
     for index, member in (
         ("workers", "w"),
         ("waiting", waiting.job_id),
-        ("notified:runs.create", notified.job_id),
+        ("taken", taken.job_id),
     ):
         client.zincrby(f"rmos:{index}", FAR, member)
-    client.set("rmos:acknowledged:runs.create", 3 * FAR)
-    client.lpush("runs.create", "a message, so that the queue is not empty")
 
     assert reconcile(ledger) == 3
 
-    assert client.get("rmos:acknowledged:runs.create") is None
-    for job in (running, waiting, notified):
+    for job in (running, waiting, taken):
         assert ledger.work.claim([job.job_id], LEASE, lease_seconds=60).refused == {}
 
 
@@ -195,15 +195,13 @@ def test_the_latest_explanation_job_is_found_until_it_is_done(ledger: JobLedger)
 def refuse(ledger: JobLedger, client: redis.Redis, item: bytes) -> str:
     """Have the ledger keep an item that is no notification; return the letter's id."""
     client.lpush("runs.create", item)
-    taken = ledger.notifications.take("runs.create")
+    taken = ledger.queues.take("runs.create")
     assert taken
-    assert (taken.notification, taken.reason) == (None, "malformed_message")
+    assert taken.notification is None
     return taken.raw_id
 
 
-def test_a_raw_letter_is_kept_verbatim_and_goes_back_to_its_queue(
-    ledger: JobLedger, client: redis.Redis
-) -> None:
+def test_a_raw_letter_is_kept_verbatim_and_cannot_be_replayed(ledger: JobLedger, client: redis.Redis) -> None:
     item = b"\xff\x00 no envelope"
     raw_id = refuse(ledger, client, item)
     (letter,) = ledger.dead_letters.raw_letters()
@@ -214,12 +212,12 @@ def test_a_raw_letter_is_kept_verbatim_and_goes_back_to_its_queue(
     )
     assert ledger.stats().queues["runs.dead_letter"] == 1
 
-    ledger.dead_letters.replay(raw_id, by="op", why="new code knows it")
-
-    assert client.lrange("runs.create", 0, -1) == [item]
-    assert ledger.stats().raw == ledger.stats().queues["runs.dead_letter"] == 0
+    with pytest.raises(TransitionRefused, match="enqueue its job anew, and discard it"):
+        ledger.dead_letters.replay(raw_id, by="op", why="try it")
     with pytest.raises(JobNotFound):
-        ledger.dead_letters.replay(raw_id, by="op", why="again")
+        ledger.dead_letters.replay("another", by="op", why="try it")
+    assert client.llen("runs.create") == 0
+    assert ledger.stats().raw == ledger.stats().queues["runs.dead_letter"] == 1
 
 
 def test_discarding_a_raw_letter_again_is_a_repeat(ledger: JobLedger, client: redis.Redis) -> None:
@@ -227,7 +225,7 @@ def test_discarding_a_raw_letter_again_is_a_repeat(ledger: JobLedger, client: re
     ledger.dead_letters.discard(raw_id, by="op", why="noise")
 
     ledger.dead_letters.discard(raw_id, by="op", why="again")
-    with pytest.raises(TransitionRefused, match="discarded already"):
+    with pytest.raises(TransitionRefused, match="no job of the ledger"):
         ledger.dead_letters.replay(raw_id, by="op", why="after all")
     letter = ledger.dead_letters.find_raw(raw_id)
     assert letter is not None
@@ -236,11 +234,11 @@ def test_discarding_a_raw_letter_again_is_a_repeat(ledger: JobLedger, client: re
 
 
 def test_a_lock_has_one_holder_until_it_lapses(ledger: JobLedger, client: redis.Redis) -> None:
-    assert ledger.notifications.try_lock("l", "a", seconds=60)
-    assert ledger.notifications.try_lock("l", "a", seconds=60)
-    assert not ledger.notifications.try_lock("l", "b", seconds=60)
+    assert ledger.queues.try_lock("l", "a", seconds=60)
+    assert ledger.queues.try_lock("l", "a", seconds=60)
+    assert not ledger.queues.try_lock("l", "b", seconds=60)
     client.delete("rmos:lock:l")
-    assert ledger.notifications.try_lock("l", "b", seconds=60)
+    assert ledger.queues.try_lock("l", "b", seconds=60)
 
 
 def test_the_server_away_is_one_clear_error() -> None:

@@ -152,9 +152,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if due:
             self._notified()
             assert (
-                self.ledger.notifications.reconcile(
-                    batch=1000, grace_seconds=1000, max_crashes=MAX_CRASHES
-                ).notified
+                self.ledger.queues.reconcile(batch=1000, grace_seconds=1000, max_crashes=MAX_CRASHES).ready
                 == 1
             )
             assert self._notified() == {job_id}
@@ -175,7 +173,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """It falls silent: its jobs are notified again, or dead after too many starts."""
         self.client.zadd("rmos:workers", {worker: 1}, xx=True)
         self._notified()
-        self.ledger.notifications.reconcile(batch=1000, grace_seconds=1000, max_crashes=MAX_CRASHES)
+        self.ledger.queues.reconcile(batch=1000, grace_seconds=1000, max_crashes=MAX_CRASHES)
         assert self._notified() == self._lapse(worker, MAX_CRASHES)
 
     @rule(worker=st.sampled_from(WORKERS), keep=st.booleans())
@@ -202,7 +200,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def _notified(self) -> set[str]:
         """Take every notification; each must be one that the gate lets pass."""
         notified = set()
-        while taken := self.ledger.notifications.take(*QUEUES):
+        while taken := self.ledger.queues.take(*QUEUES):
             assert taken.notification is not None
             notified |= set(json.loads(json.loads(taken.notification)["body"])[0][0])
         return notified
@@ -249,7 +247,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert stats.done == states.count("done")
         assert stats.dead == states.count("dead") == stats.queues["runs.dead_letter"]
         assert stats.discarded == states.count("discarded")
-        assert (stats.notified, stats.running, stats.waiting) == (
+        assert (stats.ready, stats.running, stats.waiting) == (
             states.count("accepted"),
             states.count("running"),
             states.count("waiting"),

@@ -48,7 +48,7 @@ def one_of_each(ledger: JobLedger) -> dict[str, str]:
 
 
 HOMES = {
-    "accepted": "notified:runs.create",
+    "accepted": "ready:runs.create",
     "running": "leases:w",
     "waiting": "waiting",
     "dead": "dead",

@@ -20,7 +20,7 @@ def notification_of(ledger: JobLedger, spec: TaskSpec = CREATE, job_id: str | No
     """Accept a job, and return the notification that the ledger notified it."""
     job = Job(job_id=job_id or new_uuid7(), task=spec.name, run_id=new_uuid7(), request_id=None, payload="{}")
     ledger.accept([job])
-    taken = ledger.notifications.take(spec.queue)
+    taken = ledger.queues.take(spec.queue)
     assert taken
     assert taken.notification
     return taken.notification

@@ -19,9 +19,8 @@ from rmos_runs.cli.context import (
     print_object,
     print_rows,
 )
-from rmos_runs.operations.dead_letters import LetterFilter, chosen, id_of
+from rmos_runs.operations.dead_letters import LetterFilter, Letters, chosen, every_letter, id_of
 from rmos_shared.errors import JobNotFound
-from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import DeadReason, JobRecord, RawLetter
 from rmos_shared.models.base import format_utc
 
@@ -51,7 +50,7 @@ def list_letters(
     """List the dead letters, oldest first, without their payloads."""
     with ledger_of(home) as ledger:
         print_rows(
-            map(_row, chosen(ledger.dead_letters, LetterFilter(reason, task, older_than))),
+            map(_row, chosen(every_letter(ledger.dead_letters), LetterFilter(reason, task, older_than))),
             as_json=as_json,
             title="dead letters",
             limit=limit,
@@ -95,9 +94,9 @@ def replay(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Give dead letters a fresh start. The record stays until the job is done."""
+    """Give dead jobs a fresh start. The record stays until the job is done. Messages cannot be replayed."""
     with ledger_of(home) as ledger:
-        letters = _meant(ledger, ids, LetterFilter(reason, task, older_than), every=every)
+        letters = _meant(ledger.dead_letters.dead(), ids, LetterFilter(reason, task, older_than), every=every)
         for letter in () if dry_run else letters:
             ledger.dead_letters.replay(letter, by=person(by), why=why)
     _report("replayed", letters, dry_run=dry_run, as_json=as_json)
@@ -119,18 +118,20 @@ def discard(
 ) -> None:
     """Give dead letters up for good. Their records stay, with who did it and why."""
     with ledger_of(home) as ledger:
-        letters = _meant(ledger, ids, LetterFilter(reason, task, older_than), every=every)
+        letters = _meant(
+            every_letter(ledger.dead_letters), ids, LetterFilter(reason, task, older_than), every=every
+        )
         for letter in () if dry_run else letters:
             ledger.dead_letters.discard(letter, by=person(by), why=why)
     _report("discarded", letters, dry_run=dry_run, as_json=as_json)
 
 
-def _meant(ledger: JobLedger, ids: list[str] | None, choice: LetterFilter, *, every: bool) -> list[str]:
+def _meant(letters: Letters, ids: list[str] | None, choice: LetterFilter, *, every: bool) -> list[str]:
     if ids:
         return ids
     if choice == LetterFilter() and not every:
         raise typer.BadParameter("name letters, or choose them by --reason, --task, --older-than or --all")
-    return [id_of(letter) for letter in chosen(ledger.dead_letters, choice)]
+    return [id_of(letter) for letter in chosen(letters, choice)]
 
 
 def _report(what: str, letters: list[str], *, dry_run: bool, as_json: bool) -> None:

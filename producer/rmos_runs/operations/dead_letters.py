@@ -10,6 +10,8 @@ from itertools import chain
 from rmos_shared.jobs.dead_letters import DeadLetters
 from rmos_shared.jobs.model import DeadReason, JobRecord, RawLetter
 
+Letters = Iterator[JobRecord | RawLetter]
+
 
 @dataclass(frozen=True, slots=True)
 class LetterFilter:
@@ -33,11 +35,15 @@ class LetterFilter:
         return old_enough and self.reason in {None, reason} and self.task in {None, task}
 
 
-def chosen(letters: DeadLetters, choice: LetterFilter) -> Iterator[JobRecord | RawLetter]:
-    """Yield the letters that the filter takes: jobs, then raw messages, each oldest first."""
+def every_letter(letters: DeadLetters) -> Letters:
+    """Yield all letters: jobs, then raw messages, each oldest first."""
+    return chain(letters.dead(), letters.raw_letters())
+
+
+def chosen(letters: Letters, choice: LetterFilter) -> Letters:
+    """Yield the letters that the filter takes."""
     now = datetime.now(UTC)
-    every = chain[JobRecord | RawLetter](letters.dead(), letters.raw_letters())
-    return (letter for letter in every if choice.takes(letter, now))
+    return (letter for letter in letters if choice.takes(letter, now))
 
 
 def id_of(letter: JobRecord | RawLetter) -> str:

@@ -57,7 +57,7 @@ class LedgerConsistency:
         return inconsistencies
 
     def repair(self, job_id: str) -> str:
-        """Put an inconsistent job where its state says, and notify one that is not finished.
+        """Put an inconsistent job where its state says, and make one that is not finished ready again.
 
         One whose record is gone, or is none, becomes a discarded record, so that it stays counted and
         visible. Returns its state afterwards, ``ok`` when nothing was wrong with it, or ``of another
@@ -69,10 +69,11 @@ class LedgerConsistency:
     def _indexed(self) -> Iterator[str]:
         leases = (f"leases:{worker}" for worker in self._script.members("workers"))
         for index in (
+            "taken",
             "waiting",
             "dead",
             "discarded",
-            *(f"notified:{queue}" for queue in self._script.queues()),
+            *(f"ready:{queue}" for queue in self._script.queues()),
             *leases,
         ):
             yield from self._script.members(index)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from typing import Literal, Protocol, cast
+from typing import Protocol, cast
 
 from rmos_shared.errors import JobNotFound, TransitionRefused
 from rmos_shared.jobs.model import JobRecord, RawLetter
@@ -31,20 +31,24 @@ class DeadLetters:
         self._reader = reader
 
     def replay(self, letter_id: str, *, by: str, why: str) -> None:
-        """Give a dead job a fresh start, or put a raw message back on its queue, verbatim.
+        """Give a dead job a fresh start.
 
         Raises:
             JobNotFound: neither a job nor a raw letter has this id.
-            TransitionRefused: it is not dead.
+            TransitionRefused: it is not dead, or it is a raw letter, which is no job.
         """
         state = cast("bytes", self._script.run("replay", letter_id, by, why, secrets.token_hex(8))).decode()
         if state == "unknown":
-            self._settle_raw(letter_id, "replayed", by, why)
-        elif state == OTHER_VERSION:
+            if self.find_raw(letter_id) is None:
+                raise JobNotFound(letter_id)
+            raise TransitionRefused(
+                f"raw letter {letter_id} is no job of the ledger's; enqueue its job anew, and discard it"
+            )
+        if state == OTHER_VERSION:
             raise TransitionRefused(
                 f"job {letter_id} is of a task that only another version knows; replay it with that version"
             )
-        elif state != "replayed":
+        if state != "replayed":
             raise TransitionRefused(
                 f"job {letter_id} is {state}, not dead; only dead letters can be replayed"
             )
@@ -58,19 +62,11 @@ class DeadLetters:
         """
         state = cast("bytes", self._script.run("discard", letter_id, by, why)).decode()
         if state == "unknown":
-            self._settle_raw(letter_id, "discarded", by, why)
-        elif state != "discarded":
-            raise TransitionRefused(
-                f"job {letter_id} is {state}, not dead; only dead letters can be discarded"
-            )
-
-    def _settle_raw(self, raw_id: str, what: Literal["replayed", "discarded"], by: str, why: str) -> None:
-        answer = self._script.run("settle_raw", raw_id, what, by, why, secrets.token_hex(8))
-        state = cast("bytes", answer).decode()
+            state = cast("bytes", self._script.run("discard_raw", letter_id, by, why)).decode()
         if state == "unknown":
-            raise JobNotFound(raw_id)
-        if state != what:
-            raise TransitionRefused(f"raw letter {raw_id} is {state} already")
+            raise JobNotFound(letter_id)
+        if state != "discarded":
+            raise TransitionRefused(f"{letter_id} is {state}, not dead; only dead letters can be discarded")
 
     def dead(self) -> Iterator[JobRecord]:
         """Yield the dead jobs, oldest first; their ids alone are held in memory."""

@@ -16,7 +16,7 @@ from rmos_shared.jobs.connection import connect_broker
 from rmos_shared.jobs.consistency import LedgerConsistency
 from rmos_shared.jobs.dead_letters import DeadLetters
 from rmos_shared.jobs.model import Job, JobRecord, JobState, LedgerStats
-from rmos_shared.jobs.notifications import Notifications
+from rmos_shared.jobs.queues import JobQueues
 from rmos_shared.jobs.records import job_record
 from rmos_shared.jobs.redis_errors import broker_errors
 from rmos_shared.jobs.script import MAY_EXCEED_MEMORY, LedgerScript
@@ -64,7 +64,7 @@ class JobLedger:
         #: What a worker may do.
         self.work = JobWork(self._script)
         #: What the transport and the reconciler may do.
-        self.notifications = Notifications(self._script)
+        self.queues = JobQueues(self._script)
         #: What an operator may do with dead letters.
         self.dead_letters = DeadLetters(self._script, self)
         #: Whether each job is where its state says, and putting it there.
@@ -163,7 +163,7 @@ class JobLedger:
             case JobState.WAITING | JobState.DEAD | JobState.DISCARDED:
                 indexes = [state.value]
             case JobState.ACCEPTED:
-                indexes = [f"notified:{queue}" for queue in QUEUES]
+                indexes = ["taken", *(f"ready:{queue}" for queue in QUEUES)]
             case JobState.RUNNING:
                 indexes = [f"leases:{worker}" for worker in self._script.members("workers")]
             case _:
@@ -180,7 +180,7 @@ class JobLedger:
             discarded=answer[3],
             waiting=answer[4],
             running=answer[5],
-            notified=answer[6],
+            ready=answer[6],
             raw=answer[7],
             queues=dict(zip((DEAD_LETTER_QUEUE, *QUEUES), answer[8:], strict=True)),
         )

@@ -32,7 +32,6 @@ class DeadReason(StrEnum):
 
     INVALID_PAYLOAD = "invalid_payload"
     MALFORMED_MESSAGE = "malformed_message"
-    UNKNOWN_JOB = "unknown_job"
     CONFLICT = "conflict"
     RUN_NOT_FOUND = "run_not_found"
     ADVISORY_REFUSED = "advisory_refused"
@@ -136,14 +135,14 @@ class LedgerStats(Frozen):
     discarded: int
     waiting: int
     running: int
-    notified: int
+    ready: int
     raw: int
     queues: dict[str, int]
 
     @property
     def pending(self) -> int:
         """Jobs still to be done."""
-        return self.waiting + self.running + self.notified
+        return self.waiting + self.running + self.ready
 
     @property
     def invariant(self) -> bool:

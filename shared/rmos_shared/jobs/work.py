@@ -139,7 +139,7 @@ class JobWork:
         failure: Failure,
         held: bool = False,
     ) -> Settlement:
-        """Put the job off; it is notified again when due. Returns its state afterwards.
+        """Put the job off; it is in line again when due. Returns its state afterwards.
 
         ``held`` says that it waits for the advisory store; ``bring_forward`` is for such jobs.
         """

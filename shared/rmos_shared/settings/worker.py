@@ -62,10 +62,13 @@ class WorkerSettings(BrokerSettings, StoreSettings):
         1.0, gt=0, le=60, description="Time between two rounds of the reconciler."
     )
     notification_grace_seconds: float = Field(
-        5.0, gt=0, le=3_600, description="Age below which an unanswered notification is never taken for lost."
+        5.0, gt=0, le=3_600, description="How long a taken job may stay unclaimed before it is in line again."
     )
     reconcile_batch_jobs: int = Field(
-        500, ge=1, le=10_000, description="Jobs that one round of the reconciler may notify."
+        500,
+        ge=1,
+        le=10_000,
+        description="Jobs of a kind that one round of the reconciler puts in line again.",
     )
     done_ttl_seconds: int = Field(
         604_800,

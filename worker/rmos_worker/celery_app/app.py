@@ -113,7 +113,7 @@ def celery_state(report: Report) -> dict[str, Any]:
 
     Raises:
         JobDead: FAILURE, some job is dead.
-        Retry: RETRY, some job waits; nothing is published, the reconciler notifies when it is due.
+        Retry: RETRY, some job waits; nothing is published, it is in line again when due.
         Ignore: another worker has the job; that worker's task will tell.
     """
     dead = report.dead | {job_id: state for job_id, state in report.refused.items() if state == "dead"}
@@ -126,7 +126,7 @@ def celery_state(report: Report) -> dict[str, Any]:
         delay = min(report.waiting.values())
         raise Retry(f"{len(report.waiting)} job(s) put off, the first for {delay:.1f} s")
     if "waiting" in report.refused.values():
-        raise Retry("the job is put off already; the reconciler notifies when it is due")
+        raise Retry("the job is put off already; it is in line again when due")
     if not report.done and any(state in {"running", "accepted"} for state in report.refused.values()):
         raise Ignore("the job is in other hands")
     return {"done": len(report.done), "refused": report.refused}
@@ -158,7 +158,7 @@ def _reconciler_step(settings: WorkerSettings) -> type[bootsteps.StartStopStep]:
             client = connect_broker(settings)
             self._ledger = JobLedger(client)
             self._reconciler = Reconciler(
-                self._ledger.notifications, self._ledger.work, RedisBreaker.of(client, settings), settings
+                self._ledger.queues, self._ledger.work, RedisBreaker.of(client, settings), settings
             )
 
         def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature

@@ -21,7 +21,7 @@ from redis.exceptions import NoScriptError
 
 from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.jobs.ledger import JobLedger
-from rmos_shared.jobs.notifications import Notifications, Taken
+from rmos_shared.jobs.queues import JobQueues, Taken
 from rmos_shared.tasks.table import QUEUES
 from rmos_worker.celery_app.broadcast import CheckedBroadcasts
 
@@ -55,8 +55,8 @@ class GatedChannel(CheckedBroadcasts):
     _woken: str | None = None
 
     @cached_property
-    def _notifications(self) -> Notifications:
-        return JobLedger(redis.Redis(connection_pool=self.pool)).notifications
+    def _queues(self) -> JobQueues:
+        return JobLedger(redis.Redis(connection_pool=self.pool)).queues
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         if self._ours.isdisjoint(self.active_queues):
@@ -68,14 +68,12 @@ class GatedChannel(CheckedBroadcasts):
         ]
         if self._empty:
             self._asked = "wait"
-            words = self._notifications.wait_command(*queues, seconds=timeout or self.brpop_timeout)
+            words = self._queues.wait_command(*queues, seconds=timeout or self.brpop_timeout)
         else:
             self._asked = "look"
             # Whose token woke us comes first, or its notification would wait for the next look.
             queues.sort(key=lambda queue: queue != self._woken)
-            words = self._notifications.take_command(
-                *queues, most=self.qos.can_consume_max_estimate() or _MOST
-            )
+            words = self._queues.take_command(*queues, most=self.qos.can_consume_max_estimate() or _MOST)
         connection = self.client.connection
         self._in_poll = connection
         self._brpop_sent_at = monotonic()
@@ -100,7 +98,7 @@ class GatedChannel(CheckedBroadcasts):
                 connection.disconnect()
                 raise
             if self._asked == "wait":
-                self._woken = Notifications.queue_of_token(answer)
+                self._woken = JobQueues.queue_of_token(answer)
                 raise Empty
             self._hand_over(Taken.read(answer))
         finally:
@@ -120,7 +118,7 @@ class GatedChannel(CheckedBroadcasts):
             if message.notification is None:
                 logger.warning(
                     "message.refused",
-                    extra={"queue": message.queue, "reason": message.reason, "raw_id": message.raw_id},
+                    extra={"queue": message.queue, "raw_id": message.raw_id},
                 )
         if messages:
             self._queue_cycle.rotate(messages[-1].queue)
@@ -147,7 +145,7 @@ class GatedChannel(CheckedBroadcasts):
 
     def _load_script(self) -> None:
         try:
-            self._notifications.load()
+            self._queues.load()
         except BrokerUnavailable as error:
             raise redis.ConnectionError("the ledger's script cannot be loaded") from error
 
@@ -155,9 +153,9 @@ class GatedChannel(CheckedBroadcasts):
         # A closing channel gives back what was taken and not answered. kombu would push a message of its own.
         (job_ids,), _, _ = json.loads(message.body)
         try:
-            self._notifications.notify_again(job_ids)
+            self._queues.put_back(job_ids)
         except BrokerUnavailable:
-            logger.info("notifications.not_returned")
+            logger.info("jobs.not_put_back")
 
     def _connparams(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
         # Celery closes a lost connection twice. The second time kombu 5.7 trips over what the first took

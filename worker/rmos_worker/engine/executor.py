@@ -68,7 +68,7 @@ class Executor:
         """Do the jobs that are free, and settle each of them in the ledger.
 
         Raises:
-            BrokerUnavailable: the claim did not get through; the reconciler will notify again.
+            BrokerUnavailable: the claim did not get through; the jobs are in line again after the grace.
         """
         lease = Lease(self._heartbeat.name, secrets.token_hex(8))
         report = Report()

@@ -8,7 +8,7 @@ import threading
 
 from rmos_shared.canonical import sha256_hex
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable
-from rmos_shared.jobs.notifications import Notifications
+from rmos_shared.jobs.queues import JobQueues
 from rmos_shared.jobs.work import JobWork
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.tasks.table import TASKS
@@ -26,10 +26,10 @@ class Reconciler:
     """Runs in every worker; a lock lets one of them work at a time."""
 
     def __init__(
-        self, notifications: Notifications, work: JobWork, breaker: RedisBreaker, settings: WorkerSettings
+        self, queues: JobQueues, work: JobWork, breaker: RedisBreaker, settings: WorkerSettings
     ) -> None:
         """Prepare; ``start`` begins the rounds."""
-        self._notifications = notifications
+        self._queues = queues
         self._work = work
         self._settings = settings
         self._breaker = breaker
@@ -48,29 +48,29 @@ class Reconciler:
         self._thread.join(timeout=self._settings.broker_timeout_seconds)
 
     def round(self) -> int:
-        """Do one round, if this is the one whose turn it is. Returns the number of jobs notified.
+        """Do one round, if this is the one whose turn it is. Returns the number of jobs ready again.
 
         Raises:
             BrokerUnavailable: the round may be half done; the next does the rest.
         """
-        if not self._notifications.try_lock(LOCK, self._name, seconds=self._settings.reconcile_seconds * 5):
+        if not self._queues.try_lock(LOCK, self._name, seconds=self._settings.reconcile_seconds * 5):
             return 0
         forward = brought_forward(self._breaker.read(), batch=self._settings.reconcile_batch_jobs)
         if forward is not None:
             self._work.bring_forward(most=forward[0], put_off_by_ms=forward[1])
-        done = self._notifications.reconcile(
+        done = self._queues.reconcile(
             batch=self._settings.reconcile_batch_jobs,
             grace_seconds=self._settings.notification_grace_seconds,
             max_crashes=self._settings.max_crashes,
         )
-        if done.notified:
+        if done.ready:
             # In an outage some jobs come due in every round.
-            logger.debug("jobs.renotified", extra={"jobs": done.notified})
+            logger.debug("jobs.ready_again", extra={"jobs": done.ready})
         if done.damaged != self._damaged:
             self._damaged = done.damaged
             # Once, not each second, and once more when it is repaired.
             logger.error("ledger.damaged", extra={"keys": done.damaged})
-        return done.notified
+        return done.ready
 
     def _run(self) -> None:
         while not self._stopping.wait(self._settings.reconcile_seconds):

@@ -16,7 +16,7 @@ local function accept_one()
   redis.call('HSET', job_key(id), 'task', task, 'sha256', sha256, 'run_id', run_id, 'request_id', request_id,
     'accepted_at', now, 'changed_at', now, 'state', 'accepted')
   redis.call('SET', prefix .. 'payload:' .. id, payload)
-  notify(id, task, false, false, run_id, request_id)
+  make_ready(id, task)
   known_sha256[id] = sha256
   accepted = accepted + 1
   table.insert(subjects, TASKS[task].topic .. ':' .. run_id)
@@ -37,7 +37,7 @@ local function need_to_accept(amount)
     queues[TASKS[task].queue] = true
   end
   for queue in pairs(queues) do
-    need_queue(queue)
+    need('zset', ready_key(queue))
   end
   need('hash', prefix .. 'subjects')
   need('hash', prefix .. 'counts')

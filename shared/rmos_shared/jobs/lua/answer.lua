@@ -1,7 +1,7 @@
--- One operation, and the notifications that it made due.
+-- One operation, and the jobs that it made ready.
 
 local answer = operations[ARGV[1]]()
-send_notifications()
+get_in_line()
 if accepted > 0 then
   redis.call('HINCRBY', prefix .. 'counts', 'accepted', accepted)
 end

@@ -27,8 +27,9 @@ local function homes_of(id, state)
   if state == 'accepted' then
     local spec, homes = spec_of(id), {}
     for _, queue in ipairs(spec and {spec.queue} or all_queues()) do
-      table.insert(homes, 'notified:' .. queue)
+      table.insert(homes, 'ready:' .. queue)
     end
+    table.insert(homes, 'taken')
     return homes
   elseif state == 'running' then
     return {'leases:' .. (string.match(field(id, 'lease'), '^(.*)|') or '')}
@@ -38,7 +39,7 @@ local function homes_of(id, state)
 end
 
 -- Fields that must be whole numbers where they stand.
-local NUMBERS = {'crash_count', 'claim_count', 'retry_count', 'accepted_at', 'changed_at', 'due_at', 'waiting_since',
+local NUMBERS = {'crash_count', 'claim_count', 'retry_count', 'take_count', 'accepted_at', 'changed_at', 'due_at', 'waiting_since',
   'first_failed_at', 'last_failed_at'}
 
 -- The first field of a record that cannot be read; nil when all can.
@@ -76,9 +77,9 @@ local function inconsistency_of(id)
   if homes and not home then
     return 'is ' .. state .. ' and not in ' .. prefix .. homes[1]
   end
-  local indexes = {'waiting', 'dead', 'discarded'}
+  local indexes = {'taken', 'waiting', 'dead', 'discarded'}
   for _, queue in ipairs(all_queues()) do
-    table.insert(indexes, 'notified:' .. queue)
+    table.insert(indexes, 'ready:' .. queue)
   end
   for _, index in ipairs(indexes) do
     if index ~= home and lies_in(index, id) then
@@ -102,7 +103,7 @@ function operations.check()
 end
 
 -- repair: id, worker instances. Puts an inconsistent job where its state says; an unfinished
--- one is notified again, and one without a record is discarded, visibly. Answers its state, or ok.
+-- one is ready again, and one without a record is discarded, visibly. Answers its state, or ok.
 function operations.repair()
   local id = arg()
   if inconsistency_of(id) == '' then
@@ -118,9 +119,9 @@ function operations.repair()
   need_to_lapse()
   need('zset', prefix .. 'waiting')
   need('zset', prefix .. 'discarded')
-  local indexes = {'waiting', 'dead', 'discarded'}
+  local indexes = {'taken', 'waiting', 'dead', 'discarded'}
   for _, queue in ipairs(all_queues()) do
-    table.insert(indexes, 'notified:' .. queue)
+    table.insert(indexes, 'ready:' .. queue)
   end
   while cursor < #ARGV do
     table.insert(indexes, 'leases:' .. arg())
@@ -139,6 +140,9 @@ function operations.repair()
   if lies_in('dead', id) then
     unmirror_one()
   end
+  for _, queue in ipairs(all_queues()) do
+    leave_line(queue, {id})
+  end
   for _, index in ipairs(indexes) do
     redis.call('ZREM', prefix .. index, id)
   end
@@ -155,7 +159,7 @@ function operations.repair()
       mirror_one()
     end
   elseif state ~= 'done' then
-    notify_again(id)
+    ready_again(id)
     state = 'accepted'
   end
   return state

@@ -4,15 +4,15 @@
 -- Put before it by script.py: TASKS, by name: queue, topic, ids_per_notification; QUEUES, their names in order.
 -- KEYS[1]  prefix, "rmos:" outside tests. Keys below it:
 --   job:<id>         hash  the record: task state run_id request_id sha256 accepted_at changed_at crash_count claim_count
---                          retry_count lease due_at waiting_since result failure first_failed_at last_failed_at
---                          code_version history replay again (1 if notified more than once); history: a JSON
---                          list of what happened beside the normal way, the last MOST_HISTORY of it
+--                          retry_count take_count lease due_at waiting_since result failure first_failed_at
+--                          last_failed_at code_version history replay; history: a JSON list of what happened
+--                          beside the normal way, the last MOST_HISTORY of it
 --   payload:<id>     str   until the job is done; by itself, so that the small record stays in its compact form
---   notified:<queue> zset  accepted jobs by the time of their last notification
---   acknowledged:<queue> str  time of the youngest first notification that was acknowledged by a claim
+--   ready:<queue>    zset  accepted jobs that nobody has come for, in order: by the time they became ready, in
+--                          microseconds
+--   taken            zset  accepted jobs whose notification is on its way to a worker, by the time it was taken
 --   wake:<queue>     list  tokens that wake workers waiting for the queue; losing them costs a second
---   notifications    str   repeated notifications so far, which makes their ids unique
---   queues           set   every queue that any version has put notifications on
+--   queues           set   every queue that any version has had ready jobs on
 --   leases:<worker>  zset  running jobs by the time they were claimed
 --   waiting          zset  jobs put off, by due time
 --   held             zset  jobs put off for the advisory store's sake, by when; some may have moved on since
@@ -22,13 +22,14 @@
 --   workers          zset  worker instances by the time from which they count as silent
 --   raw:<id>         hash  a message that is no notification of ours: item queue reason detail kept_at size
 --   raw, raw_discarded  zset  by time
---   raw_replay:<id>  str   for a minute, the token of its replay
 --   letters          str   raw letters so far, which makes their ids unique
 -- KEYS[2]  the list that mirrors the number of dead letters for Flower's Broker page (its items say nothing)
+-- <queue>  the list that mirrors the number of ready jobs, for Flower as well. Other programs may push onto it; what
+--          they pushed is kept among the raw letters when its turn comes.
 -- ARGV[1]  the operation; the rest are its arguments, described at each.
 --
--- A job is in exactly one of notified:*, waiting, leases:*, dead, discarded, or done (counted, its record expires).
--- Its notification is pushed onto the task's queue in the very step that makes it ready, and popped by take.
+-- A job is in exactly one of ready:*, taken, waiting, leases:*, dead, discarded, or done (counted, its record
+-- expires). Its notification is written by take, in the very step that hands it out.
 --
 -- Other programs, and other versions of this one, may write to the same server. An operation makes sure of the
 -- keys that it will write before it writes the first, so that none stops half-way. What is of a wrong type is
@@ -37,11 +38,12 @@
 local prefix, mirror = KEYS[1], KEYS[2]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local now_us = clock[1] * 1000000 + clock[2]
 local cursor = 1
 -- Above the longest delay and the longest lease that the settings allow: a day, and some.
 local LONGEST_MS = 90000000
--- More than any notification of 100 ids needs; checked first, so that no giant is ever looked into.
-local MAX_NOTIFICATION_BYTES = 65536
+-- What stands in a queue's list for a ready job.
+local READY_ITEM = 'see rmos jobs list'
 -- Above the number of workers that could wait for one queue.
 local MAX_TOKENS = 64
 -- Of one command: Lua's stack has room for some 8,000. Even, for members that come in pairs.

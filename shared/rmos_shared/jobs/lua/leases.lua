@@ -3,12 +3,12 @@
 -- What the lapse of any job may write.
 local function need_to_lapse()
   for _, queue in ipairs(QUEUES) do
-    need_queue(queue)
+    need('zset', ready_key(queue))
   end
   need('zset', prefix .. 'dead')
 end
 
--- A job that lost its worker: notified again, or dead when that has happened too often.
+-- A job that lost its worker: ready again, or dead when that has happened too often.
 local function lapse(id, worker, exhausted, code_version)
   local spec = spec_of(id)
   if not spec then
@@ -21,7 +21,7 @@ local function lapse(id, worker, exhausted, code_version)
       message = number(record[1]) .. ' crashes in ' .. number(record[2]) .. ' claims; last worker: '
         .. worker}), code_version)
   else
-    notify_again(id)
+    ready_again(id)
   end
   return true
 end

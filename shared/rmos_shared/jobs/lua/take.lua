@@ -1,93 +1,123 @@
--- Taking messages off the queues.
+-- Taking jobs off the queues.
 
--- notify: ids. Notifications that were taken and will not be acknowledged; jobs that moved on are left alone.
-function operations.notify()
+-- put_back: ids. Jobs that were taken and will not be claimed; those that moved on are left alone.
+function operations.put_back()
+  need('zset', prefix .. 'taken')
   for _, queue in ipairs(QUEUES) do
-    need_queue(queue)
+    need('zset', ready_key(queue))
   end
   while cursor < #ARGV do
     local id = arg()
-    if field(id, 'state') == 'accepted' and spec_of(id) then
-      notify_again(id)
+    if field(id, 'state') == 'accepted' and spec_of(id) and redis.call('ZREM', prefix .. 'taken', id) == 1 then
+      ready_again(id)
     end
   end
 end
 
--- keep_raw: item, queue, reason, detail.
-local function keep_raw(item, queue, reason, detail)
+local function keep_raw(item, queue)
   local id = string.format('%d-%d', now, next_number(prefix .. 'letters'))
-  redis.call('HSET', prefix .. 'raw:' .. id, 'item', item, 'queue', queue, 'reason', reason, 'detail', detail,
-    'size', #item, 'kept_at', now, 'state', 'dead')
+  redis.call('HSET', prefix .. 'raw:' .. id, 'item', item, 'queue', queue, 'reason', 'malformed_message',
+    'detail', 'the ledger did not put it on this queue', 'size', #item, 'kept_at', now, 'state', 'dead')
   redis.call('ZADD', prefix .. 'raw', now, id)
   mirror_one()
   return id
 end
 
--- Adds the notifications that lie next in the queue to one that was popped, as long as their task and ``most`` ids
--- allow: work that waits is done in groups, work that does not is done at once. A job that crashed is
--- done alone, so that one which kills its worker takes no other with it.
-local function join(first, queue, most)
-  local ids, seen = first.ids, {}
-  for _, id in ipairs(ids) do
-    seen[id] = true
-  end
-  while first.fresh and #ids < most do
+-- Keeps what others pushed onto a queue among the raw letters, once it is its turn: when what stands before it in
+-- the list has been taken. Adds {queue, '', raw id} to ``found`` for each.
+local function keep_strangers(queue, empty, found)
+  while #found < MOST_MEMBERS do
     local item = redis.call('LINDEX', queue, -1)
-    local following = item and read_notification(item, queue)
-    if not following or following.task ~= first.task or not following.fresh or #ids + #following.ids > most then
-      break
+    if not item or (item == READY_ITEM and not empty) then
+      return
+    elseif item ~= READY_ITEM then
+      if not is_well('zset', prefix .. 'raw') then
+        return -- it stays where it is; doctor names the key
+      end
+      table.insert(found, {queue, '', keep_raw(item, queue)})
     end
     redis.call('RPOP', queue)
-    for _, id in ipairs(following.ids) do
-      if not seen[id] then
-        table.insert(ids, id)
-        seen[id] = true
+  end
+end
+
+-- The jobs at the head of a line that one notification may carry, up to ``most``: they are of one task. A job that
+-- crashed is done alone, so that one which kills its worker takes no other with it. What cannot be handed out is
+-- set aside, as taken, for the reconciler of a version that can.
+local function next_group(queue, most)
+  local group, aside = {ids = {}}, {}
+  local limit = 1
+  while #group.ids < limit do
+    local from = #group.ids + #aside
+    local members = redis.call('ZRANGE', ready_key(queue), from, from + limit - #group.ids - 1)
+    for _, id in ipairs(members) do
+      local record = fields(id, 'task', 'crash_count', 'run_id', 'request_id') or {}
+      local spec, crashed = TASKS[record[1] or ''], number(record[2]) > 0
+      if not spec or spec.queue ~= queue then
+        table.insert(aside, id)
+      elseif #group.ids == 0 then
+        group = {ids = {id}, task = record[1], run_id = record[3] or '', request_id = record[4] or ''}
+        limit = crashed and 1 or math.min(most, spec.ids_per_notification)
+      elseif crashed or record[1] ~= group.task then
+        limit = #group.ids
+        break
+      else
+        table.insert(group.ids, id)
+      end
+    end
+    if #members == 0 or #aside >= MOST_MEMBERS then
+      break
+    end
+  end
+  return group, aside
+end
+
+local function mark_taken(queue, ids)
+  if #ids > 0 then
+    local times = {}
+    for _, id in ipairs(ids) do
+      table.insert(times, now)
+      table.insert(times, id)
+    end
+    leave_line(queue, ids)
+    call_with('ZADD', prefix .. 'taken', times)
+  end
+end
+
+-- take: most notifications, queues. Takes from each queue in turn, and joins the jobs that wait in line, spread over
+-- all the notifications that may be taken: work that waits is done in groups, work that does not is done at once.
+-- Answers {queue, notification} for each, and {queue, '', raw id} for what others had pushed. With all queues empty
+-- the answer is {}. A job whose notification is lost on the way is in ``taken``, and comes back from there.
+function operations.take()
+  local most, queues, share, found, taken = number_arg(), {}, {}, {}, 0
+  need('zset', prefix .. 'taken')
+  while cursor < #ARGV do
+    local queue = arg()
+    -- A queue that is damaged must not keep the worker from the others.
+    if is_well('zset', ready_key(queue)) then
+      local length = redis.call('ZCARD', ready_key(queue))
+      table.insert(queues, queue)
+      share[queue] = math.ceil(length / most)
+      if is_well('list', queue) then
+        keep_strangers(queue, length == 0, found)
       end
     end
   end
-  return notification(first.task, ids, first.message_id, argsrepr_of(first.task, ids, first.run_id, first.request_id))
-end
-
--- take: most messages, whether to join notifications (1 or 0), queues. Pops from each queue in turn. A notification
--- of ours is answered as {queue, item}; anything else is kept among the dead letters in this very step and answered as
--- {queue, '', reason, id}. With all queues empty the answer is {}. A notification whose answer is lost counts as lost,
--- and is sent again; so does one for a task that only another version knows, by the reconciler of that version,
--- and one for a job whose record is damaged, once it is whole again.
-function operations.take()
-  local most, joining, queues, share, found = number_arg(), arg() == '1', {}, {}, {}
-  while cursor < #ARGV do
-    local queue = arg()
-    -- A queue that is none must not keep the worker from the others.
-    local length = redis.pcall('LLEN', queue)
-    if type(length) == 'number' then
-      table.insert(queues, queue)
-      -- What waits is spread over all the messages that may be taken.
-      share[queue] = joining and math.ceil(length / most) or 1
-    end
-  end
-  while #found < most and #queues > 0 do
+  while taken < most and #queues > 0 do
     local left = {}
     for _, queue in ipairs(queues) do
-      local item = #found < most and redis.call('RPOP', queue)
-      if item then
-        local first, reason, detail = read_notification(item, queue)
-        if first then
-          local together = math.min(share[queue], TASKS[first.task].ids_per_notification)
-          table.insert(found, {queue, together > #first.ids and join(first, queue, together) or item})
-        elseif reason ~= 'not_now' then
-          if not is_well('zset', prefix .. 'raw') then
-            -- It cannot be kept elsewhere, so it goes back, and what lies behind it waits.
-            redis.call('RPUSH', queue, item)
-            if #found > 0 then
-              return found
-            end
-            need('zset', prefix .. 'raw')
-          end
-          table.insert(found, {queue, '', reason, keep_raw(item, queue, reason, detail)})
+      if taken < most then
+        local group, aside = next_group(queue, share[queue])
+        mark_taken(queue, aside)
+        mark_taken(queue, group.ids)
+        if #group.ids > 0 then
+          table.insert(found, {queue, notification(group.task, group.ids, group.run_id, group.request_id)})
+          taken = taken + 1
         end
-        table.insert(left, queue)
-      elseif #found < most then
-        redis.call('DEL', prefix .. 'wake:' .. queue)
+        if redis.call('EXISTS', ready_key(queue)) == 1 then
+          table.insert(left, queue)
+        else
+          redis.call('DEL', prefix .. 'wake:' .. queue)
+        end
       end
     end
     queues = left

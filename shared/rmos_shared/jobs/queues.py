@@ -1,4 +1,4 @@
-"""Notifications: how messages get from the queues to workers, and how lost ones are sent again."""
+"""The queues: how ready jobs get to workers, and come back when nobody claims them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _WAKE = "wake:"
 class Round:
     """What one round of the reconciler came to."""
 
-    #: Jobs notified again.
-    notified: int
+    #: Jobs that are ready again.
+    ready: int
     #: Keys of the ledger that are of a wrong type.
     damaged: tuple[str, ...] = ()
 
@@ -28,22 +28,21 @@ class Taken:
     """One message taken off a queue."""
 
     queue: str
-    #: The notification, as Celery takes it; None when the message is none and is among the dead letters now.
+    #: The notification, as Celery takes it; None when others had pushed it and it is a raw letter now.
     notification: bytes | None
-    #: Why it is there, and the id it has there.
-    reason: str = ""
+    #: The id of the raw letter.
     raw_id: str = ""
 
     @classmethod
     def read(cls, answer: list[list[bytes]]) -> list[Taken]:
         """Return what an answer to ``take`` tells; nothing when the queues are empty."""
         return [
-            cls(queue.decode(), item or None, *(word.decode() for word in why))
-            for queue, item, *why in answer
+            cls(queue.decode(), item or None, *(text.decode() for text in raw_id))
+            for queue, item, *raw_id in answer
         ]
 
 
-class Notifications:
+class JobQueues:
     """The transport's and the reconciler's side of the ledger; atomic and repeatable as ``JobLedger``."""
 
     def __init__(self, script: LedgerScript) -> None:
@@ -54,27 +53,28 @@ class Notifications:
         """Tell the server of the script behind ``take_command``."""
         self._script.load()
 
-    def notify_again(self, job_ids: Sequence[str]) -> None:
-        """Notify again for jobs whose notification was taken and will not be acknowledged.
-
-        Jobs that moved on are left alone.
-        """
-        self._script.run("notify", *job_ids)
-
     def take(self, *queues: str) -> Taken | None:
-        """Take the next message off the first of the queues that has one; None when all are empty.
+        """Take one message as ``take_command`` does; None when all queues are empty.
 
-        What is no notification for jobs that the ledger knows goes to the dead letters in the same step.
+        What others had pushed comes first. A notification taken beside it comes back after the grace.
         """
-        return next(iter(Taken.read(self._script.run("take", 1, 0, *queues))), None)
+        return next(iter(Taken.read(self._script.run("take", 1, *queues))), None)
 
     def take_command(self, *queues: str, most: int) -> tuple[Any, ...]:
-        """Return ``take``, of up to ``most`` messages, as the words of a Redis command.
+        """Return, as the words of a Redis command, the taking of up to ``most`` notifications.
 
-        Notifications of one task that wait in line are joined, up to its ``ids_per_notification``, so that a
-        backlog is worked off in groups. The answer is for ``Taken.read``.
+        One is for as many jobs in line as their task allows (``ids_per_notification``), so that a backlog is
+        worked off in groups. What others pushed onto the queues becomes raw letters in the same step. The
+        answer is for ``Taken.read``.
         """
-        return self._script.command("take", most, 1, *queues)
+        return self._script.command("take", most, *queues)
+
+    def put_back(self, job_ids: Sequence[str]) -> None:
+        """Put jobs in line again that were taken and will not be claimed.
+
+        Those that moved on are left alone.
+        """
+        self._script.run("put_back", *job_ids)
 
     def wait_command(self, *queues: str, seconds: float) -> tuple[Any, ...]:
         """Return, as the words of a Redis command, the wait for one of these queues to be worth a look.
@@ -90,15 +90,16 @@ class Notifications:
         return answer[0].decode().partition(_WAKE)[2] if answer else None
 
     def reconcile(self, *, batch: int, grace_seconds: float, max_crashes: int) -> Round:
-        """Bring every job that nobody would come for back to a queue.
+        """Put every job that nobody would come for in line again.
 
-        Those are the jobs of silent workers, the ones due, and those whose notification was lost; at most
-        ``batch`` of each kind a call. What is damaged in the ledger keeps only those waiting that need it.
+        Those are the jobs of silent workers, the ones due, and those that were taken longer ago than the
+        grace and not claimed; at most ``batch`` of each kind a call. What is damaged in the ledger keeps only
+        those waiting that need it.
         """
-        notified, *damaged = self._script.run(
+        ready, *damaged = self._script.run(
             "reconcile", batch, milliseconds(grace_seconds), max_crashes, CODE_VERSION
         )
-        return Round(int(notified), tuple(key.decode() for key in damaged))
+        return Round(int(ready), tuple(key.decode() for key in damaged))
 
     def try_lock(self, name: str, holder: str, *, seconds: float) -> bool:
         """Take or renew a named lock; only one holder has it until it lapses."""
