@@ -53,6 +53,7 @@ from rmos_shared.store.identity import IDENTITY_FILE
 from rmos_shared.store.local import LocalStore
 from rmos_shared.tasks.payloads import AttachAdvisory, CreateRun, SuggestAndAttach
 from rmos_shared.tasks.table import CREATE, CREATE_MANY, SUGGEST
+from rmos_shared.telemetry.events import FileCorrupt
 from rmos_worker.advisories.breaker import NoBreaker
 from rmos_worker.advisories.client import AdvisoryClient
 from rmos_worker.engine.retry import Bury, RetryLimits, Wait, decide, describe
@@ -63,6 +64,7 @@ from rmos_worker.handlers.create import CreateHandler
 from rmos_worker.handlers.existing_run import ExistingRuns
 from rmos_worker.handlers.suggest import SuggestHandler
 from rmos_worker.policies.choice import policy_named
+from support.events import events_in
 from support.stores import local_store
 
 ROOT = Path(__file__).parents[1]
@@ -559,9 +561,11 @@ def test_corrupt_files_logged_with_path(runs: RunLog, root: Path, caplog: pytest
     (root / f"2026-08-01/{run.run_id}.json").write_bytes(run.to_bytes()[:-9])
     with pytest.raises(CorruptArtifact):
         runs.get_artifact(run.run_id)
-    (record,) = caplog.records
-    assert record.levelno == logging.ERROR
-    assert record.__dict__["key"] == f"2026-08-01/{run.run_id}.json"
+    (corrupt,) = events_in(caplog)
+    assert isinstance(corrupt, FileCorrupt)
+    assert corrupt.file == f"2026-08-01/{run.run_id}.json"
+    assert corrupt.file in caplog.text
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
 # -- error handling -------------------------------------------------------------------------------

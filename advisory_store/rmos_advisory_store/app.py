@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import secrets
 from http import HTTPStatus
 from typing import Any
@@ -24,8 +23,8 @@ from rmos_shared.errors import FieldProblem, InvalidRequest, RmosError, Settings
 from rmos_shared.settings.advisory_store import AdvisoryStoreSettings
 from rmos_shared.store.identity import init_store
 from rmos_shared.store.local import LocalStore
-
-_log = logging.getLogger(__name__)
+from rmos_shared.telemetry.events import RequestFailed
+from rmos_shared.telemetry.log import emit
 
 PREFIX = "/api/advisory/assets"
 MAX_PAGE = 200
@@ -169,7 +168,7 @@ def _error(
 
 def _on_our_error(_request: Request, error: RmosError) -> Response:
     if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        _log.error("%s: %s", error.code, error)
+        emit(RequestFailed(code=error.code, error=str(error)))
     problems = error.problems if isinstance(error, InvalidRequest) else ()
     return _error(error.http_status, error.code, str(error), problems)
 

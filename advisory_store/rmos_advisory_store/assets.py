@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -21,8 +20,9 @@ from rmos_shared.errors import (
 from rmos_shared.ids import is_safe_id, new_uuid7
 from rmos_shared.models.base import Frozen, SafeId, SingleLine, UtcTime, Utf8Text
 from rmos_shared.store.base import ArtifactStore, Outcome
+from rmos_shared.telemetry.events import FileCorrupt
+from rmos_shared.telemetry.log import emit
 
-_log = logging.getLogger(__name__)
 _Record = TypeVar("_Record", bound=Frozen)
 
 
@@ -146,7 +146,7 @@ class AssetLog:
         try:
             return self.get(asset_id)
         except CorruptArtifact as error:
-            _log.error("%s: %s", error.code, error)
+            emit(FileCorrupt(file=error.key, reason=error.reason))
             return None
 
     def _stored(self, asset_id: str) -> AdvisoryAsset:

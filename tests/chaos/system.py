@@ -292,8 +292,10 @@ class System:
     def _last_words(self, role: str) -> str:
         """Return what a process wrote last, for what ended by itself says best why."""
         log = self.home / "logs" / f"{role}.log"
-        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-        return " / ".join(line[:300] for line in lines[-12:])
+        lines = log.read_text(errors="replace").splitlines()[-12:] if log.exists() else []
+        # The supervisor knows the exit code.
+        lines += [line for line in self.up.told().splitlines() if role in line][-1:]
+        return " / ".join(line[:300] for line in lines)
 
     def broker_answers(self) -> bool:
         try:

@@ -303,7 +303,8 @@ def test_a_corrupt_asset_is_told_and_hides_no_other(http: httpx.Client, store: S
     page = http.get(PATH).json()
     assert [item["asset_id"] for item in page["items"]] == ["a1", "a3"]
     assert page["corrupt"] == ["a2"]
-    assert "a2.json is corrupt" in store.log.read_text()
+    assert "file.corrupt file='" in store.log.read_text()
+    assert "a2.json" in store.log.read_text()
 
 
 def test_eight_clients_save_one_asset(store: Store, connect: Connect) -> None:

@@ -20,9 +20,11 @@ from rmos_shared.runs.run_log import RunLog
 from rmos_shared.store.memory import MemoryStore
 from rmos_shared.tasks.payloads import ExplainMissing, SuggestAndAttach
 from rmos_shared.tasks.table import EXPLAIN_MISSING, SUGGEST
+from rmos_shared.telemetry.events import ScheduleRefused
 from rmos_worker.celery_app.schedule import NIGHTLY, LedgerScheduler, last_due, scheduled_job
 from rmos_worker.handlers.artifact import artifact_of
 from rmos_worker.handlers.explain_missing import ExplainMissingHandler
+from support.events import events_in
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 LEASE = Lease("w", "t")
@@ -140,9 +142,9 @@ def test_each_entry_makes_its_own_job_and_one_that_makes_none_stops_nobody(
         scheduler.apply_entry(scheduler.Entry(schedule=crontab(hour="2", minute="0"), app=app, **entry))
 
     scheduler.close()
-    refused = [record for record in caplog.records if record.levelname == "ERROR"]
-    assert [record.entry for record in refused] == [entry["name"] for entry in entries[:6]]  # type: ignore[attr-defined]
-    assert not [record for record in refused if record.exc_info]
+    refused = [event for event in events_in(caplog) if isinstance(event, ScheduleRefused)]
+    assert [event.entry for event in refused] == [entry["name"] for entry in entries[:6]]
+    assert not [record for record in caplog.records if record.exc_info]
     jobs = {
         job.request_id: ExplainMissing.read_json(ledger.dead_letters.payload(job.job_id) or b"")
         for job in ledger.jobs()

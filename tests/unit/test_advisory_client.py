@@ -33,8 +33,10 @@ from rmos_shared.errors import (
     RmosError,
     SettingsInvalid,
 )
+from rmos_shared.telemetry.events import AdvisoryStoreBack, AdvisoryStoreUnreachable
 from rmos_worker.advisories.breaker import NoBreaker, Outage
 from rmos_worker.advisories.client import MAX_ANSWER_BYTES, AdvisoryClient, retry_after_seconds
+from support.events import events_in
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 TOKEN = "t0p-secret-token"
@@ -316,12 +318,11 @@ def test_an_outage_is_told_once_when_it_begins_and_once_when_it_ends(
         outages.append(caught.value.outage)
     server.client.save(ASSET)
     assert outages == [False, True, True, True]
-    assert [(line.levelname, line.message) for line in caplog.records] == [
-        ("ERROR", "advisory_store.unreachable"),
-        ("WARNING", "advisory_store.back"),
-    ]
-    assert "status 500" in caplog.records[0].reason  # type: ignore[attr-defined]
-    assert caplog.records[1].outage_seconds == 12.3  # type: ignore[attr-defined]
+    begun, ended = events_in(caplog)
+    assert isinstance(begun, AdvisoryStoreUnreachable)
+    assert "status 500" in begun.reason
+    assert ended == AdvisoryStoreBack(outage_seconds=12.3)
+    assert [line.levelname for line in caplog.records] == ["ERROR", "WARNING"]
 
 
 @pytest.mark.parametrize("asset_id", ["", "..", "a/b", "a%2Fb", "a\\b", "a\0", "-a", "x" * 129, "é"])

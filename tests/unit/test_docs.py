@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import logging
 import os
 import pkgutil
 import re
@@ -37,6 +39,8 @@ from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.settings.store import StoreSettings
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.tasks.table import QUEUES
+from rmos_shared.telemetry import events
+from rmos_shared.telemetry.events import Event
 from rmos_worker.celery_app.broker import celery_config
 
 ROOT = Path(__file__).parents[2]
@@ -147,6 +151,20 @@ def exit_code_table() -> str:
     return "\n".join(rows)
 
 
+def events_table() -> str:
+    rows = ["| event | level | fields | what happened |", "|---|---|---|---|"]
+    for kind in sorted(event_classes(), key=lambda kind: kind.key):
+        names = ", ".join(f"`{field.name}`" for field in dataclasses.fields(kind))
+        meaning = " ".join(str(kind.__doc__).replace("``", "`").split())
+        rows.append(f"| `{kind.key}` | {logging.getLevelName(kind.level)} | {names} | {meaning} |")
+    return "\n".join(rows).replace("|  |", "| |")
+
+
+def event_classes() -> list[type[Event]]:
+    kinds = [kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, Event)]
+    return [kind for kind in kinds if hasattr(kind, "key")]
+
+
 def error_classes() -> list[type[RmosError]]:
     for package in (rmos_shared, rmos_runs, rmos_worker, rmos_advisory_store):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
@@ -167,7 +185,12 @@ def error_classes() -> list[type[RmosError]]:
 
 
 #: What is generated, in a file of its own named after it.
-GENERATED = {"commands": command_table, "settings": settings_tables, "exit codes": exit_code_table}
+GENERATED = {
+    "commands": command_table,
+    "settings": settings_tables,
+    "exit codes": exit_code_table,
+    "events": events_table,
+}
 
 
 def page(name: str) -> Path:
@@ -183,6 +206,18 @@ def test_the_reference_tells_what_the_program_has(name: str) -> None:
     found = block(name).search(page(name).read_text())
     assert found, f"{page(name).name} has no block for {name}"
     assert found[2] == GENERATED[name]() + "\n", "run: python tests/unit/test_docs.py"
+
+
+def test_every_event_has_a_key_of_its_own_and_is_reported_somewhere() -> None:
+    keys = [kind.key for kind in event_classes()]
+    assert len(keys) == len(set(keys))
+    code = "".join(
+        file.read_text()
+        for package in (rmos_shared, rmos_worker, rmos_advisory_store)
+        for file in Path(package.__path__[0]).rglob("*.py")
+        if file.name != "events.py"
+    )
+    assert [kind.__name__ for kind in event_classes() if not re.search(rf"\b{kind.__name__}\b", code)] == []
 
 
 def test_every_settings_class_is_told() -> None:

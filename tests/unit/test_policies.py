@@ -13,6 +13,7 @@ from rmos_shared.canonical import canonical_sha256
 from rmos_shared.errors import SettingsInvalid
 from rmos_shared.runs.model import Decision, Hashes, Outputs, RiskLevel, RunArtifact, RunRequest, Status
 from rmos_shared.settings.worker import WorkerSettings
+from rmos_shared.telemetry.events import PolicyFailed
 from rmos_worker.explainers.feasibility import FeasibilityExplainer
 from rmos_worker.explainers.rules import load_rules
 from rmos_worker.policies.base import ApprovalPolicy
@@ -21,6 +22,7 @@ from rmos_worker.policies.fail_closed import FailClosed
 from rmos_worker.policies.green_auto import GreenAutoPolicy
 from rmos_worker.policies.manual import ManualPolicy
 from rmos_worker.policies.unsafe import UnsafeApproveAll
+from support.events import events_in
 
 EXPLAINER = FeasibilityExplainer(load_rules())
 
@@ -210,9 +212,8 @@ def test_a_policy_that_fails_leaves_it_to_a_person(caplog: pytest.LogCaptureFixt
     verdict = FailClosed(Broken()).decide(GREEN, EXPLAINED)
     assert (verdict.policy_id, verdict.approved, verdict.reviewed_by) == ("fail_closed", False, None)
     assert verdict.reason == "a person must decide: Broken failed with KeyError"
-    assert [(record.levelno, record.message) for record in caplog.records] == [
-        (logging.ERROR, "policy Broken failed on run run-1; a person must decide")
-    ]
+    assert events_in(caplog) == [PolicyFailed(policy="Broken", run_id="run-1")]
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
 def test_a_policy_that_works_is_left_alone() -> None:

@@ -30,6 +30,8 @@ from rmos_shared.runs.model import ExplanationStatus, RunArtifact
 from rmos_shared.runs.run_log import RunLog, attachment_key
 from rmos_shared.store.base import Head, Outcome
 from rmos_shared.store.memory import MemoryStore
+from rmos_shared.telemetry.events import FileCorrupt
+from support.events import events_in
 from support.records import HOUR, NOON, make_attempt, make_link, make_review, make_run
 from support.stores import local_store
 
@@ -634,7 +636,7 @@ def test_corrupt_is_not_missing_and_blocks_nothing_else(
     assert (damaged.key, damaged.artifact) == (key, None)
     assert damaged.error is not None
     assert damaged.error.key == key
-    assert [(record.key, record.reason) for record in caplog.records] == [(key, damaged.error.reason)]  # type: ignore[attr-defined]
+    assert events_in(caplog) == [FileCorrupt(file=key, reason=damaged.error.reason)]
     for verb in (log.get_artifact, log.get_bytes, log.read):
         caplog.clear()
         with pytest.raises(CorruptArtifact, match=said) as caught:
@@ -712,7 +714,9 @@ def test_a_planted_partition_is_reported_and_hides_no_other(
         ("2026-08-01", None),
         ("2026-07-30/old.json", old),
     ]
-    assert [record.key for record in caplog.records] == ["2026-08-01"]  # type: ignore[attr-defined]
+    (corrupt,) = events_in(caplog)
+    assert isinstance(corrupt, FileCorrupt)
+    assert corrupt.file == "2026-08-01"
     assert [entry.key for entry in log.list_runs(date(2026, 8, 1), date(2026, 8, 1))] == ["2026-08-01"]
     # The walk for an older id goes past it, and says so when it finds the run nowhere else.
     assert log.get_artifact("old") == old

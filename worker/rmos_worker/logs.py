@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import asdict
 from typing import Any
 
 import structlog
+
+from rmos_shared.telemetry.log import EventMessage
 
 
 def configure_logs(level: int | str = logging.INFO, **_: Any) -> None:
@@ -17,7 +20,7 @@ def configure_logs(level: int | str = logging.INFO, **_: Any) -> None:
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(),
+        _fields_of_event,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
@@ -37,3 +40,11 @@ def configure_logs(level: int | str = logging.INFO, **_: Any) -> None:
     # One line per request and per message would drown ours; their failures reach us as our own errors.
     for noisy in ("httpx", "httpcore", "celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _fields_of_event(_logger: Any, _method: str, record: Any) -> Any:
+    """Spread one of our own events over the object that is printed: its key, then its fields."""
+    message = record["_record"].msg
+    if isinstance(message, EventMessage):
+        record |= {"event": message.event.key} | asdict(message.event)
+    return record

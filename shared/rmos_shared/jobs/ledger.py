@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -23,8 +22,8 @@ from rmos_shared.jobs.script import MAY_EXCEED_MEMORY, LedgerScript
 from rmos_shared.jobs.work import JobWork
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.tasks.table import DEAD_LETTER_QUEUE, QUEUES, TASKS, TaskSpec
-
-logger = logging.getLogger(__name__)
+from rmos_shared.telemetry.events import RecordUnreadable
+from rmos_shared.telemetry.log import emit
 
 
 class Acceptance(StrEnum):
@@ -155,7 +154,7 @@ class JobLedger:
         try:
             return self.find(job_id)
         except BrokerDamaged as error:
-            logger.error("%s", error)  # noqa: TRY400 - the text says all
+            emit(RecordUnreadable(job_id=job_id, error=str(error)))
             return None
 
     def _ids_in(self, state: JobState | None) -> list[str]:

@@ -6,7 +6,6 @@ cannot read is reported, never skipped (contract section 4).
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -22,6 +21,8 @@ from rmos_shared.runs.layout import attachment_key
 from rmos_shared.runs.model import ComposedRun, RunArtifact
 from rmos_shared.runs.record import Record, parse
 from rmos_shared.store.base import ArtifactStore, KeyInvalid, Outcome
+from rmos_shared.telemetry.events import FileCorrupt
+from rmos_shared.telemetry.log import emit
 
 __all__ = [
     "ExplanationJobs",
@@ -34,7 +35,6 @@ __all__ = [
     "attachment_key",
 ]
 
-_LOG = logging.getLogger(__name__)
 _ONE_DAY = timedelta(days=1)
 #: Days that are looked at one by one; a longer span is halved first, because most of it may be empty.
 _WALK_DAYS = 400
@@ -442,7 +442,7 @@ def _parse(model: type[Record], key: str, data: bytes, belongs: Callable[[Record
 
 
 def _logged(error: CorruptArtifact) -> CorruptArtifact:
-    _LOG.error("corrupt file %s", error.key, extra={"key": error.key, "reason": error.reason})
+    emit(FileCorrupt(file=error.key, reason=error.reason))
     return error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -13,8 +12,8 @@ from redis.commands.core import Script
 
 from rmos_shared.errors import BreakerOpen
 from rmos_shared.settings.worker import WorkerSettings
-
-_log = logging.getLogger(__name__)
+from rmos_shared.telemetry.events import BreakerUnreachable
+from rmos_shared.telemetry.log import emit
 
 # KEYS[1]  string  failed calls in a row, over all workers; gone after a success
 # KEYS[2]  string  "open" or "probe"; while it exists no further call may start. Its expiry is the timer.
@@ -214,8 +213,4 @@ def _milliseconds(seconds: float) -> int:
 
 
 def _warn(error: Exception) -> None:
-    _log.warning(
-        # Calls to the advisory store pass unguarded meanwhile.
-        "breaker.unreachable",
-        extra={"error": type(error).__name__},
-    )
+    emit(BreakerUnreachable(error=type(error).__name__))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Callable
 from contextlib import closing
@@ -35,10 +34,10 @@ from rmos_shared.errors import (
     SettingsInvalid,
 )
 from rmos_shared.ids import is_safe_id
+from rmos_shared.telemetry.events import AdvisoryStoreBack, AdvisoryStoreUnreachable
+from rmos_shared.telemetry.log import emit
 from rmos_worker.advisories.breaker import Breaker, Outage
 from rmos_worker.advisories.deadline import DeadlineTransport
-
-_log = logging.getLogger(__name__)
 
 #: A larger answer is not read to its end.
 MAX_ANSWER_BYTES = 1_048_576
@@ -216,15 +215,12 @@ class AdvisoryClient:
         error.outage = outage is not Outage.NONE
         if outage is Outage.BEGINS:
             # Once for all workers; what this does to each job is not worth a line.
-            _log.error(
-                "advisory_store.unreachable",
-                extra={"error": error.code, "reason": str(error)},
-            )
+            emit(AdvisoryStoreUnreachable(error=error.code, reason=str(error)))
 
     def _succeeded(self) -> None:
         lasted = self._breaker.record_success()
         if lasted is not None:
-            _log.warning("advisory_store.back", extra={"outage_seconds": round(lasted, 1)})
+            emit(AdvisoryStoreBack(outage_seconds=round(lasted, 1)))
 
     def _with_quick_retries(
         self, method: str, path: str, headers: dict[str, str], content: bytes | None

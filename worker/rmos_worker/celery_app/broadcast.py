@@ -7,7 +7,6 @@ message is read here first, as Celery would read it, and dropped when Celery its
 
 from __future__ import annotations
 
-import logging
 from typing import Annotated, Any, Literal
 
 from kombu.matcher import match
@@ -19,8 +18,8 @@ from pydantic import Field, model_validator
 
 from rmos_shared.models.base import Frozen
 from rmos_shared.tasks.table import QUEUES
-
-logger = logging.getLogger(__name__)
+from rmos_shared.telemetry.events import BroadcastDropped, ControlFailed
+from rmos_shared.telemetry.log import emit
 
 _JSON = frozenset({"application/json"})
 #: What a signed integer of 64 bits holds: clocks are compared and counted on.
@@ -156,10 +155,7 @@ class CheckedBroadcasts(Channel):
             try:
                 self._check(exchange, message["data"])
             except Exception as error:  # noqa: BLE001 - it may be anything, and so may what it raises
-                logger.warning(
-                    "broadcast.dropped",
-                    extra={"exchange": exchange, "error": type(error).__name__},
-                )
+                emit(BroadcastDropped(exchange=exchange, error=type(error).__name__))
                 message["data"] = None
         return message
 
@@ -186,11 +182,6 @@ class ControlNode(Node):
         try:
             return super().handle(method, arguments)
         except Exception as error:  # noqa: BLE001 - a command must not end the worker
-            logger.warning(
-                "control.failed",
-                extra={
-                    "method": method if method in (self.handlers or {}) else "unknown",
-                    "error": type(error).__name__,
-                },
-            )
+            known = method if method in (self.handlers or {}) else "unknown"
+            emit(ControlFailed(method=known, error=type(error).__name__))
             return {"error": f"{type(error).__name__}; see the worker's log"}

@@ -5,13 +5,13 @@ It also lives on where the pool lost a child at a bad moment.
 
 from __future__ import annotations
 
-import logging
 from time import monotonic
 from typing import Any
 
 from celery.worker.consumer import Consumer
 
-logger = logging.getLogger(__name__)
+from rmos_shared.telemetry.events import EventsNotPublished
+from rmos_shared.telemetry.log import emit
 
 #: Publishing what happened after each turn of the loop took half of the main process's time.
 _EVERY_SECONDS = 0.2
@@ -55,5 +55,5 @@ class GroupingConsumer(Consumer):
         try:
             self._flush_events()
         except self.connection_errors as error:
-            logger.info("events.not_published", extra={"error": type(error).__name__})
+            emit(EventsNotPublished(error=type(error).__name__))
         super().stop()

@@ -9,7 +9,6 @@ else among the dead letters. Control messages and events come by pub/sub; ``broa
 from __future__ import annotations
 
 import json
-import logging
 from functools import cached_property
 from queue import Empty
 from time import monotonic
@@ -23,9 +22,9 @@ from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.queues import JobQueues, Taken
 from rmos_shared.tasks.table import QUEUES
+from rmos_shared.telemetry.events import JobsNotPutBack, MessageRefused, TakeFailed
+from rmos_shared.telemetry.log import emit
 from rmos_worker.celery_app.broadcast import CheckedBroadcasts
-
-logger = logging.getLogger(__name__)
 
 #: Messages taken at once by a worker that says no limit; Celery's always do.
 _MOST = 1
@@ -116,10 +115,7 @@ class GatedChannel(CheckedBroadcasts):
         notifications = [message for message in messages if message.notification is not None]
         for message in messages:
             if message.notification is None:
-                logger.warning(
-                    "message.refused",
-                    extra={"queue": message.queue, "raw_id": message.raw_id},
-                )
+                emit(MessageRefused(queue=message.queue, raw_id=message.raw_id))
         if messages:
             self._queue_cycle.rotate(messages[-1].queue)
         if not notifications:
@@ -139,7 +135,7 @@ class GatedChannel(CheckedBroadcasts):
         """Outlive what is damaged in the ledger: say so once, and wait before the next look."""
         if str(error) != self._last_refusal:
             self._last_refusal = str(error)
-            logger.error("message.take_failed", extra={"error": str(error)})
+            emit(TakeFailed(error=str(error)))
         # A look also takes away tokens that cannot be waited for.
         self._empty = self._asked == "look"
 
@@ -155,7 +151,7 @@ class GatedChannel(CheckedBroadcasts):
         try:
             self._queues.put_back(job_ids)
         except BrokerUnavailable:
-            logger.info("jobs.not_put_back")
+            emit(JobsNotPutBack())
 
     def _connparams(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
         # Celery closes a lost connection twice. The second time kombu 5.7 trips over what the first took

@@ -6,7 +6,6 @@ makes, its task and its arguments say.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -24,8 +23,8 @@ from rmos_shared.jobs.model import Job
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.tasks.payloads import ExplainMissing
 from rmos_shared.tasks.table import EXPLAIN_MISSING
-
-logger = logging.getLogger(__name__)
+from rmos_shared.telemetry.events import ScheduleAccepted, ScheduleRefused
+from rmos_shared.telemetry.log import emit
 
 #: How far the nightly batch looks back: runs older than that were seen by an earlier night.
 _DAYS_BACK = 7
@@ -77,16 +76,15 @@ class LedgerScheduler(PersistentScheduler):
         """
         if advance:
             self.reserve(entry)
-        due = last_due(entry.schedule, datetime.now(UTC))
+        due, name = last_due(entry.schedule, datetime.now(UTC)), str(entry.name)
         try:
-            job = scheduled_job(str(entry.name), str(entry.task), entry.args, entry.kwargs, due)
+            job = scheduled_job(name, str(entry.task), entry.args, entry.kwargs, due)
         except InvalidRequest as error:
             # Nothing raised: the other entries are due as well.
-            logger.error("schedule.refused", extra={"entry": entry.name, "error": str(error)})  # noqa: TRY400 - it is told in full
+            emit(ScheduleRefused(entry=name, error=str(error)))
             return
         (outcome,) = self._ledger.accept([job])
-        fields = {"entry": entry.name, "job_id": job.job_id, "outcome": outcome.value}
-        logger.info("schedule.accepted", extra=fields)
+        emit(ScheduleAccepted(entry=name, job_id=job.job_id, outcome=outcome.value))
 
 
 def scheduled_job(

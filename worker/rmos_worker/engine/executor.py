@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import secrets
 import time
@@ -15,16 +14,28 @@ from typing import TypeVar
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable
 from rmos_shared.jobs.work import Claim, Finish, JobWork, Lease, Settlement
 from rmos_shared.settings.worker import WorkerSettings
+from rmos_shared.telemetry.events import (
+    JobDead,
+    JobFailed,
+    JobGivenBack,
+    JobRescheduled,
+    JobsFinished,
+    SettlementLost,
+)
+from rmos_shared.telemetry.log import emit
 from rmos_worker.engine.heartbeat import Heartbeat
 from rmos_worker.engine.retry import Bury, GiveBack, RetryLimits, Wait, decide
 from rmos_worker.handlers.base import Handler
-
-logger = logging.getLogger(__name__)
 
 #: How long a settlement is repeated here before the heartbeat is left to give the lease back.
 _SETTLE_PAUSES_SECONDS = (0.1, 0.5, 1.0, 2.0, 4.0)
 #: As the ledger still has a job whose settlement did not get through.
 _UNSETTLED = Settlement.RUNNING
+_EVENTS: dict[type[Wait | Bury | GiveBack], type[JobFailed]] = {
+    Wait: JobRescheduled,
+    Bury: JobDead,
+    GiveBack: JobGivenBack,
+}
 _AnswerT = TypeVar("_AnswerT")
 
 
@@ -91,20 +102,19 @@ class Executor:
             (claim, end) for claim, end in zip(claims, ends, strict=True) if isinstance(end, BaseException)
         ]
         quiet = [self._put_off_or_bury(handler, claim, error, lease, report) for claim, error in failed]
-        logger.log(
-            # Of an outage nothing is told for each job, but by the breaker, once.
-            logging.DEBUG if not finished and all(quiet) else logging.INFO,
-            "jobs.finished",
-            extra={
-                "task": task,
-                "jobs": len(claims),
-                "done": len(report.done),
-                "waiting": len(report.waiting),
-                "dead": len(report.dead),
-                "milliseconds": round((time.monotonic() - started) * 1000, 1),
-                "job_id": claims[0].job_id,
-                "request_id": claims[0].request_id,
-            },
+        emit(
+            JobsFinished(
+                task=task,
+                jobs=len(claims),
+                done=len(report.done),
+                waiting=len(report.waiting),
+                dead=len(report.dead),
+                milliseconds=round((time.monotonic() - started) * 1000, 1),
+                job_id=claims[0].job_id,
+                request_id=claims[0].request_id,
+            ),
+            # An outage is reported once, by the breaker, and not for each job.
+            quiet=not finished and all(quiet),
         )
 
     def _finish(self, finished: Sequence[Finish], lease: Lease, report: Report) -> None:
@@ -135,17 +145,16 @@ class Executor:
                 later = self._decide(unrecorded, claim)
                 end = end if isinstance(later, Bury) else later
         outage = isinstance(end, Wait) and end.outage
-        logger.log(
-            logging.DEBUG if outage else logging.WARNING,
-            end.event,
-            extra={
-                "task": claim.task,
-                "job_id": claim.job_id,
-                "run_id": claim.run_id,
-                "request_id": claim.request_id,
-                "reason": end.failure.reason,
-                "error": end.failure.error_type,
-            },
+        emit(
+            _EVENTS[type(end)](
+                task=claim.task,
+                job_id=claim.job_id,
+                run_id=claim.run_id,
+                request_id=claim.request_id,
+                reason=end.failure.reason,
+                error=end.failure.error_type,
+            ),
+            quiet=outage,
         )
         state = _settled(lambda: self._settle(claim.job_id, lease, end))
         if state is Settlement.DEAD:
@@ -202,5 +211,5 @@ def _settled(step: Callable[[], _AnswerT]) -> _AnswerT | None:
             return step()
         except (BrokerUnavailable, BrokerDamaged):
             time.sleep(pause)
-    logger.error("job.settlement_lost")
+    emit(SettlementLost())
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import socket
@@ -14,8 +13,8 @@ from contextlib import contextmanager
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable
 from rmos_shared.jobs.work import JobWork
 from rmos_shared.settings.worker import WorkerSettings
-
-logger = logging.getLogger(__name__)
+from rmos_shared.telemetry.events import HeartbeatFailed, HeartbeatLost, RetireFailed
+from rmos_shared.telemetry.log import emit
 
 
 class Heartbeat:
@@ -46,7 +45,7 @@ class Heartbeat:
         try:
             self._work.retire(self.name, max_crashes=self._settings.max_crashes)
         except (BrokerUnavailable, BrokerDamaged):
-            logger.warning("worker.retire_failed", extra={"worker": self.name})
+            emit(RetireFailed(worker=self.name))
 
     @contextmanager
     def working(self, job_ids: Sequence[str]) -> Iterator[None]:
@@ -79,10 +78,7 @@ class Heartbeat:
         while not self._stopping.wait(self._settings.heartbeat_seconds):
             try:
                 self.beat()
-            except BrokerUnavailable:
-                logger.warning("worker.heartbeat_lost", extra={"worker": self.name})
-            except BrokerDamaged as error:
-                logger.error("worker.heartbeat_lost", extra={"worker": self.name, "error": str(error)})  # noqa: TRY400 - the text says all
-            except Exception:
-                # A heart that stops for a bug would cost every lease of this process.
-                logger.exception("worker.heartbeat_failed", extra={"worker": self.name})
+            except (BrokerUnavailable, BrokerDamaged) as error:
+                emit(HeartbeatLost(worker=self.name, error=str(error)))
+            except Exception:  # noqa: BLE001 - a heart that stops for a bug would cost every lease of this process
+                emit(HeartbeatFailed(worker=self.name), traceback=True)

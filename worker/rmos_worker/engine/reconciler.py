@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import threading
 
@@ -12,9 +11,14 @@ from rmos_shared.jobs.queues import JobQueues
 from rmos_shared.jobs.work import JobWork
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.tasks.table import TASKS
+from rmos_shared.telemetry.events import (
+    JobsReadyAgain,
+    LedgerDamaged,
+    ReconciliationFailed,
+    ReconciliationSkipped,
+)
+from rmos_shared.telemetry.log import emit
 from rmos_worker.advisories.breaker import Reading, RedisBreaker
-
-logger = logging.getLogger(__name__)
 
 #: Of each version its own: an old worker that lives on must not keep the jobs of a newer one waiting.
 LOCK = f"reconciler:{sha256_hex(','.join(sorted(TASKS)).encode())[:8]}"
@@ -65,24 +69,21 @@ class Reconciler:
         )
         if done.ready:
             # In an outage some jobs come due in every round.
-            logger.debug("jobs.ready_again", extra={"jobs": done.ready})
+            emit(JobsReadyAgain(jobs=done.ready))
         if done.damaged != self._damaged:
             self._damaged = done.damaged
             # Once, not each second, and once more when it is repaired.
-            logger.error("ledger.damaged", extra={"keys": done.damaged})
+            emit(LedgerDamaged(keys=done.damaged))
         return done.ready
 
     def _run(self) -> None:
         while not self._stopping.wait(self._settings.reconcile_seconds):
             try:
                 self.round()
-            except BrokerUnavailable:
-                logger.warning("reconciliation.skipped")
-            except BrokerDamaged as error:
-                logger.error("reconciliation.skipped", extra={"error": str(error)})  # noqa: TRY400 - the text says all
-            except Exception:
-                # The last net below every job must not end with the first bug in it.
-                logger.exception("reconciliation.failed")
+            except (BrokerUnavailable, BrokerDamaged) as error:
+                emit(ReconciliationSkipped(error=str(error)))
+            except Exception:  # noqa: BLE001 - the last net below every job must not end with the first bug in it
+                emit(ReconciliationFailed(), traceback=True)
 
 
 def brought_forward(reading: Reading, *, batch: int) -> tuple[int, int | None] | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 from rmos_shared.errors import (
     AdvisoryMisconfigured,
@@ -32,7 +31,6 @@ _TRACEBACK_LINES = 15
 class Wait:
     """Put the job off."""
 
-    event: ClassVar[str] = "job.rescheduled"
     delay_seconds: float
     #: False when the job is not to blame: the breaker is open, the disk is full.
     spends_retry: bool
@@ -47,7 +45,6 @@ class Wait:
 class Bury:
     """Put the job among the dead letters."""
 
-    event: ClassVar[str] = "job.dead"
     failure: Failure
 
 
@@ -55,7 +52,6 @@ class Bury:
 class GiveBack:
     """Let the job start again elsewhere, at once: this process is asked to end."""
 
-    event: ClassVar[str] = "job given back"
     failure: Failure
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-
 from rmos_shared.advisories.model import Explanation, Verdict
 from rmos_shared.runs.model import RunArtifact
+from rmos_shared.telemetry.events import PolicyFailed
+from rmos_shared.telemetry.log import emit
 from rmos_worker.policies.base import ApprovalPolicy
-
-_log = logging.getLogger(__name__)
 
 
 class FailClosed:
@@ -30,7 +28,7 @@ class FailClosed:
             return self._policy.decide(run, explanation)
         except Exception as error:  # noqa: BLE001 - whatever a policy raises, nothing gets approved by it
             policy, kind = type(self._policy).__name__, type(error).__name__
-            _log.exception("policy %s failed on run %s; a person must decide", policy, run.run_id)
+            emit(PolicyFailed(policy=policy, run_id=run.run_id), traceback=True)
             return Verdict(
                 policy_id=self.policy_id,
                 policy_version=self.policy_version,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-
 from rmos_shared.advisories.model import Explanation, Verdict
 from rmos_shared.runs.model import RunArtifact
-
-_log = logging.getLogger(__name__)
+from rmos_shared.telemetry.events import UnsafePolicyInForce
+from rmos_shared.telemetry.log import emit
 
 
 class UnsafeApproveAll:
@@ -17,8 +15,8 @@ class UnsafeApproveAll:
     policy_version = "1"
 
     def __init__(self) -> None:
-        """Log a warning, so that a worker started with the bypass shows it."""
-        _log.warning("UnsafeApproveAll is in force: every advisory will be approved unread, RED ones too")
+        """Report it, so that a worker started with the bypass shows it."""
+        emit(UnsafePolicyInForce())
 
     def decide(self, run: RunArtifact, explanation: Explanation | None) -> Verdict:  # noqa: ARG002 - it looks at neither
         """Approve as ``system:unsafe_approve_all``."""
