@@ -98,10 +98,10 @@ def _drain(scratch: Path, threads: int, seconds: float) -> tuple[float, float]:
             "RMOS_ADVISORY_URL": f"http://127.0.0.1:{port}",
             "RMOS_ADVISORY_PORT": str(port),
             "RMOS_ADVISORY_DIR": str(place.directory / "advisories"),
-            "RMOS_INJECT_LATENCY_MS": str(round(1000 * _LATENCY_SECONDS)),
+            "SLOW_STORE_SECONDS": str(_LATENCY_SECONDS),
         }
         _prepare(place, jobs)
-        store = (sys.executable, "-m", "rmos_advisory_store")
+        store = (sys.executable, str(Path(__file__).with_name("slow_store.py")))
         worker = celery("rmos_worker.celery_app.main", "runs.advise", pool="threads", processes=threads)
         with Group(store, told, place.log("advisory-store")):
             until(lambda: _answers(port), "the advisory store")

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -47,14 +47,15 @@ def broker_url(server: EmbeddedServer) -> str:
 class AdvisoryProcess:
     """The reference advisory store as a real process; its assets and its address outlive a restart."""
 
-    def __init__(self, directory: Path, settings: dict[str, object]) -> None:
+    def __init__(self, directory: Path, faults: Mapping[str, float], settings: Mapping[str, object]) -> None:
         self.log = directory / "uvicorn.log"
         self.advisory_dir = directory / "advisories"
-        self.token = settings.get("advisory_token")
-        environment = {"advisory_dir": self.advisory_dir, "inject_switchable": True, **settings}
+        environment = {"advisory_dir": self.advisory_dir, **settings}
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("RMOS_")},
             **{f"RMOS_{name.upper()}": str(value) for name, value in environment.items()},
+            "PYTHONPATH": str(Path(__file__).parent),
+            "FAULTS": json.dumps(faults),
         }
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -86,15 +87,13 @@ class AdvisoryProcess:
 
     def faults(self, **switches: float) -> None:
         """Replace the faults in force; those not named are off."""
-        headers = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
-        answer = httpx.put(f"{self.url}/_faults", json=switches, headers=headers, trust_env=False)
-        answer.raise_for_status()
+        httpx.put(f"{self.url}/_faults", json=switches, trust_env=False).raise_for_status()
 
     def _spawn(self) -> None:
         program = [sys.executable, "-m", "uvicorn", "--log-level", "warning", "--port", str(self._port)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*program, "--factory", "rmos_advisory_store.app:create_app"],
+                [*program, "--factory", "support.faulty_store:create_app"],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -114,11 +113,11 @@ class AdvisoryProcess:
 
 @pytest.fixture
 def advisory_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., AdvisoryProcess]]:
-    """Start advisory stores; keywords are settings, such as ``advisory_token="t"``."""
+    """Start advisory stores with these faults; keywords are settings, such as ``advisory_token="t"``."""
     with ExitStack() as running:
 
-        def start(**settings: object) -> AdvisoryProcess:
-            store = AdvisoryProcess(tmp_path_factory.mktemp("advisory"), settings)
+        def start(faults: Mapping[str, float] | None = None, **settings: object) -> AdvisoryProcess:
+            store = AdvisoryProcess(tmp_path_factory.mktemp("advisory"), faults or {}, settings)
             running.callback(store.kill)
             store.start()
             return store

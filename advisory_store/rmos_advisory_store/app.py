@@ -15,7 +15,6 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.requests import ClientDisconnect
 
 from rmos_advisory_store.assets import AssetLog, ReviewRequest
-from rmos_advisory_store.faults import FaultInjector, Faults, FaultSwitch
 from rmos_shared.advisories.base import SaveOutcome
 from rmos_shared.advisories.model import AdvisoryAsset
 from rmos_shared.clock import SystemClock
@@ -43,9 +42,7 @@ def create_app(settings: AdvisoryStoreSettings | None = None) -> FastAPI:
     settings = settings or AdvisoryStoreSettings.load()
     init_store(settings.advisory_dir)
     log = AssetLog(LocalStore(settings.advisory_dir), SystemClock())
-    switch = FaultSwitch(Faults.of(settings))
     app = FastAPI(title="Reference advisory store", openapi_url=None, redirect_slashes=False)
-    app.add_middleware(FaultInjector, switch=switch, prefix=PREFIX)
     app.exception_handler(RmosError)(_on_our_error)
     app.exception_handler(AnyHTTPException)(_on_http_error)
     app.exception_handler(RequestValidationError)(_on_wrong_query)
@@ -56,10 +53,7 @@ def create_app(settings: AdvisoryStoreSettings | None = None) -> FastAPI:
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    guarded = _guards(settings)
-    app.include_router(_assets_router(log, settings.max_asset_bytes), dependencies=guarded)
-    if settings.inject_switchable:
-        app.include_router(_faults_router(switch), dependencies=guarded)
+    app.include_router(_assets_router(log, settings.max_asset_bytes), dependencies=_guards(settings))
     return app
 
 
@@ -96,17 +90,6 @@ def _assets_router(log: AssetLog, max_bytes: int) -> APIRouter:
         heavy = {"suggestion_data", "prompt", "meta"}
         items = [asset.model_dump(mode="json", exclude=heavy) for asset in page.assets]
         return JSONResponse({"items": items, "corrupt": page.corrupt, "next_after": page.next_after})
-
-    return router
-
-
-def _faults_router(switch: FaultSwitch) -> APIRouter:
-    router = APIRouter()
-
-    @router.put("/_faults")
-    async def set_faults(request: Request) -> JSONResponse:
-        switch.faults = Faults.read(_decode(await _read_body(request, 4_096)), what="faults")
-        return JSONResponse(switch.faults.dump())
 
     return router
 

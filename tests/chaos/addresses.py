@@ -38,10 +38,6 @@ class Addresses:
         return str(self._read()["advisory_url"])
 
     @property
-    def store_token(self) -> str | None:
-        return self._read().get("advisory_token")
-
-    @property
     def flower_url(self) -> str | None:
         return self._read().get("flower_url")
 

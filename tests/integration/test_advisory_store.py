@@ -20,7 +20,6 @@ import pytest
 from pydantic import SecretStr
 
 from rmos_advisory_store.app import create_app
-from rmos_advisory_store.faults import Faults
 from rmos_shared.advisories.base import SaveOutcome
 from rmos_shared.advisories.model import AdvisoryAsset
 from rmos_shared.canonical import canonical_sha256
@@ -144,7 +143,6 @@ def test_the_token_is_asked_for(advisory_store: StartStore, connect: Connect) ->
         )
         assert_error(answer, 401, "UNAUTHORIZED")
         assert answer.headers["WWW-Authenticate"] == "Bearer"
-    assert_error(httpx.put(f"{store.url}/_faults", json={}, trust_env=False), 401)
     with pytest.raises(AdvisoryMisconfigured, match=r"401.*RMOS_ADVISORY_TOKEN"):
         connect(store.url, "wrong").save(make_asset())
     assert connect(store.url, "open-sesame").save(make_asset()) is SaveOutcome.CREATED
@@ -404,29 +402,11 @@ def test_injected_latency_runs_into_the_time_out(store: Store, connect: Connect)
     store.kill()  # a graceful stop would wait for the sleepers
 
 
-def test_faults_come_from_settings_too(advisory_store: StartStore) -> None:
-    store = advisory_store(inject_429_rate=1.0, inject_retry_after_seconds=7)
+def test_a_429_carries_its_pause(advisory_store: StartStore) -> None:
+    store = advisory_store({"rate_429": 1.0, "retry_after_seconds": 7})
     answer = httpx.get(f"{store.url}{PATH}", trust_env=False)
     assert_error(answer, 429, "INJECTED_FAULT")
     assert answer.headers["Retry-After"] == "7"
-
-
-def test_bad_faults_are_refused(http: httpx.Client) -> None:
-    for bad in [{"drop_rate": 2}, {"latency_ms": -1}, {"surprise": 1}, []]:
-        assert_error(http.put("/_faults", json=bad), 400, "INVALID_REQUEST")
-
-
-def test_faults_cannot_be_switched_unless_allowed(advisory_store: StartStore) -> None:
-    store = advisory_store(inject_switchable=False)
-    assert_error(httpx.put(f"{store.url}/_faults", json={}, trust_env=False), 404)
-
-
-@pytest.mark.parametrize(
-    ("draw", "fault"),
-    [(0.0, "drop"), (0.19, "drop"), (0.2, "429"), (0.49, "429"), (0.5, "503"), (0.89, "503"), (0.9, None)],
-)
-def test_each_fault_has_its_share(draw: float, fault: str | None) -> None:
-    assert Faults(drop_rate=0.2, rate_429=0.3, error_rate=0.4).pick(draw) == fault
 
 
 class DrippingServer:

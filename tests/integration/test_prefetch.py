@@ -38,7 +38,7 @@ def test_what_a_worker_cannot_work_on_yet_is_left_to_others(
     for run in runs:
         runs_client.suggest_and_attach(run.run_id)
     left = JOBS - CONCURRENCY
-    slow = advisory_store(inject_latency_ms=600_000)
+    slow = advisory_store({"latency_ms": 600_000})
     start_worker(pool, CONCURRENCY, advisory_url=slow.url, notification_grace_seconds=60)
     eventually(lambda: ledger.stats().running == CONCURRENCY and redis_client.llen(SUGGEST.queue) <= left)
     time.sleep(0.5)

@@ -40,7 +40,7 @@ class Store(Protocol):
 
 @pytest.fixture
 def store(advisory_store: Callable[..., Store]) -> Store:
-    return advisory_store(inject_latency_ms=20)
+    return advisory_store({"latency_ms": 20})
 
 
 @pytest.fixture

@@ -70,10 +70,7 @@ def _say(text: str) -> None:
 
 
 def advisory_store() -> None:
-    """Run the reference advisory store alone.
-
-    Its settings are RMOS_ADVISORY_* and RMOS_INJECT_*.
-    """
+    """Run the reference advisory store alone. Its settings are RMOS_ADVISORY_*."""
     os.execv(sys.executable, [sys.executable, "-m", "rmos_advisory_store"])  # noqa: S606 - becomes it
 
 

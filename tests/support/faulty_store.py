@@ -1,15 +1,24 @@
-"""Faults on demand, so that tests and demos can see what their callers do about them."""
+"""The reference advisory store with faults on demand.
+
+``create_app`` is for ``uvicorn --factory``. ``FAULTS``, as JSON, are those at the start; ``PUT /_faults``
+replaces them.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import random
 from typing import Annotated, Any, Literal
 
+from fastapi import FastAPI, Request
 from pydantic import Field
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rmos_advisory_store.app import PREFIX
+from rmos_advisory_store.app import create_app as create_store
 from rmos_shared.models.base import Frozen
 from rmos_shared.settings.advisory_store import AdvisoryStoreSettings
 
@@ -24,17 +33,6 @@ class Faults(Frozen):
     rate_429: _Share = 0.0
     error_rate: _Share = 0.0
     retry_after_seconds: Annotated[int, Field(ge=0, le=3_600)] = 1
-
-    @classmethod
-    def of(cls, settings: AdvisoryStoreSettings) -> Faults:
-        """Return the faults that the settings ask for."""
-        return cls(
-            latency_ms=settings.inject_latency_ms,
-            drop_rate=settings.inject_drop_rate,
-            rate_429=settings.inject_429_rate,
-            error_rate=settings.inject_error_rate,
-            retry_after_seconds=settings.inject_retry_after_seconds,
-        )
 
     def pick(self, draw: float) -> Literal["drop", "429", "503"] | None:
         """Return the fault for one call; ``draw`` is uniform in [0, 1)."""
@@ -51,8 +49,21 @@ class FaultSwitch:
     """The faults in force; they may be replaced at any time."""
 
     def __init__(self, faults: Faults) -> None:
-        """Begin with ``faults``."""
         self.faults = faults
+
+
+def create_app(settings: AdvisoryStoreSettings | None = None) -> FastAPI:
+    """Return the store as it is shipped, with faults in front of it."""
+    app = create_store(settings)
+    switch = FaultSwitch(Faults.read(json.loads(os.environ.get("FAULTS", "{}")), what="faults"))
+    app.add_middleware(FaultInjector, switch=switch, prefix=PREFIX)
+
+    @app.put("/_faults")
+    async def set_faults(request: Request) -> JSONResponse:
+        switch.faults = Faults.read(await request.json(), what="faults")
+        return JSONResponse(switch.faults.dump())
+
+    return app
 
 
 class FaultInjector:
