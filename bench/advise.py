@@ -20,7 +20,7 @@ from size import Size
 
 from rmos_runs import RunsClient
 from rmos_shared.runs.model import RunRequest
-from rmos_shared.runs.run_log import RunLog
+from rmos_shared.runs.writer import RunWriter
 from rmos_shared.store.local import LocalStore
 from rmos_worker.handlers.artifact import artifact_of
 
@@ -119,7 +119,7 @@ def _drain(scratch: Path, threads: int, seconds: float) -> tuple[float, float]:
 def _prepare(place: Scene, jobs: int) -> None:
     """Store runs, and have each of them explained."""
     runs = [artifact_of(RunRequest.read(request))[0] for request in requests_of(jobs)]
-    RunLog(LocalStore(place.runs_dir)).put_runs(runs)
+    RunWriter(LocalStore(place.runs_dir)).put_runs(runs)
     with RunsClient.connect(broker_url=place.url) as client:
         for run in runs:
             client.suggest_and_attach(run.run_id)

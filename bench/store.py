@@ -19,7 +19,8 @@ from size import Size
 
 from rmos_shared.ids import new_uuid7
 from rmos_shared.runs.model import RunArtifact, RunRequest
-from rmos_shared.runs.run_log import RunLog
+from rmos_shared.runs.reader import RunReader
+from rmos_shared.runs.writer import RunWriter
 from rmos_shared.store.identity import init_store
 from rmos_shared.store.local import LocalStore
 from rmos_worker.handlers.artifact import artifact_of
@@ -90,9 +91,9 @@ class _Filled:
     def __init__(self, root: Path, runs: int) -> None:
         self.runs = runs
         init_store(root)
-        self._log = RunLog(LocalStore(root))
+        self._writer, self._reader = RunWriter(LocalStore(root)), RunReader(LocalStore(root))
         self._true = [_fresh(request) for request in requests_of(_GETS)]
-        self._log.put_runs(self._true)
+        self._writer.put_runs(self._true)
         self._requests = requests_of(_CREATES)
         partition = root / str(self._true[0].date)
         for index in range(runs - _GETS):
@@ -107,11 +108,11 @@ class _Filled:
 
     def _create(self) -> None:
         for request in self._requests:
-            self._log.put_run(_fresh(request))
+            self._writer.put_run(_fresh(request))
 
     def _get(self) -> None:
         for run in self._true:
-            self._log.get_artifact(run.run_id)
+            self._reader.get_artifact(run.run_id)
 
 
 def _fresh(request: dict[str, Any]) -> RunArtifact:

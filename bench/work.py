@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rmos_shared.runs.model import RunRequest
-from rmos_shared.runs.run_log import RunLog
+from rmos_shared.runs.writer import RunWriter
 from rmos_shared.store.local import LocalStore
 from rmos_worker.handlers.artifact import artifact_of
 
-_RUNS = RunLog(LocalStore(Path(os.environ["RMOS_RUNS_DIR"])))
+_RUNS = RunWriter(LocalStore(Path(os.environ["RMOS_RUNS_DIR"])))
 
 
 def create(request: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_type_hints
 
@@ -45,7 +46,6 @@ from rmos_shared.jobs.model import DeadReason, Job
 from rmos_shared.jobs.work import Claim, Finish, Lease
 from rmos_shared.models.base import Frozen, UtcTime
 from rmos_shared.runs.model import Decision, ExplanationStatus, Hashes, RunArtifact, RunRequest
-from rmos_shared.runs.run_log import RunLog
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.store.base import ArtifactStore, KeyInvalid, Outcome
@@ -65,6 +65,7 @@ from rmos_worker.handlers.existing_run import ExistingRuns
 from rmos_worker.handlers.suggest import SuggestHandler
 from rmos_worker.policies.choice import policy_named
 from support.events import events_in
+from support.runs import Runs
 from support.stores import local_store
 
 ROOT = Path(__file__).parents[1]
@@ -258,8 +259,8 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def runs(root: Path) -> RunLog:
-    return RunLog(local_store(root))
+def runs(root: Path) -> Runs:
+    return Runs(local_store(root))
 
 
 @pytest.fixture
@@ -270,11 +271,11 @@ def ledger(broker_url: str) -> Iterator[JobLedger]:
 
 
 @pytest.fixture
-def suggest(runs: RunLog, ledger: JobLedger) -> Callable[..., SuggestHandler]:
+def suggest(runs: Runs, ledger: JobLedger) -> Callable[..., SuggestHandler]:
     def make(advisories: Any, explainer: Any = None) -> SuggestHandler:
         return SuggestHandler(
-            runs=runs,
-            existing=ExistingRuns(runs, ledger),
+            writer=runs.writer,
+            existing=ExistingRuns(runs.reader, ledger),
             explainer=explainer or FeasibilityExplainer(load_rules()),
             advisories=advisories,
             policy=policy_named("green_auto"),
@@ -369,50 +370,57 @@ def test_pydantic_validation_runs_on_creation() -> None:
 
 
 @meets("Date-partitioned structure: `{YYYY-MM-DD}/{run_id}.json`")
-def test_date_partitioned_structure(runs: RunLog, root: Path) -> None:
+def test_date_partitioned_structure(runs: Runs, root: Path) -> None:
     run = make_run(
         created_at_utc="2026-08-01T23:30:00-00:00", run_id=new_uuid7(datetime(2026, 8, 1, 23, tzinfo=UTC))
     )
-    runs.put_run(run)
+    runs.writer.put_run(run)
     assert files(root) == {f"2026-08-01/{run.run_id}.json"}
 
 
 @meets("No modification after creation (no patch_meta)")
-def test_no_modification_after_creation(runs: RunLog, root: Path) -> None:
+def test_no_modification_after_creation(runs: Runs, root: Path) -> None:
     run = make_run()
-    runs.put_run(run)
+    runs.writer.put_run(run)
     path = root / f"2026-08-01/{run.run_id}.json"
     before = path.read_bytes()
-    assert runs.put_run(make_run(run_id=run.run_id, meta={"patched": True})) is Outcome.CONFLICT
+    assert runs.writer.put_run(make_run(run_id=run.run_id, meta={"patched": True})) is Outcome.CONFLICT
     assert path.read_bytes() == before == run.to_bytes()
     assert path.stat().st_mode & 0o222 == 0
     verbs = {name for name in vars(ArtifactStore) if not name.startswith("_")}
     assert verbs == {"create", "create_many", "get", "head", "list"}
     changing = re.compile("patch|update|delete|remove|replace|overwrite|edit|set_")
-    assert not [name for kind in (RunLog, LocalStore) for name in dir(kind) if changing.search(name)]
+    assert not [name for kind in (Runs, LocalStore) for name in dir(kind) if changing.search(name)]
 
 
 @meets("Atomic writes via .tmp + os.replace()")
-def test_atomic_writes(runs: RunLog, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_atomic_writes(runs: Runs, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run()
     with monkeypatch.context() as broken:
         broken.setattr("os.link", refuse(errno.EIO))
         with pytest.raises(StoreUnavailable):
-            runs.put_run(run)
+            runs.writer.put_run(run)
     assert files(root) == set()
-    assert runs.put_run(run) is Outcome.CREATED
+    assert runs.writer.put_run(run) is Outcome.CREATED
     assert files(root) == {f"2026-08-01/{run.run_id}.json"}
 
 
 @meets("Path traversal protection on all inputs")
 @pytest.mark.parametrize("hostile", HOSTILE, ids=ascii)
-def test_path_traversal_protection_on_all_inputs(runs: RunLog, root: Path, hostile: str) -> None:
+def test_path_traversal_protection_on_all_inputs(runs: Runs, root: Path, hostile: str) -> None:
     store = local_store(root)
     before = files(root.parent)
-    for read in (runs.read, runs.get_artifact, runs.get_bytes, runs.links, runs.reviews, runs.attempts):
+    for read in (
+        runs.reader.read,
+        runs.reader.get_artifact,
+        runs.reader.get_bytes,
+        runs.reader.links,
+        runs.reader.reviews,
+        runs.reader.attempts,
+    ):
         with pytest.raises(RunNotFound):
             read(hostile)
-    assert runs.artifact_key(hostile) is None
+    assert runs.reader.artifact_key(hostile) is None
     for model, data in (
         (RunRequest, {**WHOLE, "run_id": hostile}),
         (SuggestAndAttach, {"run_id": hostile}),
@@ -431,14 +439,14 @@ def test_path_traversal_protection_on_all_inputs(runs: RunLog, root: Path, hosti
 
 
 @meets("Advisory attachment is append-only")
-def test_advisory_attachment_is_append_only(runs: RunLog, root: Path) -> None:
+def test_advisory_attachment_is_append_only(runs: Runs, root: Path) -> None:
     run = make_run()
-    runs.put_run(run)
-    assert runs.attach(make_link(run)) is Outcome.CREATED
+    runs.writer.put_run(run)
+    assert runs.writer.attach(make_link(run)) is Outcome.CREATED
     held = {name: (root / name).read_bytes() for name in files(root)}
     assert set(held) == {f"2026-08-01/{run.run_id}.json", f"2026-08-01/{run.run_id}_advisory_adv-1.json"}
-    assert runs.attach(make_link(run, request_id="req-2")) is Outcome.ALREADY_SAME
-    assert runs.attach(make_link(run, summary="other words")) is Outcome.CONFLICT
+    assert runs.writer.attach(make_link(run, request_id="req-2")) is Outcome.ALREADY_SAME
+    assert runs.writer.attach(make_link(run, summary="other words")) is Outcome.CONFLICT
     assert {name: (root / name).read_bytes() for name in files(root)} == held
 
 
@@ -446,39 +454,43 @@ def test_advisory_attachment_is_append_only(runs: RunLog, root: Path) -> None:
 
 
 @meets("Concurrent writes to different runs work")
-def test_concurrent_writes_to_different_runs_work(runs: RunLog) -> None:
+def test_concurrent_writes_to_different_runs_work(runs: Runs) -> None:
     made = [[make_run() for _ in range(10)] for _ in range(8)]
-    outcomes = all_at_once([lambda group=group: [runs.put_run(run) for run in group] for group in made])  # type: ignore[misc]
+
+    def put(group: list[RunArtifact]) -> list[Outcome]:
+        return [runs.writer.put_run(run) for run in group]
+
+    outcomes = all_at_once([partial(put, group) for group in made])
     assert {outcome for group in outcomes for outcome in group} == {Outcome.CREATED}
     for group in made:
         for run in group:
-            assert runs.get_bytes(run.run_id) == run.to_bytes()
+            assert runs.reader.get_bytes(run.run_id) == run.to_bytes()
 
 
 @meets("Concurrent reads during write are safe")
-def test_concurrent_reads_during_write_are_safe(runs: RunLog) -> None:
+def test_concurrent_reads_during_write_are_safe(runs: Runs) -> None:
     made = [make_run(outputs={"gcode_text": "G0 X1\n" * 30_000}) for _ in range(30)]
     done = threading.Event()
 
     def read() -> int:
         seen = 0
         while not done.is_set():
-            for entry in runs.list_runs():
+            for entry in runs.reader.list_runs():
                 assert entry.error is None
                 seen += 1
             for run in made[:3]:
                 with suppress(RunNotFound):
-                    assert runs.get_artifact(run.run_id) == run
+                    assert runs.reader.get_artifact(run.run_id) == run
         return seen
 
     def write() -> int:
         try:
-            return sum(runs.put_run(run) is Outcome.CREATED for run in made)
+            return sum(runs.writer.put_run(run) is Outcome.CREATED for run in made)
         finally:
             done.set()
 
     assert all_at_once([write, read, read])[0] == 30
-    assert sum(entry.artifact is not None for entry in runs.list_runs()) == 30
+    assert sum(entry.artifact is not None for entry in runs.reader.list_runs()) == 30
 
 
 @meets("No race conditions in read-modify-write patterns")
@@ -530,24 +542,24 @@ def test_error_conditions_include_context(ledger: JobLedger) -> None:
 
 @meets("request_id propagated through stack")
 def test_request_id_propagated_through_stack(
-    runs: RunLog, ledger: JobLedger, broker_url: str, suggest: Callable[..., SuggestHandler]
+    runs: Runs, ledger: JobLedger, broker_url: str, suggest: Callable[..., SuggestHandler]
 ) -> None:
     with RunsClient.connect(broker_url=broker_url) as client:
         receipt = client.create_run({**WHOLE, "request_id": "req-7"}, explain=True)
     lease = Lease("worker", "token")
     (claim,) = ledger.work.claim([receipt.job_id], lease, lease_seconds=60).claimed
-    (finish,) = CreateHandler(runs).handle([claim])
+    (finish,) = CreateHandler(runs.writer, runs.reader).handle([claim])
     assert isinstance(finish, Finish)
     ledger.work.finish([finish], lease, ttl_seconds=60)
     assets = Assets()
     (follower,) = ledger.work.claim([receipt.explain_job_id or ""], lease, lease_seconds=60).claimed
     (explained,) = suggest(assets).handle([follower])
     assert isinstance(explained, Finish)
-    (link,) = runs.links(receipt.run_id)
+    (link,) = runs.reader.links(receipt.run_id)
     assert claim.request_id == follower.request_id == "req-7"
     assert ledger.get(receipt.job_id).request_id == ledger.get(follower.job_id).request_id == "req-7"
     assert (
-        runs.get_artifact(receipt.run_id).request_id
+        runs.reader.get_artifact(receipt.run_id).request_id
         == assets.saved[0].request_id
         == link.request_id
         == "req-7"
@@ -555,12 +567,12 @@ def test_request_id_propagated_through_stack(
 
 
 @meets("Corrupt files logged with path")
-def test_corrupt_files_logged_with_path(runs: RunLog, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_corrupt_files_logged_with_path(runs: Runs, root: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = make_run()
     (root / "2026-08-01").mkdir(parents=True)
     (root / f"2026-08-01/{run.run_id}.json").write_bytes(run.to_bytes()[:-9])
     with pytest.raises(CorruptArtifact):
-        runs.get_artifact(run.run_id)
+        runs.reader.get_artifact(run.run_id)
     (corrupt,) = events_in(caplog)
     assert isinstance(corrupt, FileCorrupt)
     assert corrupt.file == f"2026-08-01/{run.run_id}.json"
@@ -572,42 +584,40 @@ def test_corrupt_files_logged_with_path(runs: RunLog, root: Path, caplog: pytest
 
 
 @meets("Disk full handled gracefully")
-def test_disk_full_handled_gracefully(runs: RunLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_full_handled_gracefully(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run()
     claim = claim_of(CreateRun.read({"run": RunRequest.read({**WHOLE, "run_id": run.run_id})}), run.run_id)
     with monkeypatch.context() as full:
         full.setattr("os.write", refuse(errno.ENOSPC))
-        (error,) = CreateHandler(runs).handle([claim])
+        (error,) = CreateHandler(runs.writer, runs.reader).handle([claim])
     assert isinstance(error, StoreUnavailable)
     assert "No space left on device; free space on that disk" in str(error)
     # Not the job's fault: it waits, however often that happened before, and then it is done.
     end = decide(error, retry_count=1_000, waiting_seconds=60, limits=LIMITS, jitter=lambda low, _: low)
     assert isinstance(end, Wait)
     assert not end.spends_retry
-    (finish,) = CreateHandler(runs).handle([claim])
+    (finish,) = CreateHandler(runs.writer, runs.reader).handle([claim])
     assert isinstance(finish, Finish)
-    assert runs.get_bytes(run.run_id) == run.to_bytes()
+    assert runs.reader.get_bytes(run.run_id) == run.to_bytes()
 
 
 @meets("External service failures don't crash")
-def test_external_service_failures_do_not_crash(runs: RunLog, suggest: Callable[..., SuggestHandler]) -> None:
+def test_external_service_failures_do_not_crash(runs: Runs, suggest: Callable[..., SuggestHandler]) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{probe.getsockname()[1]}"
     client = AdvisoryClient(nobody, timeout_seconds=1, total_seconds=1, tries=1, breaker=NoBreaker())
     made = [make_run(), make_run()]
-    runs.put_runs(made)
+    runs.writer.put_runs(made)
     claims = [claim_of(SuggestAndAttach(run_id=run.run_id), run.run_id, SUGGEST.name) for run in made]
     ends = suggest(client).handle(claims)
     client.close()
     assert [type(end) for end in ends] == [AdvisoryUnavailable] * 2
-    assert [runs.read(run.run_id).explanation_status for run in made] == [ExplanationStatus.NONE] * 2
+    assert [runs.reader.read(run.run_id).explanation_status for run in made] == [ExplanationStatus.NONE] * 2
 
 
 @meets("Partial operations are rolled back")
-def test_partial_operations_are_rolled_back(
-    runs: RunLog, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_partial_operations_are_rolled_back(runs: Runs, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     large = make_large()
     claims = [claim_of(CreateRun.read({"run": large}), large.run_id)]
     link = os.link
@@ -621,13 +631,13 @@ def test_partial_operations_are_rolled_back(
 
     with monkeypatch.context() as broken:
         broken.setattr("os.link", only_the_first_succeeds)
-        (error,) = CreateHandler(runs).handle(claims)
+        (error,) = CreateHandler(runs.writer, runs.reader).handle(claims)
     assert isinstance(error, StoreUnavailable)
     # The attachment is there, by its hash, harming nobody; no artifact, and nothing half written.
     digest = sha256_hex((large.outputs.gcode_text or "").encode())
     assert files(root) == {f"_attachments/{digest[:2]}/{digest}.nc"}
-    assert list(runs.list_runs()) == []
-    (finish,) = CreateHandler(runs).handle(claims)
+    assert list(runs.reader.list_runs()) == []
+    (finish,) = CreateHandler(runs.writer, runs.reader).handle(claims)
     assert isinstance(finish, Finish)
     assert len(files(root)) == 2
 
@@ -663,26 +673,26 @@ def test_the_suites_are_there(file: str, at_least: int) -> None:
 
 
 @meets("Concurrent writes to same run")
-def test_concurrent_writes_to_same_run(runs: RunLog) -> None:
+def test_concurrent_writes_to_same_run(runs: Runs) -> None:
     run_id = new_uuid7(AT)
     rivals = [make_run(run_id=run_id, meta={"writer": number}) for number in range(8)]
-    outcomes = all_at_once([lambda rival=rival: runs.put_run(rival) for rival in rivals])  # type: ignore[misc]
+    outcomes = all_at_once([lambda rival=rival: runs.writer.put_run(rival) for rival in rivals])  # type: ignore[misc]
     assert sorted(outcome.value for outcome in outcomes) == ["conflict"] * 7 + ["created"]
     winner = rivals[outcomes.index(Outcome.CREATED)]
-    assert runs.get_bytes(run_id) == winner.to_bytes()
-    assert runs.put_run(winner) is Outcome.ALREADY_SAME
+    assert runs.reader.get_bytes(run_id) == winner.to_bytes()
+    assert runs.writer.put_run(winner) is Outcome.ALREADY_SAME
 
 
 @meets("Disk full during write")
 @pytest.mark.parametrize("call", ["write", "fsync", "link"])
-def test_disk_full_during_write(runs: RunLog, root: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+def test_disk_full_during_write(runs: Runs, root: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     run = make_run()
     with monkeypatch.context() as full:
         full.setattr(f"os.{call}", refuse(errno.ENOSPC))
         with pytest.raises(StoreUnavailable, match="No space left on device"):
-            runs.put_run(run)
+            runs.writer.put_run(run)
     assert files(root) == set()
-    assert runs.put_run(run) is Outcome.CREATED
+    assert runs.writer.put_run(run) is Outcome.CREATED
 
 
 @meets("Very large feasibility payload")
@@ -705,12 +715,12 @@ def test_very_large_feasibility_payload() -> None:
 @pytest.mark.parametrize(
     "run_id", ["é", "лютня", "a\u0301", "\uff41", "\u0661", "a\u200b", "a\ud800"], ids=ascii
 )
-def test_unicode_in_run_id(runs: RunLog, run_id: str) -> None:
+def test_unicode_in_run_id(runs: Runs, run_id: str) -> None:
     assert not is_safe_id(run_id)
     with pytest.raises(InvalidRequest, match="run_id"):
         RunRequest.read({**WHOLE, "run_id": run_id})
     with pytest.raises(RunNotFound) as caught:
-        runs.read(run_id)
+        runs.reader.read(run_id)
     str(caught.value).encode("ascii")
 
 
@@ -723,9 +733,9 @@ def test_timezone_naive_datetime() -> None:
 
 
 @meets("Advisory store unavailable")
-def test_advisory_store_unavailable(runs: RunLog, suggest: Callable[..., SuggestHandler]) -> None:
+def test_advisory_store_unavailable(runs: Runs, suggest: Callable[..., SuggestHandler]) -> None:
     run, assets = make_run(), Assets()
-    runs.put_run(run)
+    runs.writer.put_run(run)
     claim = claim_of(SuggestAndAttach(run_id=run.run_id), run.run_id, SUGGEST.name)
     assets.error = AdvisoryUnavailable("503")
     (end,) = suggest(assets).handle([claim])
@@ -738,7 +748,7 @@ def test_advisory_store_unavailable(runs: RunLog, suggest: Callable[..., Suggest
     assets.error = None
     (finish,) = suggest(assets).handle([claim])
     assert isinstance(finish, Finish)
-    assert runs.read(run.run_id).explanation_status is ExplanationStatus.READY
+    assert runs.reader.read(run.run_id).explanation_status is ExplanationStatus.READY
 
 
 # -- failure modes --------------------------------------------------------------------------------
@@ -747,23 +757,23 @@ def test_advisory_store_unavailable(runs: RunLog, suggest: Callable[..., Suggest
 @meets("Store directory missing")
 def test_store_directory_missing(tmp_path: Path) -> None:
     run = make_run()
-    assert RunLog(local_store(tmp_path / "a/b/runs")).put_run(run) is Outcome.CREATED
+    assert Runs(local_store(tmp_path / "a/b/runs")).writer.put_run(run) is Outcome.CREATED
     assert files(tmp_path) == {f"a/b/runs/2026-08-01/{run.run_id}.json"}
 
 
 @meets("Run not found")
-def test_run_not_found(runs: RunLog) -> None:
+def test_run_not_found(runs: Runs) -> None:
     run_id = new_uuid7(AT)
     with pytest.raises(RunNotFound, match=run_id) as caught:
-        runs.read(run_id)
+        runs.reader.read(run_id)
     assert (caught.value.code, caught.value.http_status, caught.value.exit_code) == ("RUN_NOT_FOUND", 404, 4)
     assert caught.value.run_id == run_id
 
 
 @meets("Invalid run_id")
-def test_invalid_run_id(runs: RunLog) -> None:
+def test_invalid_run_id(runs: Runs) -> None:
     with pytest.raises(RunNotFound) as missing:
-        runs.read("not an id")
+        runs.reader.read("not an id")
     with pytest.raises(InvalidRequest, match="run_id") as invalid:
         SuggestAndAttach.read({"run_id": "not an id"})
     assert (missing.value.http_status, invalid.value.http_status) == (404, 400)
@@ -781,13 +791,13 @@ def test_advisory_store_import_fails() -> None:
 
 
 @meets("Explanation generation fails")
-def test_explanation_generation_fails(runs: RunLog, suggest: Callable[..., SuggestHandler]) -> None:
+def test_explanation_generation_fails(runs: Runs, suggest: Callable[..., SuggestHandler]) -> None:
     class Broken:
         def explain(self, *_: object) -> NoReturn:
             raise ZeroDivisionError("hunter2")
 
     run = make_run()
-    runs.put_run(run)
+    runs.writer.put_run(run)
     handler = suggest(Assets(), Broken())
     claim = claim_of(SuggestAndAttach(run_id=run.run_id), run.run_id, SUGGEST.name)
     (error,) = handler.handle([claim])
@@ -795,32 +805,32 @@ def test_explanation_generation_fails(runs: RunLog, suggest: Callable[..., Sugge
     end = decide(error, retry_count=0, waiting_seconds=0, limits=LIMITS, jitter=lambda low, _: low)
     assert isinstance(end, Bury)
     handler.on_dead(claim, end.failure)
-    composed = runs.read(run.run_id)
+    composed = runs.reader.read(run.run_id)
     assert composed.explanation_status is ExplanationStatus.ERROR
     assert (composed.explanation_summary or "").startswith("unexpected_error: ZeroDivisionError")
     assert "hunter2" not in composed.to_bytes().decode()
-    assert runs.get_bytes(run.run_id) == run.to_bytes()
+    assert runs.reader.get_bytes(run.run_id) == run.to_bytes()
 
 
 @meets("Disk write fails")
 @pytest.mark.parametrize("code", [errno.EIO, errno.EROFS, errno.EDQUOT, errno.EFBIG])
-def test_disk_write_fails(runs: RunLog, root: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+def test_disk_write_fails(runs: Runs, root: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     with monkeypatch.context() as broken:
         broken.setattr("os.write", refuse(code))
         with pytest.raises(StoreUnavailable, match=re.escape(os.strerror(code))) as caught:
-            runs.put_run(make_run())
+            runs.writer.put_run(make_run())
     assert isinstance(caught.value.__cause__, OSError)
     assert files(root) == set()
 
 
 @meets("Corrupt file read")
-def test_corrupt_file_read(runs: RunLog, root: Path) -> None:
+def test_corrupt_file_read(runs: Runs, root: Path) -> None:
     whole, damaged = make_run(), make_run()
-    runs.put_run(whole)
+    runs.writer.put_run(whole)
     (root / f"2026-08-01/{damaged.run_id}.json").write_bytes(json.dumps({"run_id": damaged.run_id}).encode())
     with pytest.raises(CorruptArtifact, match=damaged.run_id):
-        runs.read(damaged.run_id)
-    entries = {entry.key: entry for entry in runs.list_runs()}
+        runs.reader.read(damaged.run_id)
+    entries = {entry.key: entry for entry in runs.reader.list_runs()}
     assert len(entries) == 2
     assert entries[f"2026-08-01/{whole.run_id}.json"].artifact == whole
     assert entries[f"2026-08-01/{damaged.run_id}.json"].error is not None

@@ -17,13 +17,13 @@ import redis
 
 from rmos_runs.client import RunsClient
 from rmos_shared.jobs.ledger import JobLedger
-from rmos_shared.runs.run_log import RunLog
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.store.identity import init_store
 from rmos_shared.store.local import LocalStore
 from rmos_shared.tasks.table import QUEUES
+from support.runs import Runs
 
 #: Apps for workers that misbehave on purpose.
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -170,8 +170,8 @@ def runs_client(broker_url: str) -> Iterator[RunsClient]:
 
 
 @pytest.fixture
-def run_log(runs_dir: Path, ledger: JobLedger) -> RunLog:
-    return RunLog(LocalStore(runs_dir), ledger)
+def run_log(runs_dir: Path, ledger: JobLedger) -> Runs:
+    return Runs(LocalStore(runs_dir), ledger)
 
 
 @pytest.fixture

@@ -24,12 +24,12 @@ from rmos_shared.errors import AdvisoryMisconfigured, AdvisoryRefused, AdvisoryU
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.runs.model import ExplanationStatus
-from rmos_shared.runs.run_log import RunLog
 from rmos_worker.advisories.breaker import NoBreaker
 from rmos_worker.advisories.client import MAX_ANSWER_BYTES, AdvisoryClient
 from rmos_worker.engine.retry import Bury, RetryLimits, Wait, decide
 from support.http_server import Act, HttpServer, answer, breaks_off, drips, floods, hangs, stores
 from support.proxy import Proxy, proxied
+from support.runs import Runs
 from support.worker import Worker
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -262,7 +262,7 @@ def test_jobs_wait_for_a_store_that_is_ill_and_finish_when_it_is_well(
     line: Proxy,
     runs_client: RunsClient,
     ledger: JobLedger,
-    run_log: RunLog,
+    run_log: Runs,
     sample_requests: list[dict[str, Any]],
     eventually: Eventually,
 ) -> None:
@@ -295,7 +295,9 @@ def test_jobs_wait_for_a_store_that_is_ill_and_finish_when_it_is_well(
             "AdvisoryUnavailable",
             "BreakerOpen",
         }, name
-        assert run_log.read(requests[0]["run_id"]).explanation_status is ExplanationStatus.PENDING, name
+        assert run_log.reader.read(requests[0]["run_id"]).explanation_status is ExplanationStatus.PENDING, (
+            name
+        )
         if name == "resets_after_the_save":
             assert line.swallowed > 0
             assert files(store) > before, "done, and nobody knows"
@@ -305,7 +307,7 @@ def test_jobs_wait_for_a_store_that_is_ill_and_finish_when_it_is_well(
         stats = ledger.stats()
         assert (stats.done, stats.dead, stats.invariant) == (2 * len(run_ids), 0, True), name
         assert files(store) == len(run_ids), name
-        assert [len(run_log.links(run_id)) for run_id in run_ids] == [1] * len(run_ids), name
+        assert [len(run_log.reader.links(run_id)) for run_id in run_ids] == [1] * len(run_ids), name
         assert worker.alive, name
 
 
@@ -320,7 +322,7 @@ def test_a_store_that_refuses_for_good_leaves_the_run_and_a_dead_letter_that_say
     start_worker: Callable[..., Worker],
     runs_client: RunsClient,
     ledger: JobLedger,
-    run_log: RunLog,
+    run_log: Runs,
     sample_requests: list[dict[str, Any]],
 ) -> None:
     with HttpServer(answer(status, b'{"error":"NO","message":"said-by-the-store"}')) as server:
@@ -333,7 +335,7 @@ def test_a_store_that_refuses_for_good_leaves_the_run_and_a_dead_letter_that_say
     assert f"status {status}" in record.failure.message
     assert "said-by-the-store" not in record.model_dump_json()
     assert len(server.calls) == 1, "what cannot succeed is not tried again"
-    run = run_log.read(receipt.run_id)
+    run = run_log.reader.read(receipt.run_id)
     assert run.explanation_status is ExplanationStatus.ERROR
     assert "advisory_refused" in (run.explanation_summary or "")
     stats = ledger.stats()

@@ -17,9 +17,9 @@ from rmos_runs.local.embedded import EmbeddedServer
 from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
-from rmos_shared.runs.run_log import RunLog
 from support.http_server import HttpServer, stores
 from support.proxy import Proxy, proxied
+from support.runs import Runs
 from support.stores import local_store
 from support.worker import StartWorker
 
@@ -102,17 +102,17 @@ def enqueue(client: RunsClient, requests: list[dict[str, Any]]) -> None:
     list(client.create_runs(requests[half:], explain=True))
 
 
-def assert_each_is_there_once(ledger: JobLedger, run_log: RunLog, run_ids: set[str]) -> None:
+def assert_each_is_there_once(ledger: JobLedger, run_log: Runs, run_ids: set[str]) -> None:
     stats = ledger.stats()
     assert stats.invariant
     count = 2 * len(run_ids)  # each run, and its explanation
     assert (stats.accepted, stats.done, stats.pending, stats.raw) == (count, count, 0, 0), list(
         ledger.dead_letters.dead()
     )
-    entries = list(run_log.list_runs())
+    entries = list(run_log.reader.list_runs())
     assert [entry.error for entry in entries] == [None] * len(run_ids)
     assert {entry.artifact.run_id for entry in entries if entry.artifact} == run_ids
-    links = Counter(entry.link.run_id for entry in run_log.list_links() if entry.link)
+    links = Counter(entry.link.run_id for entry in run_log.reader.list_links() if entry.link)
     assert links == dict.fromkeys(run_ids, 1)
 
 
@@ -131,7 +131,7 @@ def test_a_line_that_fails_under_load_costs_only_time(
     redis_client: redis.Redis,
     runs_client: RunsClient,
     ledger: JobLedger,
-    run_log: RunLog,
+    run_log: Runs,
     requests: list[dict[str, Any]],
     eventually: Eventually,
 ) -> None:
@@ -192,9 +192,9 @@ def test_a_broker_killed_under_load_and_replaced_has_all_that_it_accepted(
         assert (stats.accepted, stats.raw, stats.invariant) == (stats.done, 0, True), list(
             ledger.dead_letters.dead()
         )
-        run_log = RunLog(local_store(runs_dir), ledger)
-        stored = Counter(entry.artifact.run_id for entry in run_log.list_runs() if entry.artifact)
-        linked = Counter(entry.link.run_id for entry in run_log.list_links() if entry.link)
+        run_log = Runs(local_store(runs_dir), ledger)
+        stored = Counter(entry.artifact.run_id for entry in run_log.reader.list_runs() if entry.artifact)
+        linked = Counter(entry.link.run_id for entry in run_log.reader.list_links() if entry.link)
         assert stored == linked == dict.fromkeys(producer.receipts, 1)
         assert worker.alive
         assert {worker.pid, *worker.children()} == processes

@@ -11,7 +11,7 @@ import pytest
 from rmos_runs.client import Receipt, RunsClient
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
-from rmos_shared.runs.run_log import RunLog
+from support.runs import Runs
 from support.worker import Worker
 
 DAY = timedelta(days=1)
@@ -58,7 +58,7 @@ def test_jobs_of_healthy_workers_are_done_once_however_wrong_their_clocks_are(
     store: Store,
     runs_client: RunsClient,
     ledger: JobLedger,
-    run_log: RunLog,
+    run_log: Runs,
     sample_requests: list[dict[str, Any]],
     eventually: Eventually,
 ) -> None:
@@ -75,7 +75,7 @@ def test_jobs_of_healthy_workers_are_done_once_however_wrong_their_clocks_are(
     stats = ledger.stats()
     assert (stats.accepted, stats.done, stats.invariant) == (16, 16, True)
     # Their clocks were wrong, as what they wrote shows, and each has done its share.
-    links = [entry.link for entry in run_log.list_links() if entry.link]
+    links = [entry.link for entry in run_log.reader.list_links() if entry.link]
     assert len(links) == 8
     now = datetime.now(UTC)
     assert {round((link.created_at_utc - now) / DAY) for link in links} == {1, -1}

@@ -19,8 +19,8 @@ from rmos_runs.local.ports import free_port
 from rmos_runs.local.processes import Pipeline
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.runs.model import ExplanationStatus
-from rmos_shared.runs.run_log import RunLog
 from rmos_shared.store.local import LocalStore
+from support.runs import Runs
 
 RMOS = (sys.executable, "-c", "from rmos_runs.cli import main; main()")
 WHOLE = {"accepted": 1200, "done": 1200, "dead": 0, "discarded": 0, "pending": 0, "artifacts": 600}
@@ -183,8 +183,8 @@ def test_the_advisory_store_down_for_good_and_replay_once_it_is_back(
     )
     figures = ("artifacts", "links", "done", "dead", "pending", "invariant")
     assert [told[name] for name in figures] == [60, 0, 60, 60, 0, True]
-    runs = RunLog(LocalStore(home.runs_dir))
-    views = [runs.read(entry.artifact.run_id) for entry in runs.list_runs() if entry.artifact]
+    runs = Runs(LocalStore(home.runs_dir))
+    views = [runs.reader.read(entry.artifact.run_id) for entry in runs.reader.list_runs() if entry.artifact]
     assert {view.explanation_status for view in views} == {ExplanationStatus.ERROR}
     assert all("retries_exhausted" in (view.explanation_summary or "") for view in views)
 

@@ -18,9 +18,9 @@ from rmos_shared.canonical import canonical_json
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.runs.model import ExplanationStatus
-from rmos_shared.runs.run_log import RunLog
 from rmos_shared.store.identity import IDENTITY_FILE, init_store
 from rmos_shared.store.local import LocalStore
+from support.runs import Runs
 from support.worker import StartWorker, Worker
 
 POOLS = ["prefork", "threads"]
@@ -85,7 +85,7 @@ class Disk:
 
     def everything_is_whole(self) -> bool:
         """Read all that has a name, and say whether each of it is what its name says."""
-        entries = list(RunLog(LocalStore(self.root)).list_runs())
+        entries = list(Runs(LocalStore(self.root)).reader.list_runs())
         assert [entry.error for entry in entries if entry.error] == []
         aside = {self._ballast, self.root / IDENTITY_FILE}
         named = {path for path in self.root.rglob("*") if path.is_file() and path not in aside}
@@ -154,7 +154,7 @@ def test_jobs_wait_for_room_on_a_full_disk_and_nothing_partial_is_ever_seen(
     for receipt in receipts:
         record = ledger.get(receipt.job_id)
         assert (record.state, record.retry_count) == ("done", 0), "a full disk is no fault of the job"
-        assert RunLog(LocalStore(disk.root)).get_artifact(receipt.run_id).meta == LARGE
+        assert Runs(LocalStore(disk.root)).reader.get_artifact(receipt.run_id).meta == LARGE
     # What could not be written has left nothing behind, not even a file without a name.
     assert disk.used() <= room * 16 / 10 + 65_536
     assert worker.alive
@@ -178,7 +178,7 @@ def test_jobs_wait_while_the_disk_is_read_only(
     record = ledger.get(receipts[-1].job_id)
     assert record.failure is not None
     assert "Read-only file system; mount it writable" in record.failure.message
-    assert RunLog(LocalStore(disk.root)).get_artifact(first.run_id).run_id == first.run_id, "still read"
+    assert Runs(LocalStore(disk.root)).reader.get_artifact(first.run_id).run_id == first.run_id, "still read"
     disk.remount("rw")
     eventually(lambda: ledger.stats().pending == 0)
     assert [ledger.get(receipt.job_id).state for receipt in receipts] == ["done"] * 4
@@ -315,7 +315,7 @@ def test_a_worker_that_meets_a_corrupt_artifact_says_so_and_never_overwrites_it(
     start_worker: StartWorker,
     runs_client: RunsClient,
     ledger: JobLedger,
-    run_log: RunLog,
+    run_log: Runs,
     runs_dir: Path,
     sample_requests: list[dict[str, Any]],
 ) -> None:
@@ -327,7 +327,7 @@ def test_a_worker_that_meets_a_corrupt_artifact_says_so_and_never_overwrites_it(
         request = {**green, "run_id": new_uuid7()}
         receipt = runs_client.create_run(request)
         assert runs_client.wait(receipt.job_id, 20).state == "done", name
-        key = run_log.artifact_key(receipt.run_id)
+        key = run_log.reader.artifact_key(receipt.run_id)
         assert key is not None
         path = runs_dir / key
         path.chmod(0o640)
@@ -350,6 +350,6 @@ def test_a_worker_that_meets_a_corrupt_artifact_says_so_and_never_overwrites_it(
     told = worker.log.read_text()
     assert told.count('"corrupt file ') >= len(DAMAGE)
     # The damage of some has hidden nothing of the others.
-    assert run_log.read(sound.run_id).explanation_status is ExplanationStatus.NONE
+    assert run_log.reader.read(sound.run_id).explanation_status is ExplanationStatus.NONE
     stats = ledger.stats()
     assert (stats.done, stats.dead, stats.invariant) == (1 + len(DAMAGE), 2 * len(DAMAGE), True)

@@ -24,7 +24,6 @@ from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Failure, Job, JobState
 from rmos_shared.jobs.work import Claim, Finish, Lease
 from rmos_shared.runs.model import RunArtifact, RunRequest
-from rmos_shared.runs.run_log import RunLog
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.tasks.payloads import CreateRun
 from rmos_shared.tasks.table import CREATE, CREATE_MANY, SUGGEST, TaskSpec
@@ -34,6 +33,7 @@ from rmos_worker.engine.executor import Executor, Report
 from rmos_worker.engine.heartbeat import Heartbeat
 from rmos_worker.handlers import create as create_module
 from rmos_worker.handlers.create import CreateHandler
+from support.runs import Runs
 
 SECRET = "feed=31415"
 MakeSettings = Callable[..., WorkerSettings]
@@ -557,7 +557,7 @@ def test_one_bad_run_does_not_touch_the_others_of_its_group(
     ledger: JobLedger,
     heartbeat: Heartbeat,
     worker_settings: MakeSettings,
-    run_log: RunLog,
+    run_log: Runs,
     runs_dir: Path,
     redis_client: redis.Redis,
     create_jobs: list[Job],
@@ -577,7 +577,7 @@ def test_one_bad_run_does_not_touch_the_others_of_its_group(
     executor = Executor(
         work=ledger.work,
         heartbeat=heartbeat,
-        handlers={CREATE_MANY.name: CreateHandler(run_log)},
+        handlers={CREATE_MANY.name: CreateHandler(run_log.writer, run_log.reader)},
         settings=worker_settings(),
     )
     report = executor.answer(job_ids)
@@ -588,7 +588,7 @@ def test_one_bad_run_does_not_touch_the_others_of_its_group(
         job_ids[3]: "unexpected_error",
     }
     for job in (create_jobs[0], create_jobs[4]):
-        assert run_log.get_artifact(job.run_id).run_id == job.run_id
+        assert run_log.reader.get_artifact(job.run_id).run_id == job.run_id
 
 
 # -- what Flower shows ----------------------------------------------------------------------------

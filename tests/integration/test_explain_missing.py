@@ -16,7 +16,6 @@ from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Job, JobState
 from rmos_shared.jobs.work import Claim, Finish, Lease
 from rmos_shared.runs.model import RunRequest
-from rmos_shared.runs.run_log import RunLog
 from rmos_shared.store.memory import MemoryStore
 from rmos_shared.tasks.payloads import ExplainMissing, SuggestAndAttach
 from rmos_shared.tasks.table import EXPLAIN_MISSING, SUGGEST
@@ -25,6 +24,7 @@ from rmos_worker.celery_app.schedule import NIGHTLY, LedgerScheduler, last_due, 
 from rmos_worker.handlers.artifact import artifact_of
 from rmos_worker.handlers.explain_missing import ExplainMissingHandler
 from support.events import events_in
+from support.runs import Runs
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 LEASE = Lease("w", "t")
@@ -41,12 +41,12 @@ def ledger(broker_url: str) -> JobLedger:
 
 
 @pytest.fixture
-def runs(ledger: JobLedger, sample_requests: list[dict[str, Any]]) -> RunLog:
-    log = RunLog(MemoryStore(), ledger)
+def runs(ledger: JobLedger, sample_requests: list[dict[str, Any]]) -> Runs:
+    log = Runs(MemoryStore(), ledger)
     for index, request in enumerate(sample_requests[:25]):
         # Five a day, so that pages end inside days and between them.
         moment = NOON - timedelta(days=index // 5, minutes=index)
-        log.put_run(artifact_of(RunRequest.read({**request, "created_at_utc": moment}))[0])
+        log.writer.put_run(artifact_of(RunRequest.read({**request, "created_at_utc": moment}))[0])
     return log
 
 
@@ -63,18 +63,18 @@ def drain(ledger: JobLedger, handler: ExplainMissingHandler) -> list[str]:
 
 
 @pytest.mark.parametrize("page", [1, 4, 5, 24, 25, 500])
-def test_every_run_is_asked_for_once_whatever_the_page(ledger: JobLedger, runs: RunLog, page: int) -> None:
-    stored = [entry.artifact.run_id for entry in runs.list_runs() if entry.artifact]
+def test_every_run_is_asked_for_once_whatever_the_page(ledger: JobLedger, runs: Runs, page: int) -> None:
+    stored = [entry.artifact.run_id for entry in runs.reader.list_runs() if entry.artifact]
     ledger.accept([batch_job()])
 
-    asked = drain(ledger, ExplainMissingHandler(runs, ledger, page=page))
+    asked = drain(ledger, ExplainMissingHandler(runs.reader, ledger, page=page))
 
     assert asked == stored
     assert len(stored) == 25
 
 
-def test_what_is_under_way_or_dead_is_not_asked_for_again(ledger: JobLedger, runs: RunLog) -> None:
-    handler = ExplainMissingHandler(runs, ledger)
+def test_what_is_under_way_or_dead_is_not_asked_for_again(ledger: JobLedger, runs: Runs) -> None:
+    handler = ExplainMissingHandler(runs.reader, ledger)
     ledger.accept([batch_job()])
     first = drain(ledger, handler)
     ledger.accept([batch_job()])
@@ -83,16 +83,16 @@ def test_what_is_under_way_or_dead_is_not_asked_for_again(ledger: JobLedger, run
     assert drain(ledger, handler) == []
 
 
-def test_only_the_days_asked_for(ledger: JobLedger, runs: RunLog) -> None:
+def test_only_the_days_asked_for(ledger: JobLedger, runs: Runs) -> None:
     payload = ExplainMissing(date_from="2026-11-19", date_to="2026-11-19")
     claim = Claim(new_uuid7(), EXPLAIN_MISSING.name, payload.to_bytes(), new_uuid7(), None, 0, 1, 0.0)
 
-    (end,) = ExplainMissingHandler(runs, ledger).handle([claim])
+    (end,) = ExplainMissingHandler(runs.reader, ledger).handle([claim])
 
     assert isinstance(end, Finish)
     assert end.result == {"runs": 5, "explanations": 5}
     told = SuggestAndAttach.model_validate_json(end.following[0].payload)
-    assert runs.get_artifact(told.run_id).date == "2026-11-19"
+    assert runs.reader.get_artifact(told.run_id).date == "2026-11-19"
 
 
 def test_beat_accepts_a_job_instead_of_sending_a_message(

@@ -18,8 +18,8 @@ import pytest
 from rmos_runs.client import RunsClient
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
-from rmos_shared.runs.run_log import RunLog
 from support.http_server import Call, HttpServer, stores
+from support.runs import Runs
 from support.worker import StartWorker
 
 POOLS = ["prefork", "threads"]
@@ -46,14 +46,14 @@ def stores_slowly(call: Call) -> None:
     stores(call)
 
 
-def assert_each_is_there_once(ledger: JobLedger, run_log: RunLog, run_ids: set[str]) -> None:
+def assert_each_is_there_once(ledger: JobLedger, run_log: Runs, run_ids: set[str]) -> None:
     stats = ledger.stats()
     assert stats.invariant
     assert (stats.accepted, stats.pending, stats.raw) == (stats.done, 0, 0), list(ledger.dead_letters.dead())
-    entries = list(run_log.list_runs())
+    entries = list(run_log.reader.list_runs())
     assert [entry.error for entry in entries if entry.error] == []
     assert Counter(entry.artifact.run_id for entry in entries if entry.artifact) == dict.fromkeys(run_ids, 1)
-    links = Counter(entry.link.run_id for entry in run_log.list_links() if entry.link)
+    links = Counter(entry.link.run_id for entry in run_log.reader.list_links() if entry.link)
     assert links == dict.fromkeys(run_ids, 1)
 
 
@@ -62,7 +62,7 @@ def test_all_workers_killed_at_once_under_load_cost_nothing(
     start_worker: StartWorker,
     runs_client: RunsClient,
     ledger: JobLedger,
-    run_log: RunLog,
+    run_log: Runs,
     requests: list[dict[str, Any]],
     eventually: Eventually,
 ) -> None:
@@ -95,7 +95,7 @@ def test_a_worker_that_is_asked_to_quit_under_load_gives_back_what_it_holds(
     start_worker: StartWorker,
     runs_client: RunsClient,
     ledger: JobLedger,
-    run_log: RunLog,
+    run_log: Runs,
     requests: list[dict[str, Any]],
     eventually: Eventually,
 ) -> None:
@@ -150,7 +150,7 @@ def test_a_producer_killed_amid_its_stream_has_what_it_has_receipts_for_and_may_
     start_worker: StartWorker,
     broker_url: str,
     ledger: JobLedger,
-    run_log: RunLog,
+    run_log: Runs,
     requests: list[dict[str, Any]],
     eventually: Eventually,
     tmp_path: Path,
@@ -172,7 +172,7 @@ def test_a_producer_killed_amid_its_stream_has_what_it_has_receipts_for_and_may_
             receipts |= {line.strip() for line in told if line.endswith("\n")}
             assert len(told) < RUNS, "it was killed too late to tell"
         eventually(lambda: ledger.stats().pending == 0)
-        stored = {entry.artifact.run_id for entry in run_log.list_runs() if entry.artifact}
+        stored = {entry.artifact.run_id for entry in run_log.reader.list_runs() if entry.artifact}
         assert receipts <= stored <= run_ids
         assert_each_is_there_once(ledger, run_log, stored)
 

@@ -26,9 +26,9 @@ from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Failure
 from rmos_shared.jobs.work import Lease
 from rmos_shared.runs.model import RunArtifact, RunRequest
-from rmos_shared.runs.run_log import RunLog
 from rmos_worker.handlers.artifact import artifact_of
 from support.command import RMOS, environment, on_terminal, piped
+from support.runs import Runs
 from support.stores import local_store
 
 AT = datetime(2026, 8, 1, 6, tzinfo=UTC)
@@ -80,17 +80,17 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run_log(home: Path) -> RunLog:
-    return RunLog(local_store(home / "runs"))
+def run_log(home: Path) -> Runs:
+    return Runs(local_store(home / "runs"))
 
 
 @pytest.fixture
-def runs(run_log: RunLog) -> list[RunArtifact]:
+def runs(run_log: Runs) -> list[RunArtifact]:
     """Five runs, newest first, each with an explanation that waits for a person."""
     made = [make_run(number) for number in range(5)]
-    run_log.put_runs(made)
+    run_log.writer.put_runs(made)
     for run in made:
-        run_log.attach(make_link(run))
+        run_log.writer.attach(make_link(run))
     return made
 
 

@@ -12,9 +12,9 @@ import redis
 from rmos_runs.client import RunsClient
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.runs.model import RunRequest
-from rmos_shared.runs.run_log import RunLog
 from rmos_shared.tasks.table import SUGGEST
 from rmos_worker.handlers.artifact import artifact_of
+from support.runs import Runs
 from support.worker import StartWorker
 
 JOBS, CONCURRENCY = 6, 2
@@ -27,14 +27,14 @@ def test_what_a_worker_cannot_work_on_yet_is_left_to_others(
     start_worker: StartWorker,
     advisory_store: Callable[..., Any],
     runs_client: RunsClient,
-    run_log: RunLog,
+    run_log: Runs,
     ledger: JobLedger,
     redis_client: redis.Redis,
     sample_requests: list[dict[str, Any]],
     eventually: Callable[..., None],
 ) -> None:
     runs = [artifact_of(RunRequest.read(request))[0] for request in sample_requests[:JOBS]]
-    run_log.put_runs(runs)
+    run_log.writer.put_runs(runs)
     for run in runs:
         runs_client.suggest_and_attach(run.run_id)
     left = JOBS - CONCURRENCY

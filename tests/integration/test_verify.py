@@ -15,10 +15,10 @@ import pytest
 
 from rmos_runs.local.home import Home
 from rmos_shared.runs.model import RunRequest
-from rmos_shared.runs.run_log import RunLog
 from rmos_shared.store.local import LocalStore
 from rmos_worker.handlers.artifact import artifact_of
 from support.records import make_link, make_run
+from support.runs import Runs
 
 RMOS = (sys.executable, "-c", "from rmos_runs.cli import main; main()")
 
@@ -42,10 +42,10 @@ def home(tmp_path: Path) -> Home:
     """A home with four runs of today in its store, one of them linked."""
     place = Home(tmp_path / "home")
     place.init_store()
-    log = RunLog(LocalStore(place.runs_dir))
+    log = Runs(LocalStore(place.runs_dir))
     runs = [make_run(datetime.now(UTC)) for _ in range(4)]
-    log.put_runs(runs)
-    log.attach(make_link(runs[0]))
+    log.writer.put_runs(runs)
+    log.writer.attach(make_link(runs[0]))
     return place
 
 
@@ -107,9 +107,9 @@ def test_memory_does_not_grow_with_the_store(tmp_path: Path) -> None:
     for days in (1, 20):
         home = Home(tmp_path / str(days))
         home.init_store()
-        log = RunLog(LocalStore(home.runs_dir))
+        log = Runs(LocalStore(home.runs_dir))
         for day in range(1, days + 1):
-            log.put_runs([make_run(datetime(2026, 8, day, tzinfo=UTC)) for _ in range(200)])
+            log.writer.put_runs([make_run(datetime(2026, 8, day, tzinfo=UTC)) for _ in range(200)])
         script = (
             "import resource, sys; from rmos_runs.cli import main\n"
             "sys.argv[0] = 'rmos'\n"

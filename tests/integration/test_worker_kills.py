@@ -20,7 +20,7 @@ from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import JobState
 from rmos_shared.runs.model import ExplanationStatus
-from rmos_shared.runs.run_log import RunLog
+from support.runs import Runs
 from support.worker import StartWorker
 
 POOLS = ["prefork", "threads"]
@@ -76,16 +76,16 @@ def some_done(ledger: JobLedger, count: int) -> Callable[[], bool]:
     return lambda: ledger.stats().done >= count
 
 
-def assert_all_recorded(ledger: JobLedger, run_log: RunLog, runs_dir: Path, store: Store) -> None:
+def assert_all_recorded(ledger: JobLedger, run_log: Runs, runs_dir: Path, store: Store) -> None:
     stats = ledger.stats()
     assert stats.invariant
     assert (stats.pending, stats.dead, stats.discarded) == (0, 0, 0), list(ledger.dead_letters.dead())
     assert stats.raw == 0, [(letter.reason, letter.detail) for letter in ledger.dead_letters.raw_letters()]
     assert files(runs_dir) == {"artifacts": RUNS, "links": RUNS}
     assert assets(store) == RUNS
-    entries = list(run_log.list_runs())
+    entries = list(run_log.reader.list_runs())
     assert len({entry.artifact.run_id for entry in entries if entry.artifact}) == RUNS
-    assert all(entry.error is None for entry in run_log.list_links())
+    assert all(entry.error is None for entry in run_log.reader.list_links())
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_worker_that_ends_under_load_costs_nothing(
     store: Store,
     runs_client: RunsClient,
     ledger: JobLedger,
-    run_log: RunLog,
+    run_log: Runs,
     runs_dir: Path,
     requests: list[dict[str, Any]],
     eventually: Eventually,
@@ -142,7 +142,7 @@ def test_the_same_requests_sent_by_two_clients_at_once_are_one_set_of_records(
     store: Store,
     broker_url: str,
     ledger: JobLedger,
-    run_log: RunLog,
+    run_log: Runs,
     runs_dir: Path,
     requests: list[dict[str, Any]],
     eventually: Eventually,
@@ -199,7 +199,7 @@ def test_of_two_different_runs_of_one_id_one_wins_and_the_other_is_a_dead_letter
     start_worker: StartWorker,
     broker_url: str,
     ledger: JobLedger,
-    run_log: RunLog,
+    run_log: Runs,
     runs_dir: Path,
     requests: list[dict[str, Any]],
     eventually: Eventually,
@@ -216,7 +216,7 @@ def test_of_two_different_runs_of_one_id_one_wins_and_the_other_is_a_dead_letter
     for request in requests[:50]:
         run_id = request["run_id"]
         rivals = {str(sender): ledger.get(jobs[sender][run_id]) for sender in (0, 1)}
-        winner = run_log.get_artifact(run_id).meta["sender"]
+        winner = run_log.reader.get_artifact(run_id).meta["sender"]
         (loser,) = rivals.keys() - {winner}
         assert rivals[winner].state is JobState.DONE
         assert (rivals[winner].result or {})["outcome"] == "created"
@@ -241,7 +241,7 @@ def test_an_advisory_store_that_goes_away_and_comes_back_costs_only_time(
     store: Store,
     runs_client: RunsClient,
     ledger: JobLedger,
-    run_log: RunLog,
+    run_log: Runs,
     runs_dir: Path,
     requests: list[dict[str, Any]],
     eventually: Eventually,
@@ -255,9 +255,9 @@ def test_an_advisory_store_that_goes_away_and_comes_back_costs_only_time(
     pending = next(
         run_id
         for run_id in (request["run_id"] for request in reversed(requests))
-        if not run_log.links(run_id)
+        if not run_log.reader.links(run_id)
     )
-    assert run_log.read(pending).explanation_status is ExplanationStatus.PENDING
+    assert run_log.reader.read(pending).explanation_status is ExplanationStatus.PENDING
     store.start()
     eventually(settled(ledger), 60, told=ledger.stats)
     assert_all_recorded(ledger, run_log, runs_dir, store)
@@ -271,7 +271,7 @@ def test_an_advisory_store_that_stays_away_costs_no_run_and_a_replay_repairs_all
     store: Store,
     runs_client: RunsClient,
     ledger: JobLedger,
-    run_log: RunLog,
+    run_log: Runs,
     runs_dir: Path,
     redis_client: redis.Redis,
     requests: list[dict[str, Any]],
@@ -290,7 +290,7 @@ def test_an_advisory_store_that_stays_away_costs_no_run_and_a_replay_repairs_all
     assert {record.failure.reason for record in dead if record.failure} == {"retries_exhausted"}
     assert redis_client.llen("runs.dead_letter") == RUNS
     for request in requests:
-        run = run_log.read(request["run_id"])
+        run = run_log.reader.read(request["run_id"])
         assert run.explanation_status is ExplanationStatus.ERROR
         assert "retries_exhausted" in (run.explanation_summary or "")
 
@@ -298,10 +298,10 @@ def test_an_advisory_store_that_stays_away_costs_no_run_and_a_replay_repairs_all
     for record in dead:
         ledger.dead_letters.replay(record.job_id, by="operator", why="the store is back")
     # On its way again, or there already: the workers do not wait for us.
-    status = run_log.read(requests[-1]["run_id"]).explanation_status
+    status = run_log.reader.read(requests[-1]["run_id"]).explanation_status
     assert status in {ExplanationStatus.PENDING, ExplanationStatus.READY}
     eventually(settled(ledger), 60, told=ledger.stats)
     assert_all_recorded(ledger, run_log, runs_dir, store)
     assert redis_client.llen("runs.dead_letter") == 0
     for request in requests:
-        assert run_log.read(request["run_id"]).explanation_status is ExplanationStatus.READY
+        assert run_log.reader.read(request["run_id"]).explanation_status is ExplanationStatus.READY

@@ -9,7 +9,8 @@ from typing import Any
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.work import Claim, Finish
 from rmos_shared.runs.model import RunArtifact, RunRequest
-from rmos_shared.runs.run_log import RunLog
+from rmos_shared.runs.reader import RunReader
+from rmos_shared.runs.writer import RunWriter
 from rmos_shared.store.base import Outcome
 from rmos_shared.store.memory import MemoryStore
 from rmos_shared.tasks.payloads import CreateRun
@@ -39,6 +40,7 @@ def test_a_group_is_kept_as_bytes_while_it_is_made(sample_requests: list[dict[st
     claims = [claim(request) for request in sample_requests[:20]]
     gc.collect()
     before = alive()
-    ends = CreateHandler(RunLog(Watching())).handle(claims)
+    store = Watching()
+    ends = CreateHandler(RunWriter(store), RunReader(store)).handle(claims)
     assert [end.job_id for end in ends if isinstance(end, Finish)] == [made.job_id for made in claims]
     assert seen == [before]

@@ -16,10 +16,10 @@ from rmos_shared.errors import RunNotFound, StoreUnavailable
 from rmos_shared.ids import new_uuid7
 from rmos_shared.runs import layout as keys
 from rmos_shared.runs.model import RunArtifact
-from rmos_shared.runs.run_log import RunLog
 from rmos_shared.runs.verification import Checked, StoreVerification
 from rmos_shared.store.local import LocalStore
 from support.records import HOUR, NOON, make_attempt, make_link, make_review, make_run
+from support.runs import Runs
 from support.stores import local_store
 
 GCODE = b"G21\nG90\nM30\n"
@@ -46,19 +46,19 @@ class Whole:
 
 @pytest.fixture
 def whole(tmp_path: Path) -> Whole:
-    log = RunLog(local_store(tmp_path / "runs"))
-    attachment = log.put_attachment(GCODE, ".nc")
+    log = Runs(local_store(tmp_path / "runs"))
+    attachment = log.writer.put_attachment(GCODE, ".nc")
     run = make_run(
         outputs={"gcode_path": attachment},
         hashes={**make_run().hashes.dump(), "gcode_sha256": sha256_hex(GCODE)},
     )
     other = make_run(NOON + 24 * HOUR)
-    log.put_runs([run, make_run(), other])
+    log.writer.put_runs([run, make_run(), other])
     link, review, attempt = make_link(run), make_review(make_link(run)), make_attempt(run)
-    log.attach(link)
-    log.attach(make_link(other))
-    log.add_review(review)
-    log.add_attempt(attempt)
+    log.writer.attach(link)
+    log.writer.attach(make_link(other))
+    log.writer.add_review(review)
+    log.writer.add_attempt(attempt)
     return Whole(
         tmp_path / "runs",
         run,
@@ -239,9 +239,9 @@ def test_what_is_stored_while_it_is_checked_is_no_orphan(whole: Whole) -> None:
             if prefix == "2026-08-01/" and not self.late:
                 self.late = True
                 run = make_run()
-                log = RunLog(LocalStore(whole.root))
-                log.put_run(run)
-                log.attach(make_link(run))
+                log = Runs(LocalStore(whole.root))
+                log.writer.put_run(run)
+                log.writer.attach(make_link(run))
 
     verification = StoreVerification(Racing(whole.root))
     assert [file for file in verification.day("2026-08-01") if file.damage] == []

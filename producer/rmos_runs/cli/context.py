@@ -1,4 +1,4 @@
-"""What every command needs: the home, a client, the run log, and two ways to print."""
+"""What every command needs: the home, a client, the runs, and two ways to print."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from rmos_runs.client import RunsClient
 from rmos_runs.local.home import Home
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable, CorruptArtifact
 from rmos_shared.jobs.ledger import JobLedger
-from rmos_shared.runs.run_log import RunLog
+from rmos_shared.runs.reader import RunReader
+from rmos_shared.store.base import ArtifactStore
 from rmos_shared.store.choice import chosen_store
 
 #: Results go to standard output, everything said about them to standard error.
@@ -65,13 +66,21 @@ def ledger_of(home: Path) -> Iterator[JobLedger]:
         ledger.close()
 
 
+def store_of(home: Path) -> ArtifactStore:
+    """Return the artifact store of the home.
+
+    Raises:
+        StoreUnavailable: it is away, which is not the same as empty.
+    """
+    store = chosen_store(Home(home).store_settings())
+    store.identity()
+    return store
+
+
 @contextmanager
-def runs_of(home: Path) -> Iterator[RunLog]:
-    """Yield the run log; without a broker it still reads all that the files tell."""
-    place = Home(home)
-    settings = place.store_settings()
-    store = chosen_store(settings)
-    store.identity()  # a store that is away is an error, not an empty one
+def runs_of(home: Path) -> Iterator[RunReader]:
+    """Yield the runs; without a broker they still tell all that the files do."""
+    place, store = Home(home), store_of(home)
     with ExitStack() as stack:
         try:
             ledger = JobLedger.connect(place.producer_settings(broker_timeout_seconds=2.0))
@@ -79,9 +88,9 @@ def runs_of(home: Path) -> Iterator[RunLog]:
             ledger.stats()
         except (BrokerUnavailable, BrokerDamaged):
             err.print("[yellow]the broker is away: explanation states come from the files alone[/]")
-            yield RunLog(store)
+            yield RunReader(store)
         else:
-            yield RunLog(store, ledger)
+            yield RunReader(store, ledger)
 
 
 def person(by: str | None) -> str:

@@ -20,7 +20,7 @@ from rmos_runs.client import RunsClient
 from rmos_runs.local.home import Home
 from rmos_shared.errors import InvariantBroken, WaitTimeout
 from rmos_shared.jobs.model import LedgerStats
-from rmos_shared.runs.run_log import RunLog
+from rmos_shared.runs.reader import RunReader
 from rmos_shared.store.local import LocalStore
 from rmos_shared.tasks.table import CREATE_MANY
 
@@ -135,10 +135,10 @@ def _run(place: Home, file: Path | None, *, timeout: float) -> tuple[Summary, li
                 break
             time.sleep(_POLL_SECONDS)
         runs_dir = place.store_settings().runs_dir
-        return _summary(stats, RunLog(LocalStore(runs_dir), client.ledger), runs_dir), wrong
+        return _summary(stats, RunReader(LocalStore(runs_dir), client.ledger), runs_dir), wrong
 
 
-def _summary(stats: LedgerStats, runs: RunLog, runs_dir: Path) -> Summary:
+def _summary(stats: LedgerStats, runs: RunReader, runs_dir: Path) -> Summary:
     entries = list(runs.list_runs())
     links = list(runs.list_links())
     corrupt = sum(entry.error is not None for entry in entries) + sum(

@@ -21,12 +21,14 @@ from rmos_runs.cli.context import (
     print_json,
     print_rows,
     runs_of,
+    store_of,
     utc_day,
 )
 from rmos_runs.cli.table import Row
 from rmos_runs.cli.verdict import run_lines
 from rmos_runs.operations.reviews import record_review
-from rmos_shared.runs.run_log import WaitingEntry
+from rmos_shared.runs.reader import RunReader, WaitingEntry
+from rmos_shared.runs.writer import RunWriter
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -109,11 +111,11 @@ def _review(
     note: str | None,
     as_json: bool,
 ) -> None:
-    with runs_of(home) as runs:
-        run = runs.get_artifact(run_id)
-        review = record_review(
-            runs, run_id, advisory_id, approved=approved, reviewed_by=person(by), note=note
-        )
+    store = store_of(home)
+    run = RunReader(store).get_artifact(run_id)
+    review = record_review(
+        RunWriter(store), run_id, advisory_id, approved=approved, reviewed_by=person(by), note=note
+    )
     if as_json:
         decision = run.decision
         verdict = {

@@ -25,7 +25,7 @@ from rmos_runs.cli.verdict import verdict_lines
 from rmos_runs.cli.verify import verify
 from rmos_shared.errors import RunNotFound
 from rmos_shared.runs import layout as keys
-from rmos_shared.runs.run_log import RunEntry, RunLog
+from rmos_shared.runs.reader import RunEntry, RunReader
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -81,7 +81,7 @@ def show(
 app.command()(verify)
 
 
-def _key(runs: RunLog, after: str | None) -> str | None:
+def _key(runs: RunReader, after: str | None) -> str | None:
     if after is None or keys.partition_day(keys.partition_of(after)) is not None:
         return after
     key = runs.artifact_key(after)

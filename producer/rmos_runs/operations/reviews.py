@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 from rmos_shared.advisories.model import Review
 from rmos_shared.ids import new_uuid7
-from rmos_shared.runs.run_log import RunLog
+from rmos_shared.runs.writer import RunWriter
 
 
 def record_review(
-    runs: RunLog, run_id: str, advisory_id: str, *, approved: bool, reviewed_by: str, note: str | None
+    writer: RunWriter, run_id: str, advisory_id: str, *, approved: bool, reviewed_by: str, note: str | None
 ) -> Review:
     """Add a verdict on the words of an advisory, not on the cut, and return it; no other file changes.
 
@@ -30,5 +30,5 @@ def record_review(
             "note": note,
         }
     )
-    runs.add_review(review)
+    writer.add_review(review)
     return review

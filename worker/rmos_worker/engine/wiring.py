@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from rmos_shared.clock import SystemClock
 from rmos_shared.jobs.connection import connect_broker
 from rmos_shared.jobs.ledger import JobLedger
-from rmos_shared.runs.run_log import RunLog
+from rmos_shared.runs.reader import RunReader
+from rmos_shared.runs.writer import RunWriter
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.store.base import ArtifactStore
 from rmos_shared.tasks.table import ATTACH, CREATE, CREATE_MANY, EXPLAIN_MISSING, SUGGEST
@@ -40,8 +41,8 @@ class Services:
         clock = SystemClock()
         client = connect_broker(settings)
         ledger = JobLedger(client)
-        runs = RunLog(store, ledger)
-        existing = ExistingRuns(runs, ledger)
+        writer, reader = RunWriter(store), RunReader(store, ledger)
+        existing = ExistingRuns(reader, ledger)
         policy = policy_named(settings.policy)
         advisories = AdvisoryClient(
             settings.advisory_url,
@@ -52,9 +53,9 @@ class Services:
             breaker=RedisBreaker.of(client, settings),
             clock=clock,
         )
-        create = CreateHandler(runs)
+        create = CreateHandler(writer, reader)
         suggest = SuggestHandler(
-            runs=runs,
+            writer=writer,
             existing=existing,
             explainer=chosen_explainer(),
             advisories=advisories,
@@ -62,14 +63,14 @@ class Services:
             clock=clock,
         )
         attach = AttachHandler(
-            runs=runs, existing=existing, advisories=advisories, policy=policy, clock=clock
+            writer=writer, existing=existing, advisories=advisories, policy=policy, clock=clock
         )
         handlers: dict[str, Handler] = {
             CREATE.name: create,
             CREATE_MANY.name: create,
             SUGGEST.name: suggest,
             ATTACH.name: attach,
-            EXPLAIN_MISSING.name: ExplainMissingHandler(runs, ledger),
+            EXPLAIN_MISSING.name: ExplainMissingHandler(reader, ledger),
         }
         heartbeat = Heartbeat(ledger.work, settings)
         heartbeat.start()

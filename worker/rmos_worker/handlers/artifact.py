@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rmos_shared.canonical import encode, sha256_hex
+from rmos_shared.runs.layout import attachment_key
 from rmos_shared.runs.model import (
     INLINE_GCODE_BYTES,
     UNKNOWN_EVENT,
@@ -17,7 +18,6 @@ from rmos_shared.runs.model import (
     Status,
     output_hashes,
 )
-from rmos_shared.runs.run_log import attachment_key
 
 #: Stands where a required word is missing; ``block_reason`` says that it was.
 ABSENT = "unknown"

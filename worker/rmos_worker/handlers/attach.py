@@ -11,7 +11,7 @@ from rmos_shared.canonical import canonical_sha256
 from rmos_shared.clock import Clock
 from rmos_shared.jobs.model import Failure
 from rmos_shared.jobs.work import Claim, Finish
-from rmos_shared.runs.run_log import RunLog
+from rmos_shared.runs.writer import RunWriter
 from rmos_shared.tasks.payloads import AttachAdvisory
 from rmos_worker.handlers.base import each, read_payload
 from rmos_worker.handlers.existing_run import ExistingRuns
@@ -25,14 +25,14 @@ class AttachHandler:
     def __init__(
         self,
         *,
-        runs: RunLog,
+        writer: RunWriter,
         existing: ExistingRuns,
         advisories: AdvisoryStore,
         policy: ApprovalPolicy,
         clock: Clock,
     ) -> None:
         """Take all that the work needs."""
-        self._runs = runs
+        self._writer = writer
         self._existing = existing
         self._advisories = advisories
         self._policy = policy
@@ -48,7 +48,7 @@ class AttachHandler:
         asset = self._advisories.fetch(payload.advisory_id)
         verdict = self._policy.decide(run, None)
         return attach_link(
-            self._runs,
+            self._writer,
             claim,
             run,
             asset,

@@ -10,7 +10,8 @@ from rmos_shared.ids import explain_job_id
 from rmos_shared.jobs.model import Failure, Job
 from rmos_shared.jobs.work import Claim, Finish
 from rmos_shared.runs.model import Status
-from rmos_shared.runs.run_log import RunLog, StoredRun, as_stored
+from rmos_shared.runs.reader import RunReader
+from rmos_shared.runs.writer import RunWriter, StoredRun, as_stored
 from rmos_shared.store.base import Outcome
 from rmos_shared.tasks.payloads import CreateRun, SuggestAndAttach
 from rmos_shared.tasks.table import SUGGEST
@@ -36,9 +37,10 @@ class _Ready:
 class CreateHandler:
     """Stores the runs of a group together, so that they share file syncs."""
 
-    def __init__(self, runs: RunLog) -> None:
-        """Write to ``runs``."""
-        self._runs = runs
+    def __init__(self, writer: RunWriter, reader: RunReader) -> None:
+        """Publish with ``writer``; ``reader`` tells a rival from damage."""
+        self._writer = writer
+        self._reader = reader
 
     def handle(self, claims: Sequence[Claim]) -> list[Finish | Exception]:
         """Store each run; a run of this id with other content is a conflict, the same content a repeat."""
@@ -59,7 +61,7 @@ class CreateHandler:
         artifact, gcode = artifact_of(payload.run)
         if gcode is not None:
             # Before the artifact that names it, so that no reader finds the name without the file.
-            self._runs.put_attachment(gcode, GCODE_SUFFIX)
+            self._writer.put_attachment(gcode, GCODE_SUFFIX)
         return _Ready(
             as_stored(artifact),
             artifact.run_id,
@@ -70,14 +72,14 @@ class CreateHandler:
 
     def _put(self, runs: list[StoredRun]) -> list[Outcome | RmosError]:
         try:
-            return list(self._runs.publish(runs))
+            return list(self._writer.publish(runs))
         except RmosError:
             # Each by itself then, so that what is wrong with one run leaves the others alone.
             return [self._put_one(run) for run in runs]
 
     def _put_one(self, run: StoredRun) -> Outcome | RmosError:
         try:
-            return self._runs.publish([run])[0]
+            return self._writer.publish([run])[0]
         except RmosError as error:
             return error
 
@@ -97,7 +99,7 @@ class CreateHandler:
     def _conflict(self, item: _Ready) -> RmosError:
         """Tell a rival from damage: what has the name may be no artifact at all."""
         try:
-            self._runs.get_artifact(item.run_id)
+            self._reader.get_artifact(item.run_id)
         except RmosError as error:
             return error
         key, _ = item.run

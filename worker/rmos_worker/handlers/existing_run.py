@@ -5,15 +5,15 @@ from __future__ import annotations
 from rmos_shared.errors import RunNotFound, RunPending
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.runs.model import RunArtifact
-from rmos_shared.runs.run_log import RunLog
+from rmos_shared.runs.reader import RunReader
 
 
 class ExistingRuns:
     """Looks runs up for the jobs that need one."""
 
-    def __init__(self, runs: RunLog, ledger: JobLedger) -> None:
-        """Read ``runs``; ask ``ledger`` about those that are not there yet."""
-        self._runs = runs
+    def __init__(self, reader: RunReader, ledger: JobLedger) -> None:
+        """Read with ``reader``; ask ``ledger`` about those that are not there yet."""
+        self._reader = reader
         self._ledger = ledger
 
     def get(self, run_id: str) -> RunArtifact:
@@ -25,10 +25,10 @@ class ExistingRuns:
             CorruptArtifact: its file is damaged.
         """
         try:
-            return self._runs.get_artifact(run_id)
+            return self._reader.get_artifact(run_id)
         except RunNotFound:
             creation = self._ledger.job_about("create", run_id)
             if creation is not None and creation.state.pending:
                 raise RunPending(run_id) from None
             # It may have been stored between the two looks.
-            return self._runs.get_artifact(run_id)
+            return self._reader.get_artifact(run_id)

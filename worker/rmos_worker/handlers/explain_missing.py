@@ -12,7 +12,7 @@ from rmos_shared.jobs.model import Failure, Job
 from rmos_shared.jobs.work import Claim, Finish
 from rmos_shared.runs.layout import partition_day, partition_of
 from rmos_shared.runs.model import ExplanationStatus, RunArtifact
-from rmos_shared.runs.run_log import RunLog
+from rmos_shared.runs.reader import RunReader
 from rmos_shared.tasks.payloads import ExplainMissing, SuggestAndAttach
 from rmos_shared.tasks.table import EXPLAIN_MISSING, SUGGEST
 from rmos_worker.handlers.base import each, read_payload
@@ -28,9 +28,9 @@ class ExplainMissingHandler:
     half-way neither loses a run nor asks twice.
     """
 
-    def __init__(self, runs: RunLog, ledger: JobLedger, *, page: int = _PAGE) -> None:
-        """Read ``runs``, and ask ``ledger`` which explanations are under way."""
-        self._runs = runs
+    def __init__(self, reader: RunReader, ledger: JobLedger, *, page: int = _PAGE) -> None:
+        """Read with ``reader``, and ask ``ledger`` which explanations are under way."""
+        self._reader = reader
         self._ledger = ledger
         self._page = page
 
@@ -59,9 +59,9 @@ class ExplainMissingHandler:
     def _rest(self, batch: ExplainMissing) -> Iterator[RunArtifact]:
         first, last = date.fromisoformat(batch.date_from), date.fromisoformat(batch.date_to)
         after = batch.after_run_id
-        key = None if after is None else self._runs.artifact_key(after)
+        key = None if after is None else self._reader.artifact_key(after)
         stopped_in = None if key is None else partition_day(partition_of(key))
-        for entry in self._runs.list_runs(first, stopped_in or last):
+        for entry in self._reader.list_runs(first, stopped_in or last):
             run = entry.artifact
             # Corrupt runs are reported where they are listed; there is nothing to explain in them.
             if run is None:
@@ -73,7 +73,7 @@ class ExplainMissingHandler:
     def _lacks_explanation(self, run_id: str) -> bool:
         job = self._ledger.explanation_job(run_id)
         # One under way comes by itself; a dead one waits for an operator, not for a second try like it.
-        return job is None and self._runs.read(run_id).explanation_status is ExplanationStatus.NONE
+        return job is None and self._reader.read(run_id).explanation_status is ExplanationStatus.NONE
 
     def on_dead(self, claim: Claim, failure: Failure) -> None:
         """Record nothing: no single run's explanation has failed."""

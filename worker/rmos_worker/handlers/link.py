@@ -8,12 +8,12 @@ from rmos_shared.advisories.model import AdvisoryAsset, AdvisoryKind, AdvisoryLi
 from rmos_shared.errors import ArtifactConflict
 from rmos_shared.jobs.work import Claim, Finish
 from rmos_shared.runs.model import RunArtifact
-from rmos_shared.runs.run_log import RunLog
+from rmos_shared.runs.writer import RunWriter
 from rmos_shared.store.base import Outcome
 
 
 def attach_link(
-    runs: RunLog,
+    writer: RunWriter,
     claim: Claim,
     run: RunArtifact,
     asset: AdvisoryAsset,
@@ -46,7 +46,7 @@ def attach_link(
         reviewed_by=verdict.reviewed_by,
         reason=verdict.reason,
     )
-    outcome = runs.attach(link)
+    outcome = writer.attach(link)
     if outcome is Outcome.CONFLICT:
         raise ArtifactConflict(f"{run.date}/{run.run_id}_advisory_{link.advisory_id}.json")
     result = {"run_id": run.run_id, "advisory_id": link.advisory_id, "outcome": outcome.value}

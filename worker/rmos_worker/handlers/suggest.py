@@ -11,7 +11,7 @@ from rmos_shared.clock import Clock
 from rmos_shared.ids import advisory_id
 from rmos_shared.jobs.model import Failure
 from rmos_shared.jobs.work import Claim, Finish
-from rmos_shared.runs.run_log import RunLog
+from rmos_shared.runs.writer import RunWriter
 from rmos_shared.tasks.payloads import SuggestAndAttach
 from rmos_worker.explainers.base import Explainer
 from rmos_worker.handlers.base import each, read_payload
@@ -26,7 +26,7 @@ class SuggestHandler:
     def __init__(
         self,
         *,
-        runs: RunLog,
+        writer: RunWriter,
         existing: ExistingRuns,
         explainer: Explainer,
         advisories: AdvisoryStore,
@@ -34,7 +34,7 @@ class SuggestHandler:
         clock: Clock,
     ) -> None:
         """Take all that the work needs."""
-        self._runs = runs
+        self._writer = writer
         self._existing = existing
         self._explainer = explainer
         self._advisories = advisories
@@ -54,7 +54,7 @@ class SuggestHandler:
         asset = self._asset(explanation, verdict, claim.request_id)
         self._advisories.save(asset)
         return attach_link(
-            self._runs,
+            self._writer,
             claim,
             run,
             asset,
@@ -96,7 +96,7 @@ class SuggestHandler:
 
     def on_dead(self, claim: Claim, failure: Failure) -> None:
         """Leave an attempt record, from which the run's explanation reads ERROR with the reason."""
-        self._runs.add_attempt(
+        self._writer.add_attempt(
             Attempt(
                 run_id=claim.run_id,
                 job_id=claim.job_id,
