@@ -166,7 +166,7 @@ def test_a_whole_request_is_stored_as_it_is() -> None:
 
 @given(REQUESTS)
 def test_what_is_made_is_what_validation_would_have_made(request: dict[str, Any]) -> None:
-    # Whatever passes as a request must make an artifact that passes all checks, its proof too, and reads back.
+    # Whatever passes as a request makes an artifact that passes all checks, its proof too, and reads back.
     artifact, attachment = artifact_of(RunRequest.read(request))
     validated = RunArtifact.read(artifact.model_dump())
     assert validated == artifact
