@@ -36,6 +36,7 @@ from rmos_shared.errors import (
 from rmos_shared.telemetry.events import AdvisoryStoreBack, AdvisoryStoreUnreachable
 from rmos_worker.advisories.breaker import NoBreaker, Outage
 from rmos_worker.advisories.client import MAX_ANSWER_BYTES, AdvisoryClient, retry_after_seconds
+from rmos_worker.advisories.deadline import translated
 from support.events import events_in
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -686,3 +687,16 @@ def test_without_a_token_none_is_sent() -> None:
 def test_the_module_keeps_the_store_and_the_client_on_one_path() -> None:
     app = pytest.importorskip("rmos_advisory_store.app")
     assert app.PREFIX == ASSETS_PATH
+
+
+def public_errors_of_httpcore() -> list[type[Exception]]:
+    kinds = [getattr(httpcore, name) for name in httpcore.__all__]
+    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Exception)]
+
+
+@pytest.mark.parametrize("kind", public_errors_of_httpcore())
+def test_no_error_of_httpcore_gets_past_the_transport(kind: type[Exception]) -> None:
+    with pytest.raises(httpx.TransportError, match="why") as caught, translated():
+        raise kind("why")
+    assert type(caught.value) is getattr(httpx, kind.__name__, httpx.ConnectError)
+    assert isinstance(caught.value.__cause__, kind)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import ssl
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpcore
@@ -17,7 +18,7 @@ from rmos_shared.clock import Clock
 _WRITE_BYTES = 65_536
 
 
-class DeadlineTransport(httpx.HTTPTransport):
+class DeadlineTransport(httpx.BaseTransport):
     """HTTP/1.1 over a connection pool, where ``extensions["deadline"]`` bounds a request as a whole.
 
     The deadline, in seconds of ``clock.monotonic``, covers connecting, sending, and every read of head
@@ -25,18 +26,18 @@ class DeadlineTransport(httpx.HTTPTransport):
     body must be read by the thread that sent the request. Not covered: name resolution, which Python
     cannot interrupt, and the second and further addresses of a name.
 
+    httpx has no argument for the network backend, a hook of httpcore's pool, so that pool is used as it is.
+
     Raises:
         httpx.TimeoutException: the deadline passed.
+        httpx.TransportError: whatever else httpcore raises, by the same name where httpx has it.
     """
 
     def __init__(self, clock: Clock) -> None:
         """Prepare, without connecting."""
-        context = httpx.create_ssl_context()
-        super().__init__(verify=context)
         self._deadline = _Deadline(clock)
-        # httpx has no argument for httpcore's public hook, the network backend.
         self._pool = httpcore.ConnectionPool(
-            ssl_context=context,
+            ssl_context=httpx.create_ssl_context(),
             max_connections=100,
             max_keepalive_connections=20,
             keepalive_expiry=5,
@@ -46,7 +47,66 @@ class DeadlineTransport(httpx.HTTPTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send ``request`` and return its response, the body unread."""
         self._deadline.at = request.extensions["deadline"]
-        return super().handle_request(request)
+        url = request.url
+        with translated():
+            response = self._pool.handle_request(
+                httpcore.Request(
+                    request.method,
+                    httpcore.URL(
+                        scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+                    ),
+                    headers=request.headers.raw,
+                    content=request.stream,
+                    extensions=request.extensions,
+                )
+            )
+        return httpx.Response(
+            response.status, headers=response.headers, stream=_Body(response), extensions=response.extensions
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._pool.close()
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise httpcore's errors as httpx's of the same name."""
+    try:
+        yield
+    except tuple(_HTTPX) as error:
+        raise _HTTPX[type(error)](str(error)) from error
+
+
+_HTTPX: dict[type[Exception], type[httpx.TransportError]] = {
+    httpcore.TimeoutException: httpx.TimeoutException,
+    httpcore.ConnectTimeout: httpx.ConnectTimeout,
+    httpcore.ReadTimeout: httpx.ReadTimeout,
+    httpcore.WriteTimeout: httpx.WriteTimeout,
+    httpcore.PoolTimeout: httpx.PoolTimeout,
+    httpcore.NetworkError: httpx.NetworkError,
+    httpcore.ConnectError: httpx.ConnectError,
+    httpcore.ReadError: httpx.ReadError,
+    httpcore.WriteError: httpx.WriteError,
+    httpcore.ProtocolError: httpx.ProtocolError,
+    httpcore.LocalProtocolError: httpx.LocalProtocolError,
+    httpcore.RemoteProtocolError: httpx.RemoteProtocolError,
+    httpcore.ProxyError: httpx.ProxyError,
+    httpcore.UnsupportedProtocol: httpx.UnsupportedProtocol,
+    httpcore.ConnectionNotAvailable: httpx.ConnectError,
+}
+
+
+class _Body(httpx.SyncByteStream):
+    def __init__(self, response: httpcore.Response) -> None:
+        self._response = response
+
+    def __iter__(self) -> Iterator[bytes]:
+        with translated():
+            yield from self._response.iter_stream()
+
+    def close(self) -> None:
+        self._response.close()
 
 
 class _Deadline(threading.local):
