@@ -360,10 +360,8 @@ def test_pydantic_validation_runs_on_creation() -> None:
         RunArtifact(**{**good.model_dump(), "mode": ""})
     with pytest.raises(ValidationError, match="frozen"):
         good.mode = "saw"  # type: ignore[misc]
-    # One place may construct what it has just validated and hashed; tests/unit/test_artifact.py holds that
-    # against validation, value for value and byte for byte.
     unvalidated = [path for path in ROOT.glob("*/rmos_*/**/*.py") if "model_construct" in path.read_text()]
-    assert unvalidated == [ROOT / "worker/rmos_worker/handlers/artifact.py"]
+    assert unvalidated == []
 
 
 # -- storage compliance ---------------------------------------------------------------------------

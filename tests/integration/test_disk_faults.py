@@ -348,7 +348,7 @@ def test_a_worker_that_meets_a_corrupt_artifact_says_so_and_never_overwrites_it(
             assert key in record.failure.message, name
         assert seen(path) == before, name
     told = worker.log.read_text()
-    assert told.count('"corrupt file ') >= len(DAMAGE)
+    assert told.count('"file.corrupt"') >= len(DAMAGE)
     # The damage of some has hidden nothing of the others.
     assert run_log.reader.read(sound.run_id).explanation_status is ExplanationStatus.NONE
     stats = ledger.stats()
