@@ -40,6 +40,8 @@ class Census:
     def __init__(self, home: Path, mark: str) -> None:
         self._home = str(home.resolve())
         self._mark = f"{MARK}={mark}".encode()
+        #: Processes that were seen with a parent of their own role.
+        self._forked: set[int] = set()
 
     def everybody(self) -> list[Seen]:
         """Return all but the harness itself."""
@@ -52,12 +54,17 @@ class Census:
         return found
 
     def mains(self) -> dict[str, list[int]]:
-        """Return the process ids by role, without the children that a process forked of itself."""
+        """Return the process ids by role, without the children that a process forked of itself.
+
+        A child whose parent was killed lives on for a moment under another one, and is a child all the same.
+        """
         everybody = self.everybody()
         roles = {seen.pid: seen.role for seen in everybody}
         found: dict[str, list[int]] = {}
         for seen in everybody:
-            if seen.role and roles.get(seen.parent) != seen.role:
+            if seen.role and roles.get(seen.parent) == seen.role:
+                self._forked.add(seen.pid)
+            elif seen.role and seen.pid not in self._forked:
                 found.setdefault(seen.role, []).append(seen.pid)
         return found
 

@@ -33,7 +33,7 @@ def _of_no_store(content_type: str, body: bytes) -> bool:
     if content_type.partition(";")[0].strip().lower() == "text/html":
         return True
     try:
-        told = json.loads(body)
+        answer = json.loads(body)
     except (ValueError, RecursionError):
         return False
-    return isinstance(told, dict) and any(told.get(key) == value for key, value in _UNKNOWN_PATH)
+    return isinstance(answer, dict) and any(answer.get(key) == value for key, value in _UNKNOWN_PATH)

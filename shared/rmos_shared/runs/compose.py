@@ -57,10 +57,10 @@ def explanation(
         return ExplanationStatus.READY, newest.summary
     if job is not None and job.state is JobState.DEAD:
         failure = job.failure
-        told = (
+        summary = (
             "the job is dead and gave no reason" if failure is None else _why(failure.reason, failure.message)
         )
-        return ExplanationStatus.ERROR, told
+        return ExplanationStatus.ERROR, summary
     if job is not None and job.state.pending:
         return ExplanationStatus.PENDING, None
     if attempts:

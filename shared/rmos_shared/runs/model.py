@@ -235,11 +235,11 @@ class RunRequest(Frozen):
             lacking.append("decision.risk_level")
         if self.status is Status.ERROR:
             exception = self.meta.get("exception")
-            told = exception if isinstance(exception, dict) else {}
+            fields = exception if isinstance(exception, dict) else {}
             lacking += [
                 f"meta.exception.{part}"
                 for part in ("type", "message")
-                if not isinstance(told.get(part), str)
+                if not isinstance(fields.get(part), str)
             ]
         return tuple(lacking)
 
