@@ -62,8 +62,10 @@ class Home:
     # -- while it is up -------------------------------------------------------------------------------
 
     def announce(self, addresses: Addresses) -> None:
-        """Tell other commands on this home how to reach the processes, and shells by the file ``env``."""
-        self._write(self._up, json.dumps(asdict(addresses)))
+        """Tell other commands on this home how to reach the processes, and shells by the file ``env``.
+
+        ``up.json`` comes last: who waits for it may source ``env`` at once.
+        """
         variables = {
             "RMOS_HOME": str(self.root),
             "RMOS_BROKER_URL": addresses.broker_url,
@@ -72,6 +74,7 @@ class Home:
         }
         lines = (f"export {name}={shlex.quote(value)}\n" for name, value in variables.items() if value)
         self._write(self._env, "".join(lines))
+        self._write(self._up, json.dumps(asdict(addresses)))
 
     def withdraw(self) -> None:
         """Take the announcement back."""
