@@ -16,25 +16,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import accept
-import advise
-import create
-import explain
-import growth
-import latency
-import machine
-import memory
-import notes
-import page
-import plot
-import profiles
-import result
-import start
-import store
-from result import Section
 from rich.console import Console
 from rich.table import Table
-from size import FULL, QUICK, Size
+
+from lib import machine, notes, page, plot, result
+from lib.result import Section
+from lib.size import FULL, QUICK, Size
+from suite import accept, advise, create, explain, growth, latency, memory, profiles, start, store
 
 _ROOT = Path(__file__).parents[1]
 _NOTES = Path(__file__).with_name("notes.md")
@@ -63,7 +51,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         # Before anything is measured, and written down only if all of it has its place.
-        said = notes.read(_NOTES.read_text())
+        comments = notes.read(_NOTES.read_text())
     except notes.NotesUnreadable as error:
         sys.exit(f"{_NOTES.name}: {error}")
     # Every process and directory of ours is taken down by the blocks that made them.
@@ -77,13 +65,14 @@ def main() -> int:
     code = 0
     if not options.page:
         facts, measured = _measure(options.only, FULL)
-        measured = {name: _beside(found, sections.get(name)) for name, found in measured.items()}
-        sections = {name: found for name in SECTIONS if (found := measured.get(name) or sections.get(name))}
+        measured = {name: _beside(section, sections.get(name)) for name, section in measured.items()}
+        kept_and_new = sections | measured
+        sections = {name: kept_and_new[name] for name in SECTIONS if name in kept_and_new}
         result.save(sections, facts, kept)
         code = _print(measured)
     whole = sections.keys() == SECTIONS.keys()
     try:
-        text = page.text(sections, facts, said, "performance", whole=whole)
+        text = page.text(sections, facts, comments, "performance", whole=whole)
     except notes.NotesUnreadable as error:
         sys.exit(f"{_NOTES.name}: {error}")
     (folder / "performance.md").write_text(text)
@@ -99,16 +88,16 @@ def _measure(names: list[str], size: Size) -> tuple[dict[str, str], dict[str, Se
         facts = machine.facts(Path(scratch))
         for name in names:
             began = time.monotonic()
-            found = SECTIONS[name](Path(scratch), size)
-            measured[name] = replace(found, measured=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
+            section = SECTIONS[name](Path(scratch), size)
+            measured[name] = replace(section, measured=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
             print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
     return facts, measured
 
 
-def _beside(found: Section, before: Section | None) -> Section:
-    """Return what was found, with what the run before had found beside it."""
+def _beside(section: Section, before: Section | None) -> Section:
+    """Return the section with the ratios of the run before beside its own."""
     ratios = {row.key: row.ratio for row in before.rows} if before else {}
-    return replace(found, rows=[replace(row, before=ratios.get(row.key)) for row in found.rows])
+    return replace(section, rows=[replace(row, before=ratios.get(row.key)) for row in section.rows])
 
 
 def _print(measured: Mapping[str, Section]) -> int:

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import dramatiq
-import work
 from dramatiq.brokers.redis import RedisBroker
+
+from peers import work
 
 broker = RedisBroker(url=os.environ["RMOS_BROKER_URL"])  # type: ignore[no-untyped-call]
 dramatiq.set_broker(broker)

@@ -20,7 +20,7 @@ def nothing() -> None:
 
 @app.task(name="bench.timed", queue=QUEUE, bind=True)
 def timed(self: Any) -> None:
-    """Do nothing but say when, as ``timed.py`` does for ours."""
+    """Do nothing but say when, as ``lib/timed.py`` does for ours."""
     with Path(os.environ["BENCH_TIMES"]).open("a") as times:
         times.write(f"{self.request.id} {time.monotonic()}\n")
 

@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-import work
 from huey import RedisHuey
+
+from peers import work
 
 huey = RedisHuey("bench", url=os.environ["RMOS_BROKER_URL"], results=False, blocking=True)
 

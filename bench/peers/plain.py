@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import work
+from peers import work
 from peers.celery_app import QUEUE, celery_app
 
 app = celery_app("plain")

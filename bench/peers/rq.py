@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import redis
-import work
 from rq import Queue
+
+from peers import work
 
 
 def fill(requests: Iterable[dict[str, Any]]) -> None:

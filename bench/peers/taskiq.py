@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-import work
 from taskiq_redis import RedisStreamBroker
+
+from peers import work
 
 # From the start of the stream: the backlog lies there before the workers come.
 broker = RedisStreamBroker(os.environ["RMOS_BROKER_URL"], consumer_id="0")

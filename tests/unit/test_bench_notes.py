@@ -16,7 +16,7 @@ TITLE = "# Notes on the figures\n\nFor writers.\n\n"
 def bench(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     """The modules of ``bench``, which find each other as ``bench/run.py`` lets them."""
     monkeypatch.syspath_prepend(str(ROOT / "bench"))
-    return {name: importlib.import_module(name) for name in ("notes", "page", "result")}
+    return {name: importlib.import_module(f"lib.{name}") for name in ("notes", "page", "result")}
 
 
 def test_a_note_is_read_below_its_heading(bench: dict[str, ModuleType]) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from pathlib import Path
 
-from contender import bulk
-from drain import fill
-from group import Group
-from result import Flames, Section, Table
-from scene import Scene, scene, until
-from size import Size
-from spy import stacks, watched
+from lib.contender import bulk
+from lib.drain import fill
+from lib.group import Group, program
+from lib.result import Flames, Section, Table
+from lib.scene import Scene, scene, until
+from lib.size import Size
+from lib.spy import stacks, watched
 
 _OURS = ("rmos_shared/", "rmos_runs/", "rmos_worker/")
 #: Where work begins: in a producer, in a child of a worker, in its main process.
@@ -49,8 +48,8 @@ def section(scratch: Path, size: Size) -> Section:
 
 def _producer(place: Scene, size: Size) -> Counter[tuple[str, ...]]:
     samples = place.directory / "producer.raw"
-    filling = (sys.executable, str(Path(__file__).with_name("fill.py")), bulk().module, str(size.bulk_jobs))
-    with Group(watched(filling, samples), place.environment, place.log("producer")) as group:
+    producer = program("fill", bulk().module, size.bulk_jobs)
+    with Group(watched(producer, samples), place.environment, place.log("producer")) as group:
         until(lambda: group.ended, "a queue filled")
     return _working(samples)
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import redis
-from contender import Contender
-from group import Group, cpu_seconds, told_to
-from scene import Scene, scene, until
+
+from lib.contender import Contender
+from lib.group import Group, cpu_seconds, environment_of, program
+from lib.scene import Scene, scene, until
 
 _WARM = 100
 _TAIL = 0.95
@@ -74,17 +74,17 @@ def drain(contender: Contender, scratch: Path, *, jobs: int, seconds: float, war
 def fill(contender: Contender, place: Scene, jobs: int) -> _Filled:
     """Enqueue in a process of its own."""
     server = cpu_seconds(place.server.pid)
-    told = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("fill.py")), contender.module, str(jobs)],
-        env=told_to(place.environment),
+    producer = subprocess.run(
+        program("fill", contender.module, jobs),
+        env=environment_of(place.environment),
         capture_output=True,
         timeout=_FILL_SECONDS,
         check=False,
     )
-    if told.returncode:
-        raise RuntimeError(f"{contender.name}: the queue was not filled: {told.stderr.decode()[-500:]}")
-    answer = json.loads(told.stdout)
-    return _Filled(answer["jobs"], answer["seconds"], answer["cpu"], cpu_seconds(place.server.pid) - server)
+    if producer.returncode:
+        raise RuntimeError(f"{contender.name}: the queue was not filled: {producer.stderr.decode()[-500:]}")
+    cost = json.loads(producer.stdout)
+    return _Filled(cost["jobs"], cost["seconds"], cost["cpu"], cpu_seconds(place.server.pid) - server)
 
 
 def _counter(contender: Contender, place: Scene, client: redis.Redis, jobs: int) -> Callable[[], int]:

@@ -1,4 +1,4 @@
-"""The producer's process: ``fill.py MODULE AMOUNT`` enqueues and prints what that cost, as JSON."""
+"""The producer's process: ``python -m lib.fill MODULE AMOUNT`` enqueues and prints the cost as JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import sys
 import time
 
-from scene import requests_of
+from lib.scene import requests_of
 
 
 def main() -> None:

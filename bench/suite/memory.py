@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from contender import PROCESSES, celery
-from group import Group
-from ratio import Mark
-from result import Curve, Section
-from scene import requests_of, scene, until
-from size import Size
-
+from lib.contender import PROCESSES, celery
+from lib.group import Group
+from lib.ratio import Mark
+from lib.result import Curve, Section
+from lib.scene import requests_of, scene, until
+from lib.size import Size
 from rmos_runs import RunsClient
 
 _FIRST = 1_000

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ratio import Row
+from lib.ratio import Row
 
 
 @dataclass(frozen=True, slots=True)

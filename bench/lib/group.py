@@ -6,13 +6,14 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-_HERE = Path(__file__).parent
+_BENCH = Path(__file__).parents[1]
 _STOP_SECONDS = 10.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SESSION, _UTIME, _CSTIME = 3, 11, 14
@@ -28,7 +29,7 @@ class Group:
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         """Prepare, without starting."""
         self._command = command
-        self._environment = told_to(environment)
+        self._environment = environment_of(environment)
         self.log = log
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -90,9 +91,14 @@ class Group:
         return sum(_proportional_bytes(pid) for pid in self.pids())
 
 
-def told_to(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a process that is to find the modules here."""
-    return {**os.environ, "PYTHONPATH": str(_HERE), **environment}
+def program(name: str, *arguments: object) -> tuple[str, ...]:
+    """Return the command that runs the module ``name`` of this folder as a process."""
+    return (sys.executable, "-m", f"lib.{name}", *map(str, arguments))
+
+
+def environment_of(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a process that is to find the modules of the bench."""
+    return {**os.environ, "PYTHONPATH": str(_BENCH), **environment}
 
 
 def cpu_seconds(pid: int) -> float:

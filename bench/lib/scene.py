@@ -1,4 +1,4 @@
-"""Where one measurement takes place: a server of its own, an empty store, and what processes are told."""
+"""Where one measurement takes place: a server of its own, an empty store, and settings for processes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Scene:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What every process of the measurement is told."""
+        """The settings of every process of the measurement."""
         return {"RMOS_BROKER_URL": self.url, "RQ_REDIS_URL": self.url, "RMOS_RUNS_DIR": str(self.runs_dir)}
 
     def log(self, name: str) -> Path:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from contender import EMPTY, PROCESSES, Contender, celery, single
-from drain import drain
-from group import Group, told_to
-from ratio import Mark, figure
-from result import Curve, Section, Table
-from scene import scene, until
-from size import Size
+from lib.contender import EMPTY, PROCESSES, Contender, celery, single
+from lib.drain import drain
+from lib.group import Group, environment_of, program
+from lib.ratio import Mark, figure
+from lib.result import Curve, Section, Table
+from lib.scene import scene, until
+from lib.size import Size
 
-_TIMED = celery("timed", "runs.create")
+_TIMED = celery("lib.timed", "runs.create")
 _SHARES = (0.5, 0.9, 0.99)
 #: The first jobs meet processes that have not yet imported all they need.
 _WARM = 50
@@ -90,12 +89,12 @@ def _latencies(mode: str, contender: Contender, scratch: Path, rate: float, seco
     with scene(scratch) as place:
         times = place.directory / "times"
         times.touch()
-        told = {**place.environment, "BENCH_TIMES": str(times)}
-        with Group(contender.worker, told, place.log("worker")):
+        environment = {**place.environment, "BENCH_TIMES": str(times)}
+        with Group(contender.worker, environment, place.log("worker")):
             # Workers that are up and warm, as in service.
-            _pace(mode, told, rate=_WARM, seconds=2)
+            _pace(mode, environment, rate=_WARM, seconds=2)
             until(lambda: len(_read(times)) > _WARM, "the first jobs")
-            due = _pace(mode, told, rate=rate, seconds=seconds)
+            due = _pace(mode, environment, rate=rate, seconds=seconds)
             until(lambda: due.keys() <= _read(times).keys(), "the last jobs")
             done = _read(times)
     return [1000 * (done[job] - moment) for job, moment in due.items()][_WARM:]
@@ -103,8 +102,8 @@ def _latencies(mode: str, contender: Contender, scratch: Path, rate: float, seco
 
 def _pace(mode: str, environment: dict[str, str], *, rate: float, seconds: float) -> dict[str, float]:
     answer = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("pace.py")), mode, str(rate), str(seconds)],
-        env=told_to(environment),
+        program("pace", mode, rate, seconds),
+        env=environment_of(environment),
         check=True,
         stdout=subprocess.PIPE,
         timeout=60 + 4 * seconds,

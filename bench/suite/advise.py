@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import sys
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -11,13 +10,12 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from contender import celery
-from group import Group
-from ratio import Mark, figure
-from result import Curve, Section, Table
-from scene import Scene, requests_of, scene, until
-from size import Size
-
+from lib.contender import celery
+from lib.group import Group, program
+from lib.ratio import Mark, figure
+from lib.result import Curve, Section, Table
+from lib.scene import Scene, requests_of, scene, until
+from lib.size import Size
 from rmos_runs import RunsClient
 from rmos_shared.runs.model import RunRequest
 from rmos_shared.runs.writer import RunWriter
@@ -93,7 +91,7 @@ def _drain(scratch: Path, threads: int, seconds: float) -> tuple[float, float]:
     warm = max(1, round(jobs * _WARM_SHARE))
     port = _free_port()
     with scene(scratch) as place:
-        told = {
+        environment = {
             **place.environment,
             "RMOS_ADVISORY_URL": f"http://127.0.0.1:{port}",
             "RMOS_ADVISORY_PORT": str(port),
@@ -101,11 +99,10 @@ def _drain(scratch: Path, threads: int, seconds: float) -> tuple[float, float]:
             "SLOW_STORE_SECONDS": str(_LATENCY_SECONDS),
         }
         _prepare(place, jobs)
-        store = (sys.executable, str(Path(__file__).with_name("slow_store.py")))
         worker = celery("rmos_worker.celery_app.main", "runs.advise", pool="threads", processes=threads)
-        with Group(store, told, place.log("advisory-store")):
+        with Group(program("slow_store"), environment, place.log("advisory-store")):
             until(lambda: _answers(port), "the advisory store")
-            with Group(worker, told, place.log("worker")) as group:
+            with Group(worker, environment, place.log("worker")) as group:
                 until(lambda: _linked(place) >= warm, "the first links")
                 first, began, cpu = _linked(place), time.perf_counter(), group.cpu_seconds()
                 last, ended = first, began

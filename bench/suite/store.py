@@ -11,12 +11,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import disk
-from ratio import Mark, Row, compare
-from result import Curve, Section
-from scene import requests_of
-from size import Size
-
+from lib import disk
+from lib.ratio import Mark, Row, compare
+from lib.result import Curve, Section
+from lib.scene import requests_of
+from lib.size import Size
 from rmos_shared.ids import new_uuid7
 from rmos_shared.runs.model import RunArtifact, RunRequest
 from rmos_shared.runs.reader import RunReader

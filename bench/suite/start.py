@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ratio import Mark, compare, figure
-from result import Section, Table
-from size import Size
+from lib.ratio import Mark, compare, figure
+from lib.result import Section, Table
+from lib.size import Size
 
 _STARTS = 2
 

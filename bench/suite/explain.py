@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ratio import Mark, compare
-from result import Section
-from scene import requests_of
-from size import Size
-
+from lib.ratio import Mark, compare
+from lib.result import Section
+from lib.scene import requests_of
+from lib.size import Size
 from rmos_shared.canonical import canonical_sha256
 from rmos_shared.runs.model import RunRequest
 from rmos_worker.explainers.feasibility import FeasibilityExplainer

@@ -8,12 +8,12 @@ from typing import Any, cast
 
 import redis
 from kombu import Connection, Producer
-from peers.celery_app import QUEUE
-from ratio import Mark, compare
-from result import Section
-from scene import requests_of, scene
-from size import Size
 
+from lib.ratio import Mark, compare
+from lib.result import Section
+from lib.scene import requests_of, scene
+from lib.size import Size
+from peers.celery_app import QUEUE
 from rmos_runs import RunsClient
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_worker.celery_app.broker import celery_config

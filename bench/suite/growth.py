@@ -6,19 +6,18 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import redis
-from contender import bulk, single
-from drain import drain
-from group import Group, told_to
-from ratio import figure
-from result import Curve, Section, Table
-from scene import Scene, requests_of, scene, until
-from size import Size
 
+from lib.contender import bulk, single
+from lib.drain import drain
+from lib.group import Group, environment_of, program
+from lib.ratio import figure
+from lib.result import Curve, Section, Table
+from lib.scene import Scene, requests_of, scene, until
+from lib.size import Size
 from rmos_runs import RunsClient
 
 #: Clients to a process; a process each would measure how many processes the machine can hold.
@@ -93,11 +92,10 @@ def _crowd(scratch: Path, clients: int, seconds: float) -> tuple[float, float, f
     """Return jobs accepted a second, and the milliseconds a call takes: median and p99."""
     processes = -(-clients // _PER_PROCESS)
     start = time.monotonic() + 2 + _START_SECONDS * processes
-    crowd = str(Path(__file__).with_name("crowd.py"))
-    command = (sys.executable, crowd, str(clients // processes), str(start), str(seconds))
+    command = program("crowd", clients // processes, start, seconds)
     with scene(scratch) as place:
         members = [
-            subprocess.Popen(command, env=told_to(place.environment), stdout=subprocess.PIPE)
+            subprocess.Popen(command, env=environment_of(place.environment), stdout=subprocess.PIPE)
             for _ in range(processes)
         ]
         try:

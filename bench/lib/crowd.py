@@ -1,4 +1,4 @@
-"""Producers at once: ``crowd.py CLIENTS START SECONDS`` prints the seconds that each call took."""
+"""Producers at once: ``python -m lib.crowd CLIENTS START SECONDS`` prints the seconds that each call took."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import sys
 import threading
 import time
 
-from scene import requests_of
-
+from lib.scene import requests_of
 from rmos_runs import RunsClient
 
 

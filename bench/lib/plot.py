@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
-from ratio import Row
-from result import Curve, Flames, Section
+
+from lib.ratio import Row
+from lib.result import Curve, Flames, Section
 
 mpl.use("svg")
 mpl.rcParams.update(

@@ -1,7 +1,7 @@
 """The disk by itself: a bare loop of write, fsync, link and directory fsync, singly or in groups.
 
-``disk.py DIRECTORY GROUP START SECONDS`` runs it as a process that begins at the moment START of the
-monotonic clock, and prints the files it published a second.
+``python -m lib.disk DIRECTORY GROUP START SECONDS`` begins at the moment START of the monotonic
+clock, and prints the files it published a second.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from scene import requests_of
-
+from lib.group import environment_of, program
+from lib.scene import requests_of
 from rmos_shared.runs.model import RunRequest
 from rmos_worker.handlers.artifact import artifact_of
 
@@ -51,10 +51,9 @@ def rate(directory: Path, *, group: int, processes: int, seconds: float) -> floa
     """Return the files a second that so many processes publish together in one directory."""
     directory.mkdir()
     start = time.monotonic() + _START_SECONDS
-    arguments = [str(directory), str(group), str(start), str(seconds)]
+    command = program("disk", directory, group, start, seconds)
     loops = [
-        subprocess.Popen([sys.executable, __file__, *arguments], stdout=subprocess.PIPE)
-        for _ in range(processes)
+        subprocess.Popen(command, env=environment_of({}), stdout=subprocess.PIPE) for _ in range(processes)
     ]
     try:
         return sum(float(loop.communicate(timeout=60 + seconds)[0]) for loop in loops)

@@ -1,6 +1,7 @@
-"""A producer that keeps a pace: ``pace.py ours|empty RATE SECONDS`` prints when each job was due, by id.
+"""A producer that keeps a pace: ``python -m lib.pace ours|empty RATE SECONDS``.
 
-The clock starts when a job is due, not when its turn comes, so that a producer held up hides nothing.
+It prints when each job was due, by id. The clock starts when a job is due, not when its turn comes, so that
+a producer held up hides nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from scene import requests_of
+from lib.scene import requests_of
 
 
 def main() -> None:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 
-import disk
-from contender import EMPTY, PEERS, PLAIN, PROCESSES, Contender, bulk, single
-from drain import Reading, drain
-from ratio import Mark, figure
-from result import Section, Table
-from size import Size
+from lib import disk
+from lib.contender import EMPTY, PEERS, PLAIN, PROCESSES, Contender, bulk, single
+from lib.drain import Reading, drain
+from lib.ratio import Mark, figure
+from lib.result import Section, Table
+from lib.size import Size
 
 _SINGLE = "create-run, single jobs, durable"
 _BULK = "create-run in bulk, durable"

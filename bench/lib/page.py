@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import notes
-from ratio import Row
-from result import Section, Table
+from lib import notes
+from lib.ratio import Row
+from lib.result import Section, Table
 
 _METHOD = """\
-Each row runs its two sides in turn, A B A B, on one machine, and tells the median of the ratios with their
+Each row runs its two sides in turn, A B A B, on one machine, and gives the median of the ratios with their
 spread: lowest to highest, or the middle half of them where there are five or more. Absolute figures are for
 orientation: on a shared machine they prove nothing. The spread is that within one run; how far two runs are
 apart, the ratio of the run before shows. A row misses its mark when not even the better end of
@@ -23,8 +23,8 @@ again. The aim is the design's, and the row's section says what stands in its wa
 - Throughput of workers is that of a queue filled beforehand, counted by stored files (empty tasks: by the
   length of their queue) after a warm-up and before the end. The producer's work is outside the time, but
   its CPU seconds count.
-- Each peer does the same function (`bench/work.py`: read the request, make the artifact, store it durably)
-  with the same number of processes, as its documentation recommends, without results.
+- Each peer does the same function (`bench/peers/work.py`: read the request, make the artifact, store it
+  durably) with the same number of processes, as its documentation recommends, without results.
 - Plain and empty Celery tasks have our Celery settings, and acknowledge their messages as Celery does by
   default.
 - A CPU second is what the kernel counted for a process and all its children; starting them is left out.
@@ -37,7 +37,7 @@ again. The aim is the design's, and the row's section says what stands in its wa
 def text(
     sections: Mapping[str, Section],
     facts: Mapping[str, str],
-    said: Mapping[str, str],
+    comments: Mapping[str, str],
     pictures: str,
     *,
     whole: bool,
@@ -45,40 +45,45 @@ def text(
     """Return the page, with its pictures in the folder ``pictures`` beside it.
 
     Raises:
-        NotesUnreadable: the page is a ``whole`` one, and ``said`` has a note on nothing there, or lacks the
-            summary or the note on a row that falls short of what was meant.
+        NotesUnreadable: the page is a ``whole`` one, and ``comments`` has a note on nothing there, or lacks
+            the summary or the note on a row that falls short of what was meant.
     """
     rows = [row for section in sections.values() for row in section.rows]
     if whole:
         known = {notes.SUMMARY, *sections, *(row.key for row in rows)}
         short = {row.key for row in rows if row.aim is not None or not row.reached}
-        notes.check(said, known=known, needed={notes.SUMMARY, *short})
-    return "\n".join(_lines(sections, facts, said, pictures)).rstrip() + "\n"
+        notes.check(comments, known=known, needed={notes.SUMMARY, *short})
+    return "\n".join(_lines(sections, facts, comments, pictures)).rstrip() + "\n"
 
 
 def _lines(
-    sections: Mapping[str, Section], facts: Mapping[str, str], said: Mapping[str, str], pictures: str
+    sections: Mapping[str, Section], facts: Mapping[str, str], comments: Mapping[str, str], pictures: str
 ) -> Iterator[str]:
     yield "# Performance"
     yield ""
     yield "Written by `make bench`; what people say in it stands in `bench/notes.md`."
     yield ""
-    if notes.SUMMARY in said:
-        yield from (said[notes.SUMMARY], "")
+    if notes.SUMMARY in comments:
+        yield from (comments[notes.SUMMARY], "")
     yield from _table(("", ""), list(facts.items()))
     yield from ("## Method", "", _METHOD)
     yield from ("## All rows", "", f"![Each row as a share of its mark]({pictures}/rows.svg)", "")
     rows = [row for section in sections.values() for row in section.rows]
     yield from _rows(rows)
     for name, section in sections.items():
-        yield from (f"## {name.capitalize()}", "", f"Measured {section.measured}, by `bench/{name}.py`.", "")
+        yield from (
+            f"## {name.capitalize()}",
+            "",
+            f"Measured {section.measured}, by `bench/suite/{name}.py`.",
+            "",
+        )
         for remark in section.remarks:
             yield from (remark, "")
-        if name in said:
-            yield from (said[name], "")
+        if name in comments:
+            yield from (comments[name], "")
         for row in section.rows:
-            if row.key in said and row.key != name:
-                yield from (f"**{row.name}, against {row.reference}.** {said[row.key]}", "")
+            if row.key in comments and row.key != name:
+                yield from (f"**{row.name}, against {row.reference}.** {comments[row.key]}", "")
         for table in section.tables:
             yield from _titled(table)
         for title, file in [(each.title, each.name) for each in section.drawn] + [
