@@ -8,6 +8,7 @@ STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
 PYTEST_ARGS ?= -n 2
 PACKAGES := shared:producer:worker:advisory_store
+PYTHONS_TESTS := tests/unit tests/integration/test_client.py tests/acceptance/test_commands.py
 PYTHONS ?= $(foreach version,3.11 3.12 3.13 3.14,$(shell command -v python$(version)))
 
 .PHONY: help setup demo up test pythons lint format lock bench chaos clean
@@ -33,10 +34,10 @@ up: $(STAMP) ## All processes, until stopped
 test: $(STAMP) ## All tests, with coverage
 	$(BIN)/python -m pytest $(PYTEST_ARGS) --cov --cov-report=term
 
-pythons: ## The tests without workers on every Python from 3.11 to 3.14 that is installed
+pythons: ## Unit tests, client and command line on every Python from 3.11 to 3.14 that is installed
 	@for python in $(PYTHONS); do \
 	  venv=.venv-$$(basename $$python) && $(MAKE) --no-print-directory setup VENV=$$venv PYTHON=$$python \
-	  && $$venv/bin/python -m pytest -q -n 2 tests/unit || exit 1; done
+	  && $$venv/bin/python -m pytest -q -n 2 $(PYTHONS_TESTS) || exit 1; done
 
 lint: $(STAMP) ## Ruff, mypy, imports and commit subjects, without changing anything
 	$(BIN)/ruff check .

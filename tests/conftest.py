@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: a real server, and nothing shared between tests but its process."""
+"""What all tests share: a real server, advisory stores, and the fixtures of ``support/fixtures.py``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ import redis
 
 from rmos_runs.local.embedded import EmbeddedServer
 
+pytest_plugins = ("support.fixtures",)
 SAMPLES = Path(__file__).parents[1] / "producer/rmos_runs/samples/create_runs.ndjson"
 
 

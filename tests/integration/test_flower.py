@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -97,3 +100,17 @@ def test_no_payload_reaches_flower_and_dead_letters_show_their_number(
 def test_nobody_looks_without_the_password(watched: Addresses) -> None:
     with pytest.raises(HTTPError, match="401"):
         urlopen(f"{watched.flower_url}/api/tasks", timeout=10)
+
+
+def test_flower_itself_refuses_and_names_the_variable() -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("FLOWER_", "RMOS_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "rmos_worker.celery_app.flower", "flower", "--port=0"],
+        env=clean,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "set FLOWER_BASIC_AUTH to user:password" in done.stderr

@@ -40,10 +40,3 @@ def test_a_pipeline_does_a_job_and_ends(tmp_path: Path, monkeypatch: pytest.Monk
         record = client.wait(receipt, timeout=60)
         assert record.state == "done"
     assert not (tmp_path / "home/up.json").exists()
-
-
-def test_no_page_for_users_imports_the_inside() -> None:
-    root = Path(__file__).parents[2]
-    for page in (root / "README.md", *root.glob("docs/how-to/*.md"), root / "docs/tour.md"):
-        assert "import rmos_shared" not in page.read_text(), page.name
-        assert "from rmos_shared" not in page.read_text(), page.name

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -51,25 +48,6 @@ def test_no_log_yet_is_no_error(tmp_path: Path) -> None:
     assert not turn_over(tmp_path / "none.log")
 
 
-def test_a_writer_that_goes_on_loses_next_to_nothing(tmp_path: Path) -> None:
-    log = tmp_path / "worker.log"
-    # Paced: what is written between the last look and the truncation is lost, and on a busy machine that is
-    # as long as the scheduler likes. A writer that only writes lost a sixth of its lines there.
-    lines = 8_000
-    script = f"import time\nfor number in range({lines}): print(number, flush=True); time.sleep(0.0002)"
-    descriptor = open_log(log)
-    with subprocess.Popen([sys.executable, "-c", script], stdout=descriptor) as writer:
-        turned = 0
-        while writer.poll() is None:
-            turned += turn_over(log, max_bytes=20_000)
-            time.sleep(0.001)
-    os.close(descriptor)
-    kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
-    assert turned >= 1
-    if turned <= KEPT:
-        assert kept.count(b"\n") >= lines * 0.98
-
-
 def test_a_lasting_port_is_none_that_a_connection_gets_by_chance() -> None:
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     ports = {lasting_port() for _ in range(50)}
@@ -99,17 +77,3 @@ def test_flower_without_credentials_stays_on_loopback(
     arguments: list[str], environment: dict[str, str], *, refused: bool
 ) -> None:
     assert (refusal(arguments, environment) is not None) is refused
-
-
-def test_flower_itself_refuses_and_names_the_variable() -> None:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("FLOWER_", "RMOS_"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "rmos_worker.celery_app.flower", "flower", "--port=0"],
-        env=clean,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode != 0
-    assert "set FLOWER_BASIC_AUTH to user:password" in done.stderr

@@ -68,7 +68,7 @@ from support.events import events_in
 from support.runs import Runs
 from support.stores import local_store
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GUARANTEES = ROOT / "docs/guarantees.md"
 
 NO_GATEWAY = "not yet: the HTTP gateway is not built"
@@ -657,7 +657,7 @@ def test_partial_operations_are_rolled_back(runs: Runs, root: Path, monkeypatch:
         ("unit/test_store.py", 10),
         ("integration/test_local_store.py", 20),
         ("integration/test_worker_kills.py", 2),
-        ("integration/test_demo.py", 2),
+        ("acceptance/test_demo.py", 2),
     ],
 )
 def test_the_suites_are_there(file: str, at_least: int) -> None:

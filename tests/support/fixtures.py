@@ -26,7 +26,7 @@ from rmos_shared.tasks.table import QUEUES
 from support.runs import Runs
 
 #: Apps for workers that misbehave on purpose.
-SUPPORT = Path(__file__).parents[1] / "support"
+SUPPORT = Path(__file__).parent
 #: Short enough that a test sees every net below a job work within seconds.
 QUICK: dict[str, object] = {
     "heartbeat_seconds": 0.2,

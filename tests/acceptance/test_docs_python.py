@@ -57,3 +57,9 @@ def test_the_check_finds_what_is_wrong(tmp_path: Path) -> None:
         timeout=170,
     )
     assert 'Argument 1 to "create_run"' in done.stdout
+
+
+def test_no_page_for_users_imports_the_inside() -> None:
+    for page in (ROOT / "README.md", *ROOT.glob("docs/how-to/*.md"), ROOT / "docs/tour.md"):
+        assert "import rmos_shared" not in page.read_text(), page.name
+        assert "from rmos_shared" not in page.read_text(), page.name

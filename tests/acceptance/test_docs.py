@@ -205,7 +205,7 @@ def block(name: str) -> re.Pattern[str]:
 def test_the_reference_tells_what_the_program_has(name: str) -> None:
     found = block(name).search(page(name).read_text())
     assert found, f"{page(name).name} has no block for {name}"
-    assert found[2] == GENERATED[name]() + "\n", "run: python tests/unit/test_docs.py"
+    assert found[2] == GENERATED[name]() + "\n", "run: python tests/acceptance/test_docs.py"
 
 
 def test_every_event_has_a_key_of_its_own_and_is_reported_somewhere() -> None:
