@@ -18,7 +18,7 @@ import httpx
 import pytest
 import redis
 
-from rmos_runs.local.embedded import EmbeddedServer
+from support.embedded_server import EmbeddedServer
 
 pytest_plugins = ("support.fixtures",)
 SAMPLES = Path(__file__).parents[1] / "producer/rmos_runs/samples/create_runs.ndjson"

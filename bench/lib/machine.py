@@ -10,7 +10,7 @@ from pathlib import Path
 
 import redis
 
-from rmos_runs.local.embedded import EmbeddedServer
+from lib.scene import running_server
 
 _PACKAGES = (
     "rmos-runs",
@@ -30,7 +30,7 @@ _GIBIBYTE = 1 << 30
 def facts(scratch: Path) -> dict[str, str]:
     """Return them by name; starts a server to ask for its version."""
     with (
-        EmbeddedServer(scratch / "facts") as server,
+        running_server(scratch / "facts") as server,
         redis.Redis.from_url(server.url, decode_responses=True) as client,
     ):
         info = client.info("server")

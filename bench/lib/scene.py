@@ -14,7 +14,9 @@ from itertools import count, cycle, islice
 from pathlib import Path
 from typing import Any
 
-from rmos_runs.local.embedded import EmbeddedServer
+from rmos_runs.local.embedded import answers, server_command, server_url
+from rmos_runs.local.ports import lasting_port
+from rmos_runs.local.supervisor import Supervisor
 from rmos_shared.store.identity import init_store
 
 _DEADLINE_SECONDS = 120.0
@@ -23,11 +25,19 @@ _SERIAL = count()
 
 
 @dataclass(frozen=True, slots=True)
+class Server:
+    """A server that runs."""
+
+    url: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
 class Scene:
     """A running server, durable in every write, and an empty run store."""
 
     directory: Path
-    server: EmbeddedServer
+    server: Server
 
     @property
     def url(self) -> str:
@@ -61,12 +71,25 @@ class Scene:
 
 
 @contextmanager
+def running_server(directory: Path) -> Iterator[Server]:
+    """Run the embedded server as ``rmos up`` does, with its files in ``directory``."""
+    port, supervisor = lasting_port(), Supervisor(directory)
+    supervisor.start("valkey", server_command(directory, port), {})
+    try:
+        server = Server(server_url(port, None), supervisor.pids()["valkey"])
+        until(lambda: answers(server.url, server.pid), "the server")
+        yield server
+    finally:
+        supervisor.stop()
+
+
+@contextmanager
 def scene(scratch: Path) -> Iterator[Scene]:
     """Set one up below ``scratch`` and take it down again; the runs stay until ``scratch`` goes."""
     directory = scratch / f"scene{next(_SERIAL)}"
     init_store(directory / "runs")
     try:
-        with EmbeddedServer(directory / "server") as server:
+        with running_server(directory / "server") as server:
             yield Scene(directory, server)
     finally:
         # The server's few large files only. For minutes ext4 without a journal gives the inode of no deleted

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from rmos_runs.local.embedded import EmbeddedServer
 from rmos_runs.local.home import Home
 from rmos_runs.local.ports import free_port
 from rmos_runs.local.processes import Pipeline
@@ -22,6 +21,7 @@ from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Failure
 from rmos_shared.jobs.work import Lease
+from support.embedded_server import EmbeddedServer
 from support.http_server import HttpServer, answer
 
 RMOS = (sys.executable, "-c", "from rmos_runs.cli import main; main()")

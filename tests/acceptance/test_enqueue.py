@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 import redis
 
-from rmos_runs.local.embedded import EmbeddedServer
 from rmos_shared.ids import UUID7, uuid7_time
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Job
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.store.local import LocalStore
 from support.command import RMOS, environment, piped
+from support.embedded_server import EmbeddedServer
 
 OVERSIZE = 9 << 20
 

@@ -54,7 +54,6 @@ from rmos_shared.store.local import LocalStore
 from rmos_shared.tasks.payloads import AttachAdvisory, CreateRun, SuggestAndAttach
 from rmos_shared.tasks.table import CREATE, CREATE_MANY, SUGGEST
 from rmos_shared.telemetry.events import FileCorrupt
-from rmos_worker.advisories.breaker import NoBreaker
 from rmos_worker.advisories.client import AdvisoryClient
 from rmos_worker.engine.retry import Bury, RetryLimits, Wait, decide, describe
 from rmos_worker.explainers.feasibility import FeasibilityExplainer
@@ -64,6 +63,7 @@ from rmos_worker.handlers.create import CreateHandler
 from rmos_worker.handlers.existing_run import ExistingRuns
 from rmos_worker.handlers.suggest import SuggestHandler
 from rmos_worker.policies.choice import policy_named
+from support.breakers import NoBreaker
 from support.events import events_in
 from support.runs import Runs
 from support.stores import local_store

@@ -7,7 +7,7 @@ import socket
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -24,9 +24,9 @@ from rmos_shared.errors import AdvisoryMisconfigured, AdvisoryRefused, AdvisoryU
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.runs.model import ExplanationStatus
-from rmos_worker.advisories.breaker import NoBreaker
 from rmos_worker.advisories.client import MAX_ANSWER_BYTES, AdvisoryClient
 from rmos_worker.engine.retry import Bury, RetryLimits, Wait, decide
+from support.breakers import NoBreaker
 from support.http_server import Act, HttpServer, answer, breaks_off, drips, floods, hangs, stores
 from support.proxy import Proxy, proxied
 from support.runs import Runs
@@ -68,7 +68,9 @@ def connect() -> Iterator[Callable[..., AdvisoryClient]]:
                 "total_seconds": TOTAL_SECONDS,
                 **changes,
             }
-            return opened.enter_context(AdvisoryClient(url, tries=tries, breaker=NoBreaker(), **limits))
+            return opened.enter_context(
+                closing(AdvisoryClient(url, tries=tries, breaker=NoBreaker(), **limits))
+            )
 
         yield make
 

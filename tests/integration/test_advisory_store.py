@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -31,8 +31,8 @@ from rmos_shared.errors import (
     SettingsInvalid,
 )
 from rmos_shared.settings.advisory_store import AdvisoryStoreSettings
-from rmos_worker.advisories.breaker import NoBreaker
 from rmos_worker.advisories.client import AdvisoryClient
+from support.breakers import NoBreaker
 
 PATH = "/api/advisory/assets"
 
@@ -67,7 +67,7 @@ def connect() -> Iterator[Connect]:
             limits = {"timeout_seconds": 10, "total_seconds": 20, "tries": 3} | changes
             secret = None if token is None else SecretStr(token)
             client = AdvisoryClient(url, secret, breaker=NoBreaker(), **limits)
-            return opened.enter_context(client)
+            return opened.enter_context(closing(client))
 
         yield make
 

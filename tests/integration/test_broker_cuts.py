@@ -13,10 +13,10 @@ import pytest
 import redis
 
 from rmos_runs.client import RunsClient
-from rmos_runs.local.embedded import EmbeddedServer
 from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
+from support.embedded_server import EmbeddedServer
 from support.http_server import HttpServer, stores
 from support.proxy import Proxy, proxied
 from support.runs import Runs

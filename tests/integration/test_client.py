@@ -18,7 +18,6 @@ import pytest
 import redis
 
 from rmos_runs import AsyncRunsClient, Receipt, RunsClient
-from rmos_runs.local.embedded import EmbeddedServer
 from rmos_shared.errors import (
     BrokerUnavailable,
     InvalidRequest,
@@ -35,6 +34,7 @@ from rmos_shared.runs.model import RunRequest
 from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.tasks.payloads import CreateRun, SuggestAndAttach
 from rmos_shared.tasks.table import ATTACH, CREATE, CREATE_MANY, QUEUES, SUGGEST
+from support.embedded_server import EmbeddedServer
 
 SECRET = "hunter2"
 REQUEST: dict[str, Any] = {

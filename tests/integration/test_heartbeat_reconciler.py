@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import redis
 
-from rmos_runs.local.embedded import EmbeddedServer
 from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
@@ -23,6 +22,7 @@ from rmos_shared.tasks.table import CREATE, CREATE_MANY, DEAD_LETTER_QUEUE, SUGG
 from rmos_worker.advisories.breaker import RedisBreaker
 from rmos_worker.engine.heartbeat import Heartbeat
 from rmos_worker.engine.reconciler import LOCK, Reconciler
+from support.embedded_server import EmbeddedServer
 
 MakeSettings = Callable[..., WorkerSettings]
 Eventually = Callable[..., None]

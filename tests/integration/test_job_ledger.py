@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import redis
 
-from rmos_runs.local.embedded import EmbeddedServer
 from rmos_shared.errors import BrokerUnavailable, JobNotFound, TransitionRefused
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import Acceptance, JobLedger
 from rmos_shared.jobs.model import Failure, Job, JobState
 from rmos_shared.jobs.work import Finish, Lease
 from rmos_shared.tasks.table import CREATE, SUGGEST
+from support.embedded_server import EmbeddedServer
 
 LEASE = Lease("w", "1")
 FAILURE = Failure(reason="conflict", error_type="ArtifactConflict", message="taken", traceback="")

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from rmos_runs.local.embedded import EmbeddedServer
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Job
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.tasks.table import CREATE
+from support.embedded_server import EmbeddedServer
 
 PENDING = 100_000
 HOUR_MS = 3_600_000

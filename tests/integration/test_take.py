@@ -11,7 +11,6 @@ from celery import Celery
 from celery.worker.request import Request
 from kombu import Connection
 
-from rmos_runs.local.embedded import EmbeddedServer
 from rmos_shared.ids import explain_job_id, new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Job
@@ -19,6 +18,7 @@ from rmos_shared.jobs.queues import Taken
 from rmos_shared.jobs.work import Lease
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.tasks.table import CREATE, CREATE_MANY, QUEUES, SUGGEST, TASKS, TaskSpec
+from support.embedded_server import EmbeddedServer
 from support.malformed import KINDS, make, notification_of
 
 

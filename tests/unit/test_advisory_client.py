@@ -7,6 +7,7 @@ import json
 import logging
 import ssl
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -34,9 +35,10 @@ from rmos_shared.errors import (
     SettingsInvalid,
 )
 from rmos_shared.telemetry.events import AdvisoryStoreBack, AdvisoryStoreUnreachable
-from rmos_worker.advisories.breaker import NoBreaker, Outage
+from rmos_worker.advisories.breaker import Outage
 from rmos_worker.advisories.client import MAX_ANSWER_BYTES, AdvisoryClient, retry_after_seconds
 from rmos_worker.advisories.deadline import translated
+from support.breakers import NoBreaker
 from support.events import events_in
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -661,7 +663,7 @@ def client_over(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> AdvisoryClient:
 
 def test_an_answer_that_came_before_all_was_sent_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     wire = Wire(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n", httpcore.WriteError())
-    with client_over(wire, monkeypatch) as client, pytest.raises(AdvisoryRefused, match="larger"):
+    with closing(client_over(wire, monkeypatch)) as client, pytest.raises(AdvisoryRefused, match="larger"):
         client.save(ASSET)
 
 
@@ -672,15 +674,15 @@ def test_without_a_token_none_is_sent() -> None:
         seen.append(request)
         return receipt()(request)
 
-    with AdvisoryClient(
+    client = AdvisoryClient(
         "http://store.test",
         timeout_seconds=1,
         total_seconds=1,
         tries=1,
         breaker=NoBreaker(),
         transport=httpx.MockTransport(handle),
-    ) as client:
-        client.save(ASSET)
+    )
+    client.save(ASSET)
     assert "Authorization" not in seen[0].headers
 
 

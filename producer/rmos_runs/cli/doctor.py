@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from rmos_runs.cli.context import DEFAULT_HOME, HomeOption, JsonOption, print_json, print_rows
+from rmos_runs.cli.context import DEFAULT_HOME, HomeOption, JsonOption, print_rows
 from rmos_runs.local.home import Home
 from rmos_runs.operations.checks import findings
 from rmos_shared.errors import DamageFound, InvariantBroken
@@ -18,10 +18,7 @@ def doctor(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> N
     Exits with 8 when the invariant is broken, with 7 when anything else is.
     """
     rows = [asdict(finding) for finding in findings(Home(home))]
-    if as_json:
-        print_json(rows)
-    else:
-        print_rows(rows, as_json=False, title="doctor")
+    print_rows(rows, as_json=as_json, title="doctor")
     broken = {row["check"] for row in rows if row["state"] == "broken"}
     if "invariant" in broken:
         raise InvariantBroken("accepted = done + dead + discarded + pending does not hold")

@@ -8,8 +8,7 @@ import os
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rmos_runs.local.home import Home
 from rmos_shared.errors import CallerError
@@ -29,7 +28,7 @@ class HomeTaken(CallerError):
 
 
 class Ownership:
-    """The lock on a home; a context manager.
+    """The lock on a home.
 
     The server inherits it (``descriptor``), so it lasts as long as the supervisor or the server lives,
     whichever is longer, and ends with them however they end.
@@ -44,8 +43,7 @@ class Ownership:
     def descriptor(self) -> int:
         """The open lock; only while it is held."""
         if self._descriptor is None:
-            msg = "the home is not taken yet"
-            raise HomeTaken(msg)
+            raise HomeTaken("the home is not taken yet")
         return self._descriptor
 
     def take(self) -> None:
@@ -77,17 +75,6 @@ class Ownership:
             os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
             self._descriptor = None
-
-    def __enter__(self) -> Self:
-        """Take the home."""
-        self.take()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Give it free."""
-        self.release()
 
 
 def _locked(descriptor: int) -> bool:

@@ -10,8 +10,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from rmos_runs.local.log_file import open_log, turn_over
 from rmos_runs.local.restarts import pause_seconds, short_lives_after
@@ -45,7 +43,7 @@ class _Child:
 
 
 class Supervisor:
-    """Runs processes until ``stop``; a context manager.
+    """Runs processes until ``stop``.
 
     One that ends again and again is held back longer each time, and the others go on. Should this process
     itself be killed, the kernel kills its children: nothing of theirs is lost, and none goes on beside those
@@ -106,16 +104,6 @@ class Supervisor:
         for group in (running[1:], running[:1]):
             _stop(group)
         self._children.clear()
-
-    def __enter__(self) -> Self:
-        """Return the supervisor."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop."""
-        self.stop()
 
     def _spawn(self, child: _Child) -> None:
         child.started_at, child.due_at = time.monotonic(), None

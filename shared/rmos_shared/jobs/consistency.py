@@ -63,8 +63,7 @@ class LedgerConsistency:
         visible. Returns its state afterwards, ``ok`` when nothing was wrong with it, or ``of another
         version`` when this one does not know its task: then it stays where it is.
         """
-        workers = self._script.members("workers")
-        return bytes(self._script.run("repair", job_id, *workers)).decode()
+        return self._script.text("repair", job_id, *self._script.members("workers"))
 
     def _indexed(self) -> Iterator[str]:
         leases = (f"leases:{worker}" for worker in self._script.members("workers"))

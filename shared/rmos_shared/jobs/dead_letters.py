@@ -37,7 +37,7 @@ class DeadLetters:
             JobNotFound: neither a job nor a raw letter has this id.
             TransitionRefused: it is not dead, or it is a raw letter, which is no job.
         """
-        state = cast("bytes", self._script.run("replay", letter_id, by, why, secrets.token_hex(8))).decode()
+        state = self._script.text("replay", letter_id, by, why, secrets.token_hex(8))
         if state == "unknown":
             if self.find_raw(letter_id) is None:
                 raise JobNotFound(letter_id)
@@ -60,9 +60,9 @@ class DeadLetters:
             JobNotFound: neither a job nor a raw letter has this id.
             TransitionRefused: it is not dead.
         """
-        state = cast("bytes", self._script.run("discard", letter_id, by, why)).decode()
+        state = self._script.text("discard", letter_id, by, why)
         if state == "unknown":
-            state = cast("bytes", self._script.run("discard_raw", letter_id, by, why)).decode()
+            state = self._script.text("discard_raw", letter_id, by, why)
         if state == "unknown":
             raise JobNotFound(letter_id)
         if state != "discarded":

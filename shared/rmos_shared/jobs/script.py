@@ -72,11 +72,13 @@ def on_disk(answers: Sequence[Any]) -> Any:
     if isinstance(answer, Exception):
         raise answer
     if isinstance(synced, redis.ResponseError):
-        msg = "the broker keeps no append-only file; turn it on (appendonly yes)"
-        raise BrokerUnavailable(msg) from synced
+        raise BrokerUnavailable(
+            "the broker keeps no append-only file; turn it on (appendonly yes)"
+        ) from synced
     if isinstance(synced, Exception) or synced[0] < 1:
-        msg = "the broker's append-only file did not reach its disk in time; repeat the call: that is safe"
-        raise BrokerUnavailable(msg)
+        raise BrokerUnavailable(
+            "the broker's append-only file did not reach its disk in time; repeat the call: that is safe"
+        )
     return answer
 
 
@@ -160,6 +162,10 @@ class LedgerScript:
     def queues(self) -> list[str]:
         """Return every queue that jobs may lie on, those of other versions among them."""
         return self.texts("queues")
+
+    def text(self, operation: str, *args: Any) -> str:
+        """Run an operation that answers one text."""
+        return bytes(self.run(operation, *args)).decode()
 
     def texts(self, operation: str, *args: Any) -> list[str]:
         """Run an operation that answers a list of texts."""

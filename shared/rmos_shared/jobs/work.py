@@ -143,7 +143,7 @@ class JobWork:
 
         ``held`` says that it waits for the advisory store; ``bring_forward`` is for such jobs.
         """
-        answer = self._script.run(
+        state = self._script.text(
             "reschedule",
             lease.worker,
             lease.token,
@@ -153,7 +153,7 @@ class JobWork:
             failure.to_bytes(),
             int(held),
         )
-        return Settlement(bytes(answer).decode())
+        return Settlement(state)
 
     def bring_forward(self, *, most: int, put_off_by_ms: int | None = None) -> int:
         """Make up to ``most`` jobs due now that wait for the advisory store, the longest first.
@@ -167,16 +167,16 @@ class JobWork:
 
     def bury(self, job_id: str, lease: Lease, *, failure: Failure) -> Settlement:
         """Put the job among the dead letters. Returns its state afterwards."""
-        answer = self._script.run("bury", lease.worker, lease.token, job_id, failure.to_bytes(), CODE_VERSION)
-        return Settlement(bytes(answer).decode())
+        state = self._script.text("bury", lease.worker, lease.token, job_id, failure.to_bytes(), CODE_VERSION)
+        return Settlement(state)
 
     def give_back(self, job_id: str, lease: Lease, *, max_crashes: int) -> Settlement:
         """Give up a job because this process is asked to end; the start counts, as a crash's does.
 
         Returns its state afterwards: ``accepted``, or ``dead`` when that was the last start.
         """
-        answer = self._script.run("give_back", lease.worker, lease.token, job_id, max_crashes, CODE_VERSION)
-        return Settlement(bytes(answer).decode())
+        state = self._script.text("give_back", lease.worker, lease.token, job_id, max_crashes, CODE_VERSION)
+        return Settlement(state)
 
     def beat(self, worker: str, working: Sequence[str], *, lease_seconds: float, stale_seconds: float) -> int:
         """Say that ``worker`` lives and which jobs it is working on.

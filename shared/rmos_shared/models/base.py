@@ -77,24 +77,19 @@ def _parse_utc(value: object) -> datetime:
     if isinstance(value, str):
         # fromisoformat takes more than RFC 3339 does (week dates, missing separators).
         if not _RFC3339.fullmatch(value):
-            msg = "not an RFC 3339 time"
-            raise ValueError(msg)
+            raise ValueError("not an RFC 3339 time")
         try:
             value = datetime.fromisoformat(value.upper())
         except ValueError:
-            msg = "not an RFC 3339 time"
-            raise ValueError(msg) from None
+            raise ValueError("not an RFC 3339 time") from None
     if not isinstance(value, datetime):
-        msg = "not a time"
-        raise ValueError(msg)  # noqa: TRY004 - pydantic collects ValueError only
+        raise ValueError("not a time")  # noqa: TRY004 - pydantic collects ValueError only
     if value.utcoffset() is None:
-        msg = "the time has no zone; give UTC, ending in Z"
-        raise ValueError(msg)
+        raise ValueError("the time has no zone; give UTC, ending in Z")
     try:
         return value.astimezone(UTC)
     except OverflowError:
-        msg = "the time is outside the years 1 to 9999"
-        raise ValueError(msg) from None
+        raise ValueError("the time is outside the years 1 to 9999") from None
 
 
 def format_utc(moment: datetime) -> str:
@@ -124,36 +119,31 @@ def _check_text(value: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        msg = "lone surrogate is not Unicode text"
-        raise ValueError(msg) from None
+        raise ValueError("lone surrogate is not Unicode text") from None
     return value
 
 
 def _check_line(value: str) -> str:
     # Blanks first: other spaces than the plain one are not printable either. Nor are lone surrogates.
     if not value or value.isspace():
-        msg = "must not be blank"
-        raise ValueError(msg)
+        raise ValueError("must not be blank")
     if not value.isprintable():
-        msg = "must hold printable characters only"
-        raise ValueError(msg)
+        raise ValueError("must hold printable characters only")
     return value
 
 
 def _check_id(value: str) -> str:
     if not is_safe_id(value):
-        msg = (
+        raise ValueError(
             "must be 1 to 128 letters, digits, '_' or '-', begin with a letter or digit, "
             "and not hold '_advisory_'"
         )
-        raise ValueError(msg)
     return value
 
 
 def _check_job_id(value: str) -> str:
     if JOB_ID.fullmatch(value) is None:
-        msg = "must be a UUIDv7 of 32 lower-case hex digits"
-        raise ValueError(msg)
+        raise ValueError("must be a UUIDv7 of 32 lower-case hex digits")
     return value
 
 
@@ -163,8 +153,7 @@ def _check_day(value: str) -> str:
     except ValueError:
         parsed = None
     if parsed is None or parsed.isoformat() != value:
-        msg = "must be a date, YYYY-MM-DD"
-        raise ValueError(msg)
+        raise ValueError("must be a date, YYYY-MM-DD")
     return value
 
 

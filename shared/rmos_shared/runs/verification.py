@@ -12,9 +12,10 @@ from typing import Literal
 
 from rmos_shared.advisories.model import AdvisoryLink, Attempt, Review
 from rmos_shared.canonical import sha256_hex
-from rmos_shared.errors import CorruptArtifact, RunNotFound
+from rmos_shared.errors import CorruptArtifact
 from rmos_shared.ids import uuid7_time
 from rmos_shared.runs import layout as keys
+from rmos_shared.runs.lookup import not_found
 from rmos_shared.runs.model import RunArtifact
 from rmos_shared.runs.record import parse
 from rmos_shared.store.base import ArtifactStore, KeyInvalid
@@ -87,8 +88,7 @@ class StoreVerification:
         days = self.days() if moment is None else [moment.date().isoformat()]
         day = next((day for day in days if self._is_there(keys.run_key(day, run_id))), None)
         if day is None:
-            # Ids come from outside; a lone surrogate in one must not break whoever prints the error.
-            raise RunNotFound(run_id.encode("ascii", "backslashreplace").decode())
+            raise not_found(run_id)
         partition = _Partition(day)
         yield self._checked(keys.run_key(day, run_id), "artifact", partition)
         yield from self._each(keys.link_prefix(day, run_id), "link", partition)

@@ -23,8 +23,9 @@ class BrokerSettings(Settings):
             parse_url(value.get_secret_value())  # type: ignore[no-untyped-call]  # redis-py's own
         except (ValueError, AttributeError):
             # The address itself is left out: it may hold a password.
-            msg = "must be an address such as redis://host:6379/0, rediss://… or unix://…"
-            raise ValueError(msg) from None
+            raise ValueError(
+                "must be an address such as redis://host:6379/0, rediss://… or unix://…"
+            ) from None
         return value
 
     broker_timeout_seconds: float = Field(

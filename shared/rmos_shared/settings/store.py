@@ -24,6 +24,7 @@ class StoreSettings(Settings):
     @classmethod
     def _is_a_store_id(cls, value: str | None) -> str | None:
         if value is not None and not is_store_id(value):
-            msg = "must be a store's id: 32 lower-case hex digits, as `rmos store show` prints them"
-            raise ValueError(msg)
+            raise ValueError(
+                "must be a store's id: 32 lower-case hex digits, as `rmos store show` prints them"
+            )
         return value

@@ -52,8 +52,7 @@ def check_key(key: str) -> str:
     """
     if not KEY.fullmatch(key):
         # The key itself is left out: it may come from outside and hold anything.
-        msg = "store key is not a plain relative path of letters, digits, '_', '-' and '.'"
-        raise KeyInvalid(msg)
+        raise KeyInvalid("store key is not a plain relative path of letters, digits, '_', '-' and '.'")
     return key
 
 

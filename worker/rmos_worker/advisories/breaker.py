@@ -113,21 +113,6 @@ class Breaker(Protocol):
         ...
 
 
-class NoBreaker:
-    """Lets every call pass."""
-
-    def check(self) -> None:
-        """Return at once."""
-
-    def record_success(self) -> float | None:
-        """Do nothing."""
-        return None
-
-    def record_failure(self, why: str) -> Outage:  # noqa: ARG002 - it keeps nothing
-        """Do nothing."""
-        return Outage.NONE
-
-
 class RedisBreaker:
     """A breaker whose state all workers share through Redis, by the server's clock.
 
@@ -204,13 +189,9 @@ class RedisBreaker:
         try:
             return script(keys=self._keys, args=args)
         except (redis.RedisError, OSError) as error:
-            _warn(error)
+            emit(BreakerUnreachable(error=type(error).__name__))
             return None
 
 
 def _milliseconds(seconds: float) -> int:
     return max(1, round(seconds * 1000))  # PX 0 is an error
-
-
-def _warn(error: Exception) -> None:
-    emit(BreakerUnreachable(error=type(error).__name__))

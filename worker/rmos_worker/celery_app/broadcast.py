@@ -131,8 +131,7 @@ class _Event(Frozen):
     @model_validator(mode="after")
     def _of_a_task(self) -> _Event:
         if self.type.startswith("task-") and self.uuid is None:
-            msg = "an event of no task"
-            raise ValueError(msg)
+            raise ValueError("an event of no task")
         return self
 
 

@@ -25,6 +25,5 @@ def policy_named(name: str) -> ApprovalPolicy:
         SettingsInvalid: there is none of this name.
     """
     if name not in POLICIES:
-        msg = f"RMOS_POLICY: must be one of {', '.join(POLICIES)}"
-        raise SettingsInvalid(msg)
+        raise SettingsInvalid(f"RMOS_POLICY: must be one of {', '.join(POLICIES)}")
     return FailClosed(POLICIES[name]())
