@@ -216,7 +216,7 @@ def test_bad_lines_are_numbered_and_the_rest_goes_in(idle: Command, ledger: JobL
         (["dlq", "replay"], 2, "--all"),
         (["suggest", "../x"], 3, "run_id"),
         (["suggest", "a", "--detail", "huge"], 2, "--detail"),
-        (["attach", "a", "b", "--kind", "bogus"], 3, "kind"),
+        (["attach", "a", "b", "--kind", "bogus"], 2, "--kind"),
         (["enqueue", "no-such-file"], 2, "cannot read it"),
         (["runs", "list", "--date-from", "yesterday"], 2, "yesterday"),
         (["bogus"], 2, "bogus"),

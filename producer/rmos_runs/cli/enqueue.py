@@ -28,10 +28,13 @@ from rmos_runs.cli.requests import LineIds, read_jobs
 from rmos_runs.client import RunsClient
 from rmos_runs.jobs import Explain
 from rmos_runs.receipt import Prepared, Receipt
+from rmos_shared.advisories.model import AdvisoryKind, DetailLevel
 from rmos_shared.errors import InvalidRequest, JobConflict, RmosError
 from rmos_shared.models.base import UtcTime, format_utc
 from rmos_shared.tasks.table import CREATE, CREATE_MANY
 
+DetailOption = Annotated[DetailLevel, typer.Option(help="Detail of the explanations.")]
+RequestIdOption = Annotated[str | None, typer.Option(help="Correlation id to carry through.")]
 _BULK = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME: TypeAdapter[datetime] = TypeAdapter(UtcTime)
@@ -41,7 +44,7 @@ def enqueue(
     file: Annotated[Path, typer.Argument(help="Requests, one JSON object a line; - for standard input.")],
     *,
     explain: Annotated[bool, typer.Option("--explain", help="Explain each run once it is stored.")] = False,
-    detail: Annotated[str, typer.Option(help="Detail of the explanations: summary or full.")] = "summary",
+    detail: DetailOption = "summary",
     bulk: Annotated[
         int,
         typer.Option(
@@ -66,9 +69,7 @@ def enqueue(
     Runs that bring no id get one of their content and their time, which is created_at_utc or the file's last
     change. So after any end the same command goes on: what is accepted already is known again.
     """
-    if detail not in {"summary", "full"}:
-        raise typer.BadParameter("must be summary or full", param_hint="--detail")
-    wanted: Explain = detail if explain else False  # type: ignore[assignment]  # one of the two
+    wanted: Explain = detail if explain else False
     with client_of(home, accept_batch_jobs=bulk) as client, _open(file) as lines:
         ids = LineIds(_moment(lines, ids_from))
         intake = _Intake(client, ids, one_by_one=bulk == 1)
@@ -162,8 +163,8 @@ class _Intake:
 def suggest(
     run_ids: Annotated[list[str], typer.Argument(help="Runs to explain.")],
     *,
-    detail: Annotated[str, typer.Option(help="summary or full")] = "summary",
-    request_id: Annotated[str | None, typer.Option(help="Correlation id to carry through.")] = None,
+    detail: DetailOption = "summary",
+    request_id: RequestIdOption = None,
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
@@ -171,12 +172,9 @@ def suggest(
 
     Prints the jobs that will do it.
     """
-    if detail not in {"summary", "full"}:
-        raise typer.BadParameter("must be summary or full", param_hint="--detail")
     with client_of(home) as client:
         receipts = [
-            client.suggest_and_attach(run_id, detail=detail, request_id=request_id)  # type: ignore[arg-type]
-            for run_id in run_ids
+            client.suggest_and_attach(run_id, detail=detail, request_id=request_id) for run_id in run_ids
         ]
     print_rows([_row(receipt) for receipt in receipts], as_json=as_json, title="accepted")
 
@@ -185,8 +183,8 @@ def attach(
     run_id: Annotated[str, typer.Argument(help="The run.")],
     advisory_id: Annotated[str, typer.Argument(help="An advisory that the advisory store holds.")],
     *,
-    kind: Annotated[str, typer.Option(help="explanation, advisory, note or unknown")] = "advisory",
-    request_id: Annotated[str | None, typer.Option(help="Correlation id to carry through.")] = None,
+    kind: Annotated[AdvisoryKind, typer.Option(help="What the advisory is to the run.")] = "advisory",
+    request_id: RequestIdOption = None,
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
@@ -195,7 +193,7 @@ def attach(
     Prints the job that will do it.
     """
     with client_of(home) as client:
-        receipt = client.attach_advisory(run_id, advisory_id, kind=kind, request_id=request_id)  # type: ignore[arg-type]
+        receipt = client.attach_advisory(run_id, advisory_id, kind=kind, request_id=request_id)
     print_rows([_row(receipt)], as_json=as_json, title="accepted")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain
 from typing import Annotated, Any
 
@@ -80,8 +79,10 @@ def _report(parts: Iterator[tuple[str, Iterator[Checked]]], total: int, *, as_js
     if as_json:
         out.file.write("]," + json.dumps(figures).removeprefix("{") + "\n")
     else:
-        told = ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items())) or "nothing is stored"
-        err.print(f"{counts.total()} files checked ({told}), {damaged} damaged")
+        by_kind = (
+            ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items())) or "nothing is stored"
+        )
+        err.print(f"{counts.total()} files checked ({by_kind}), {damaged} damaged")
     return damaged
 
 
@@ -93,14 +94,12 @@ def _print_damage(checked: Checked, *, first: bool, as_json: bool) -> None:
         out.print(f"{checked.key}: {checked.damage}", markup=False)
 
 
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    with Progress(
+def _progress() -> Progress:
+    return Progress(
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.description}", markup=False),
         console=err,
         transient=True,
-    ) as progress:
-        yield progress
+    )

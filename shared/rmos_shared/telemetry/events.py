@@ -9,26 +9,32 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, dataclass_transform
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+@dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that happened."""
+    """Something that happened; a subclass is a frozen dataclass of its fields, all given by name."""
 
     key: ClassVar[str]
     level: ClassVar[int] = logging.WARNING
+
+    def __init_subclass__(cls, *, key: str | None = None, level: int | None = None) -> None:
+        """Take key and level from the class statement; what has no key is only a base of others."""
+        if key is not None:
+            cls.key = key
+        if level is not None:
+            cls.level = level
+        dataclass(frozen=True, kw_only=True)(cls)
 
 
 # -- jobs -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobsFinished(Event):
+class JobsFinished(Event, key="jobs.finished", level=logging.INFO):
     """A notification is worked off: how many of its jobs are done, put off or dead."""
 
-    key: ClassVar[str] = "jobs.finished"
-    level: ClassVar[int] = logging.INFO
     task: str
     jobs: int
     done: int
@@ -40,7 +46,6 @@ class JobsFinished(Event):
     request_id: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class JobFailed(Event):
     """The fields of a job that was not done."""
 
@@ -53,181 +58,124 @@ class JobFailed(Event):
     error: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobRescheduled(JobFailed):
+class JobRescheduled(JobFailed, key="job.rescheduled"):
     """A job is put off. At level DEBUG when an outage puts off many; that is reported once."""
 
-    key: ClassVar[str] = "job.rescheduled"
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobDead(JobFailed):
+class JobDead(JobFailed, key="job.dead"):
     """A job is among the dead letters."""
 
-    key: ClassVar[str] = "job.dead"
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobGivenBack(JobFailed):
+class JobGivenBack(JobFailed, key="job.given_back"):
     """A job is in line again, because the process that worked on it is asked to end."""
 
-    key: ClassVar[str] = "job.given_back"
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SettlementLost(Event):
+class SettlementLost(Event, key="job.settlement_lost", level=logging.ERROR):
     """The broker stayed away while a job was to be settled. The job will run again."""
 
-    key: ClassVar[str] = "job.settlement_lost"
-    level: ClassVar[int] = logging.ERROR
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobsReadyAgain(Event):
+class JobsReadyAgain(Event, key="jobs.ready_again", level=logging.DEBUG):
     """A round of the reconciler put jobs in line again."""
 
-    key: ClassVar[str] = "jobs.ready_again"
-    level: ClassVar[int] = logging.DEBUG
     jobs: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobsNotPutBack(Event):
+class JobsNotPutBack(Event, key="jobs.not_put_back", level=logging.INFO):
     """A closing channel could not put the jobs it had taken in line; they wait for the grace."""
-
-    key: ClassVar[str] = "jobs.not_put_back"
-    level: ClassVar[int] = logging.INFO
 
 
 # -- messages -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MessageRefused(Event):
+class MessageRefused(Event, key="message.refused"):
     """A message that another program pushed onto a queue is a raw letter now."""
 
-    key: ClassVar[str] = "message.refused"
     queue: str
     raw_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BroadcastDropped(Event):
+class BroadcastDropped(Event, key="broadcast.dropped"):
     """A control message or event that Celery would trip over is passed over."""
 
-    key: ClassVar[str] = "broadcast.dropped"
     exchange: str
     error: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ControlFailed(Event):
+class ControlFailed(Event, key="control.failed"):
     """A control command failed; whoever sent it is told the class of the error."""
 
-    key: ClassVar[str] = "control.failed"
     method: str
     error: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventsNotPublished(Event):
+class EventsNotPublished(Event, key="events.not_published", level=logging.INFO):
     """The last events for Flower could not be published by a worker that ends."""
 
-    key: ClassVar[str] = "events.not_published"
-    level: ClassVar[int] = logging.INFO
     error: str
 
 
 # -- the ledger and its workers -------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerDamaged(Event):
+class LedgerDamaged(Event, key="ledger.damaged", level=logging.ERROR):
     """Keys of the ledger are of a wrong type; an empty list: they are repaired."""
 
-    key: ClassVar[str] = "ledger.damaged"
-    level: ClassVar[int] = logging.ERROR
     keys: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordUnreadable(Event):
+class RecordUnreadable(Event, key="record.unreadable", level=logging.ERROR):
     """A list left out a job whose record cannot be read."""
 
-    key: ClassVar[str] = "record.unreadable"
-    level: ClassVar[int] = logging.ERROR
     job_id: str
     error: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TakeFailed(Event):
+class TakeFailed(Event, key="message.take_failed", level=logging.ERROR):
     """The ledger refused to hand out jobs; reported once for each text."""
 
-    key: ClassVar[str] = "message.take_failed"
-    level: ClassVar[int] = logging.ERROR
     error: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReconciliationSkipped(Event):
+class ReconciliationSkipped(Event, key="reconciliation.skipped"):
     """A round of the reconciler could not be made; the next comes within a second."""
 
-    key: ClassVar[str] = "reconciliation.skipped"
     error: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReconciliationFailed(Event):
+class ReconciliationFailed(Event, key="reconciliation.failed", level=logging.ERROR):
     """A round of the reconciler met a bug, which the traceback names."""
 
-    key: ClassVar[str] = "reconciliation.failed"
-    level: ClassVar[int] = logging.ERROR
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeartbeatLost(Event):
+class HeartbeatLost(Event, key="worker.heartbeat_lost"):
     """A heartbeat did not reach the ledger. If several in a row are lost, the worker's jobs run elsewhere."""
 
-    key: ClassVar[str] = "worker.heartbeat_lost"
     worker: str
     error: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeartbeatFailed(Event):
+class HeartbeatFailed(Event, key="worker.heartbeat_failed", level=logging.ERROR):
     """A heartbeat met a bug, which the traceback names."""
 
-    key: ClassVar[str] = "worker.heartbeat_failed"
-    level: ClassVar[int] = logging.ERROR
     worker: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetireFailed(Event):
+class RetireFailed(Event, key="worker.retire_failed"):
     """A worker that ends could not say so; its jobs run elsewhere once its lease has lapsed."""
 
-    key: ClassVar[str] = "worker.retire_failed"
     worker: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScheduleAccepted(Event):
+class ScheduleAccepted(Event, key="schedule.accepted", level=logging.INFO):
     """A scheduled job is accepted, or was before."""
 
-    key: ClassVar[str] = "schedule.accepted"
-    level: ClassVar[int] = logging.INFO
     entry: str
     job_id: str
     outcome: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScheduleRefused(Event):
+class ScheduleRefused(Event, key="schedule.refused", level=logging.ERROR):
     """An entry of the schedule is wrong; its job is not accepted."""
 
-    key: ClassVar[str] = "schedule.refused"
-    level: ClassVar[int] = logging.ERROR
     entry: str
     error: str
 
@@ -235,48 +183,35 @@ class ScheduleRefused(Event):
 # -- the stores -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileCorrupt(Event):
+class FileCorrupt(Event, key="file.corrupt", level=logging.ERROR):
     """A stored file cannot be read as what it should be."""
 
-    key: ClassVar[str] = "file.corrupt"
-    level: ClassVar[int] = logging.ERROR
     file: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdvisoryStoreUnreachable(Event):
+class AdvisoryStoreUnreachable(Event, key="advisory_store.unreachable", level=logging.ERROR):
     """An outage of the advisory store begins: calls wait, and jobs with them."""
 
-    key: ClassVar[str] = "advisory_store.unreachable"
-    level: ClassVar[int] = logging.ERROR
     error: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdvisoryStoreBack(Event):
+class AdvisoryStoreBack(Event, key="advisory_store.back"):
     """The outage of the advisory store is over."""
 
-    key: ClassVar[str] = "advisory_store.back"
     outage_seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerUnreachable(Event):
+class BreakerUnreachable(Event, key="breaker.unreachable"):
     """The breaker's state cannot be read or written; calls pass unguarded meanwhile."""
 
-    key: ClassVar[str] = "breaker.unreachable"
     error: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestFailed(Event):
+class RequestFailed(Event, key="request.failed", level=logging.ERROR):
     """The reference advisory store could not do what a request asked for, and the caller is not to blame."""
 
-    key: ClassVar[str] = "request.failed"
-    level: ClassVar[int] = logging.ERROR
     code: str
     error: str
 
@@ -284,18 +219,12 @@ class RequestFailed(Event):
 # -- policies -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyFailed(Event):
+class PolicyFailed(Event, key="policy.failed", level=logging.ERROR):
     """An approval policy met a bug, which the traceback names; a person must decide."""
 
-    key: ClassVar[str] = "policy.failed"
-    level: ClassVar[int] = logging.ERROR
     policy: str
     run_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnsafePolicyInForce(Event):
+class UnsafePolicyInForce(Event, key="policy.unsafe_approve_all"):
     """``UnsafeApproveAll`` approves every advisory unread, RED ones too."""
-
-    key: ClassVar[str] = "policy.unsafe_approve_all"

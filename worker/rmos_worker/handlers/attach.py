@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rmos_shared.advisories.base import AdvisoryStore
 from rmos_shared.advisories.model import AdvisoryAsset
@@ -19,24 +20,15 @@ from rmos_worker.handlers.link import attach_link
 from rmos_worker.policies.base import ApprovalPolicy
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttachHandler:
     """Links advisories made elsewhere; whatever the policy, none of them is trusted as our own is."""
 
-    def __init__(
-        self,
-        *,
-        writer: RunWriter,
-        existing: ExistingRuns,
-        advisories: AdvisoryStore,
-        policy: ApprovalPolicy,
-        clock: Clock,
-    ) -> None:
-        """Take all that the work needs."""
-        self._writer = writer
-        self._existing = existing
-        self._advisories = advisories
-        self._policy = policy
-        self._clock = clock
+    writer: RunWriter
+    existing: ExistingRuns
+    advisories: AdvisoryStore
+    policy: ApprovalPolicy
+    clock: Clock
 
     def handle(self, claims: Sequence[Claim]) -> list[Finish | Exception]:
         """Link each advisory to its run."""
@@ -44,11 +36,11 @@ class AttachHandler:
 
     def _attach(self, claim: Claim) -> Finish:
         payload = read_payload(claim, AttachAdvisory)
-        run = self._existing.get(payload.run_id)
-        asset = self._advisories.fetch(payload.advisory_id)
-        verdict = self._policy.decide(run, None)
+        run = self.existing.get(payload.run_id)
+        asset = self.advisories.fetch(payload.advisory_id)
+        verdict = self.policy.decide(run, None)
         return attach_link(
-            self._writer,
+            self.writer,
             claim,
             run,
             asset,
@@ -56,7 +48,7 @@ class AttachHandler:
             kind=payload.kind,
             summary=_summary(asset),
             inputs_sha256=_inputs(asset),
-            created_at=self._clock.now(),
+            created_at=self.clock.now(),
         )
 
     def on_dead(self, claim: Claim, failure: Failure) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rmos_shared.advisories.base import AdvisoryStore
 from rmos_shared.advisories.model import AdvisoryAsset, Attempt, Explanation, Verdict
@@ -20,26 +21,16 @@ from rmos_worker.handlers.link import attach_link
 from rmos_worker.policies.base import ApprovalPolicy
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SuggestHandler:
     """Explains runs. The advisory's id derives from its inputs, so doing it again changes nothing."""
 
-    def __init__(
-        self,
-        *,
-        writer: RunWriter,
-        existing: ExistingRuns,
-        explainer: Explainer,
-        advisories: AdvisoryStore,
-        policy: ApprovalPolicy,
-        clock: Clock,
-    ) -> None:
-        """Take all that the work needs."""
-        self._writer = writer
-        self._existing = existing
-        self._explainer = explainer
-        self._advisories = advisories
-        self._policy = policy
-        self._clock = clock
+    writer: RunWriter
+    existing: ExistingRuns
+    explainer: Explainer
+    advisories: AdvisoryStore
+    policy: ApprovalPolicy
+    clock: Clock
 
     def handle(self, claims: Sequence[Claim]) -> list[Finish | Exception]:
         """Explain and link each run."""
@@ -47,14 +38,14 @@ class SuggestHandler:
 
     def _suggest(self, claim: Claim) -> Finish:
         payload = read_payload(claim, SuggestAndAttach)
-        run = self._existing.get(payload.run_id)
-        explanation = self._explainer.explain(run, payload.detail)
+        run = self.existing.get(payload.run_id)
+        explanation = self.explainer.explain(run, payload.detail)
         # The policy is pure, so it is asked before the asset is saved: the asset, too, is written only once.
-        verdict = self._policy.decide(run, explanation)
+        verdict = self.policy.decide(run, explanation)
         asset = self._asset(explanation, verdict, claim.request_id)
-        self._advisories.save(asset)
+        self.advisories.save(asset)
         return attach_link(
-            self._writer,
+            self.writer,
             claim,
             run,
             asset,
@@ -67,7 +58,7 @@ class SuggestHandler:
 
     def _asset(self, explanation: Explanation, verdict: Verdict, request_id: str | None) -> AdvisoryAsset:
         data = explanation.dump()
-        now = self._clock.now()
+        now = self.clock.now()
         return AdvisoryAsset(
             asset_id=advisory_id(
                 run_id=explanation.run_id,
@@ -96,12 +87,12 @@ class SuggestHandler:
 
     def on_dead(self, claim: Claim, failure: Failure) -> None:
         """Leave an attempt record, from which the run's explanation reads ERROR with the reason."""
-        self._writer.add_attempt(
+        self.writer.add_attempt(
             Attempt(
                 run_id=claim.run_id,
                 job_id=claim.job_id,
                 request_id=claim.request_id,
-                failed_at_utc=self._clock.now(),
+                failed_at_utc=self.clock.now(),
                 reason=failure.reason,
                 message=failure.message,
             )
