@@ -114,16 +114,16 @@ class RunsClient:
         source = batches(prepared, self._settings.accept_batch_jobs)
         batch = next(source, None)
         while batch is not None:
-            sent, fault = batch, None
+            sent, source_error = batch, None
             with self._ledger.accepting(sent.jobs, disk_seconds=disk_seconds(self._settings)) as accepted:
                 try:
                     batch = next(source, None)
                 except Exception as error:  # noqa: BLE001 - raised below: what was sent is told first
-                    fault = error
+                    source_error = error
                 outcomes = accepted()
             yield from zip(sent, outcomes, strict=True)
-            if fault is not None:
-                raise fault
+            if source_error is not None:
+                raise source_error
 
     @property
     def max_payload_bytes(self) -> int:

@@ -72,15 +72,15 @@ def check_json(obj: object) -> None:
     """
     try:
         _check_items([("", obj)], MAX_DEPTH)
-    except _Fault as fault:
+    except _NotJson as error:
         # The outermost item is ``obj`` itself. Keys come from the caller, so a surrogate in one must not
         # break the error text; of what is nested too deep the first steps tell enough.
-        path = [str(part).encode("utf-8", "backslashreplace").decode() for part in fault.path[-2::-1]]
-        where = ".".join(path[:3] if fault.deep else path)
-        raise InvalidRequest((FieldProblem(where or "value", fault.reason),), what="JSON value") from None
+        path = [str(part).encode("utf-8", "backslashreplace").decode() for part in error.path[-2::-1]]
+        where = ".".join(path[:3] if error.deep else path)
+        raise InvalidRequest((FieldProblem(where or "value", error.reason),), what="JSON value") from None
 
 
-class _Fault(Exception):
+class _NotJson(Exception):
     """A value that is not JSON. Its path, innermost step first, is told by its callers on the way out."""
 
     def __init__(self, reason: str, *, deep: bool = False) -> None:
@@ -106,8 +106,8 @@ def _check_items(items: Iterable[tuple[str | int, Any]], depth_left: int) -> Non
                 _check_items(enumerate(value), depth_left - 1)
             elif not ((kind is str and value.isascii()) or (kind is float and math.isfinite(value))):
                 _check_scalar(value)
-    except _Fault as fault:
-        fault.path.append(step)
+    except _NotJson as error:
+        error.path.append(step)
         raise
 
 
@@ -118,17 +118,17 @@ def _check_scalar(value: Any) -> None:
         _check_text(value)
     elif kind is float:
         if not math.isfinite(value):
-            raise _Fault("NaN and infinity are not JSON")
+            raise _NotJson("NaN and infinity are not JSON")
     elif kind is int:
         if value.bit_length() > MAX_INTEGER_BITS:
-            raise _Fault(f"integer of more than {MAX_INTEGER_BITS} bits")
+            raise _NotJson(f"integer of more than {MAX_INTEGER_BITS} bits")
     elif kind is not bool and value is not None:
-        raise _Fault(f"type {kind.__name__} is not JSON")
+        raise _NotJson(f"type {kind.__name__} is not JSON")
 
 
 def _check_key(key: object) -> None:
     if type(key) is not str:
-        raise _Fault(f"key of type {type(key).__name__} is not a string")
+        raise _NotJson(f"key of type {type(key).__name__} is not a string")
     _check_text(key)
 
 
@@ -136,9 +136,9 @@ def _check_text(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise _Fault("lone surrogate is not Unicode text") from None
+        raise _NotJson("lone surrogate is not Unicode text") from None
 
 
 def _check_depth(depth_left: int) -> None:
     if not depth_left:
-        raise _Fault(f"nested deeper than {MAX_DEPTH} levels", deep=True)
+        raise _NotJson(f"nested deeper than {MAX_DEPTH} levels", deep=True)

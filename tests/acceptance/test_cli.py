@@ -350,7 +350,7 @@ def test_doctor_asks_the_advisory_store_as_a_worker_does(
 
         (found,) = [finding for finding in json.loads(done.stdout) if finding["check"] == "advisory store"]
         assert found["state"] == state
-        assert says in found["found"]
+        assert says in found["detail"]
         assert repair in found["repair"]
         assert "another" not in done.stdout + done.stderr
 
@@ -363,7 +363,7 @@ def test_doctor_follows_no_redirect_to_an_advisory_store(tmp_path: Path, broker_
 
     (found,) = [finding for finding in json.loads(done.stdout) if finding["check"] == "advisory store"]
     assert (found["state"], len(server.calls)) == ("broken", 1)
-    assert "status 302" in found["found"]
+    assert "status 302" in found["detail"]
     assert "redirects are not followed" in found["repair"]
 
 
@@ -415,7 +415,7 @@ def test_doctor_names_misspelt_variables(idle: Command) -> None:
     done = idle("doctor", "--json", RMOS_LEASE_SECOND="5")
 
     (told,) = (finding for finding in json.loads(done.stdout) if finding["check"] == "settings")
-    assert (told["state"], told["found"]) == ("warning", "unknown: RMOS_LEASE_SECOND")
+    assert (told["state"], told["detail"]) == ("warning", "unknown: RMOS_LEASE_SECOND")
 
 
 def test_a_wrong_setting_names_its_variable(tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ def test_one_that_ends_again_and_again_is_held_back_and_the_others_go_on(
     )
     rows = {row["check"]: row for row in json.loads(done.stdout)}
     # It may have been started once more by now.
-    assert rows["processes"]["found"] in {"end again and again: beat", "all of rmos up run"}
+    assert rows["processes"]["detail"] in {"end again and again: beat", "all of rmos up run"}
     with up.client() as client:
         receipt = client.create_run(sample_requests[0], explain=True)
         assert client.wait(str(receipt.explain_job_id), 30).state == "done"

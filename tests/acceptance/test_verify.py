@@ -97,7 +97,7 @@ def test_doctor_names_damaged_files_of_today(home: Home) -> None:
     done = rmos(home, "doctor", "--json")
     rows = {row["check"]: row for row in json.loads(done.stdout)}
     assert rows[f"file {key}"]["state"] == "broken"
-    assert rows["files"]["found"] == "5 of today and yesterday, 1 damaged"
+    assert rows["files"]["detail"] == "5 of today and yesterday, 1 damaged"
     assert "files" in re.search(r"not well: (.*);", done.stderr)[1]  # type: ignore[index]
     assert done.returncode == 7
 

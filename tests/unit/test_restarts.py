@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from rmos_runs.local.log_file import KEPT, open_log, turn_over
-from rmos_runs.local.ports import lasting_port
 from rmos_runs.local.restarts import STABLE_SECONDS, pause_seconds, short_lives_after
 from rmos_worker.celery_app.flower_access import refusal
 
@@ -46,13 +45,6 @@ def test_a_log_is_turned_over_above_its_size_and_the_oldest_goes(tmp_path: Path)
 
 def test_no_log_yet_is_no_error(tmp_path: Path) -> None:
     assert not turn_over(tmp_path / "none.log")
-
-
-def test_a_lasting_port_is_none_that_a_connection_gets_by_chance() -> None:
-    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    ports = {lasting_port() for _ in range(50)}
-    assert len(ports) > 40
-    assert all(10_240 <= port < first for port in ports)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rmos_shared.errors import CorruptArtifact, RmosError, StoreUnavailable
 from rmos_shared.store.base import ArtifactStore, Head, KeyInvalid, Outcome
 from rmos_shared.store.memory import MemoryStore
-from rmos_shared.store.os_errors import PLANTED, UNREADABLE, fault
+from rmos_shared.store.os_errors import PLANTED, UNREADABLE, store_error
 from support.stores import local_store
 
 CREATED, SAME, CONFLICT = Outcome.CREATED, Outcome.ALREADY_SAME, Outcome.CONFLICT
@@ -234,7 +234,7 @@ def test_a_listing_is_lazy_enough_to_stop_early(filled: ArtifactStore) -> None:
 def test_an_os_error_says_what_where_and_what_to_do(
     number: int, damage: frozenset[int], key: str, expected: type[RmosError], said: str
 ) -> None:
-    error = fault(OSError(number, os.strerror(number)), "write", Path("runs"), key, damage)
+    error = store_error(OSError(number, os.strerror(number)), "write", Path("runs"), key, damage)
     assert type(error) is expected
     assert said in str(error)
     if expected is StoreUnavailable:

@@ -76,9 +76,9 @@ def run() -> None:
         sys.exit(SettingsInvalid.exit_code)
 
 
-def _is_text(word: str) -> bool:
+def _is_text(argument: str) -> bool:
     try:
-        word.encode()
+        argument.encode()
     except UnicodeEncodeError:
         return False
     return True

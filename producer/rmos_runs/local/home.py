@@ -84,12 +84,12 @@ class Home:
     def addresses(self) -> Addresses | None:
         """Return what is announced, if the process that did so still lives."""
         try:
-            words = json.loads(self._up.read_text())
-            addresses_ = Addresses(**{**words, "held_back": tuple(words["held_back"])})
-            os.kill(addresses_.pid, 0)
+            fields = json.loads(self._up.read_text())
+            addresses = Addresses(**{**fields, "held_back": tuple(fields["held_back"])})
+            os.kill(addresses.pid, 0)
         except (OSError, ValueError, TypeError, KeyError):
             return None
-        return addresses_
+        return addresses
 
     # -- what it remembers ----------------------------------------------------------------------------
 
@@ -148,13 +148,13 @@ class Home:
             SettingsInvalid: naming the variable that is wrong.
         """
         if "RMOS_BROKER_URL" not in os.environ:
-            addresses_ = self.addresses()
-            if addresses_ is None:
+            addresses = self.addresses()
+            if addresses is None:
                 raise BrokerUnavailable(
                     f"nothing runs on {self.root} and RMOS_BROKER_URL is not set; "
                     "start `rmos up` on it, or set the variable"
                 )
-            values = {"broker_url": addresses_.broker_url, **values}
+            values = {"broker_url": addresses.broker_url, **values}
         return ProducerSettings.load(**values)
 
     def store_settings(self) -> StoreSettings:

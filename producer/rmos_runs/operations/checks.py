@@ -43,7 +43,7 @@ class Finding:
 
     check: str
     state: Literal["ok", "warning", "broken"]
-    found: str
+    detail: str
     repair: str = ""
 
 
@@ -144,11 +144,11 @@ def _ledger(ledger: JobLedger) -> Iterator[Finding]:
         )
     consistency = ledger.consistency
     inconsistencies = consistency.inconsistencies()
-    for job_id, what in islice(inconsistencies.items(), _MOST_NAMED):
-        if what.endswith(OTHER_VERSION):
-            yield Finding(f"job {job_id}", "warning", what, "it waits for a worker of that version")
+    for job_id, inconsistency in islice(inconsistencies.items(), _MOST_NAMED):
+        if inconsistency.endswith(OTHER_VERSION):
+            yield Finding(f"job {job_id}", "warning", inconsistency, "it waits for a worker of that version")
         else:
-            yield Finding(f"job {job_id}", "broken", what, f"rmos jobs repair {job_id}")
+            yield Finding(f"job {job_id}", "broken", inconsistency, f"rmos jobs repair {job_id}")
     least = consistency.records
     if stats.accepted < least.total or stats.done < least.done:
         yield Finding(
@@ -244,8 +244,8 @@ def _asked(url: str, token: str | None) -> Finding:
             status, kind = answer.status, answer.headers.get("Content-Type", "")
             body = answer.read1(_MOST_BYTES)
     except (OSError, ValueError, HTTPException):
-        what_to_do = "start it, or correct RMOS_ADVISORY_URL; explanations wait"
-        return Finding("advisory store", "broken", f"no answer at {url}", what_to_do)
+        repair = "start it, or correct RMOS_ADVISORY_URL; explanations wait"
+        return Finding("advisory store", "broken", f"no answer at {url}", repair)
     mistake = mistake_behind("GET", status, content_type=kind, body=body)
     if mistake is not None:
         return Finding(

@@ -16,7 +16,7 @@ _ONE_DAY = timedelta(days=1)
 #: Days that are looked at one by one; a longer span is halved first, because most of it may be empty.
 _WALK_DAYS = 400
 
-Found = TypeVar("Found")
+ContentT = TypeVar("ContentT")
 
 
 class RunLookup:
@@ -34,8 +34,8 @@ class RunLookup:
         Raises:
             CorruptArtifact: it was not found, and something that cannot be read may be hiding it.
         """
-        found = self.find(run_id, self._store.head)
-        return None if found is None else found[0]
+        place = self.find(run_id, self._store.head)
+        return None if place is None else place[0]
 
     def partition(self, run_id: str) -> str:
         """Return the partition of a run.
@@ -49,7 +49,7 @@ class RunLookup:
             raise not_found(run_id)
         return keys.partition_of(key)
 
-    def find(self, run_id: str, look: Callable[[str], Found | None]) -> tuple[str, Found] | None:
+    def find(self, run_id: str, look: Callable[[str], ContentT | None]) -> tuple[str, ContentT] | None:
         """Return the first place of a run where ``look`` finds something, and what; or None.
 
         Raises:
@@ -58,13 +58,13 @@ class RunLookup:
         damage: CorruptArtifact | None = None
         for key in self._places(run_id):
             try:
-                found = look(key)
+                content = look(key)
             except CorruptArtifact as error:
                 # Another partition may hold the run all the same.
                 damage = reported(error)
             else:
-                if found is not None:
-                    return key, found
+                if content is not None:
+                    return key, content
         if damage is not None:
             raise damage
         return None

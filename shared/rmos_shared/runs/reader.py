@@ -158,10 +158,10 @@ class RunReader:
                 yield WaitingEntry(entry.key, advisory, damage)
 
     def _load(self, run_id: str) -> tuple[str, bytes, RunArtifact]:
-        found = self._lookup.find(run_id, self._store.get)
-        if found is None:
+        stored = self._lookup.find(run_id, self._store.get)
+        if stored is None:
             raise not_found(run_id)
-        key, data = found
+        key, data = stored
         return key, data, parse_run(key, data)
 
     def _scan(

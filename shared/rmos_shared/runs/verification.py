@@ -58,7 +58,7 @@ class StoreVerification:
     def days(self, date_from: date | None = None, date_to: date | None = None) -> list[str]:
         """Return the days, oldest first, of which anything is stored: artifacts, reviews or attempts."""
         first, last = date_from or date.min, (date_to or date.max).isoformat()
-        found: set[str] = set()
+        days: set[str] = set()
         for branch in ("", keys.REVIEWS, keys.ATTEMPTS):
             # "0" sorts just after "/", so this passes by all of the day before.
             after = f"{branch}{first - timedelta(days=1)}0" if first > date.min else ""
@@ -66,8 +66,8 @@ class StoreVerification:
                 if name > last:
                     break
                 if keys.partition_day(name) is not None:
-                    found.add(name)
-        return sorted(found)
+                    days.add(name)
+        return sorted(days)
 
     def day(self, day: str) -> Iterator[Checked]:
         """Check every file of one day: its partition, and the reviews and attempts of its runs."""

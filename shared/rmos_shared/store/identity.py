@@ -18,7 +18,7 @@ from pathlib import Path
 from rmos_shared.errors import InvalidRequest, StoreUnavailable
 from rmos_shared.ids import UUID7, new_uuid7, uuid7_time
 from rmos_shared.models.base import Frozen, SafeId, UtcTime
-from rmos_shared.store.os_errors import fault
+from rmos_shared.store.os_errors import store_error
 
 #: The identity's file at the root of a store.
 IDENTITY_FILE = "_store.json"
@@ -56,13 +56,13 @@ def init_store(root: Path, *, adopt: bool = False) -> StoreIdentity:
         _make_root(root)
         descriptor = os.open(root, _OPEN_DIRECTORY)
     except OSError as error:
-        raise fault(error, "make", root, "") from error
+        raise store_error(error, "make", root, "") from error
     try:
         if _has_identity(descriptor):
             return read_identity(descriptor, root)
-        if not adopt and (found := _foreign(root)):
+        if not adopt and (foreign := _foreign(root)):
             raise StoreUnavailable(
-                f"{root} holds {len(found)} files or directories and no {IDENTITY_FILE}; choose an empty "
+                f"{root} holds {len(foreign)} files or directories and no {IDENTITY_FILE}; choose an empty "
                 "directory, or adopt this one with `rmos store init --adopt` if it is a store"
             )
         store_id = new_uuid7()
@@ -71,7 +71,7 @@ def init_store(root: Path, *, adopt: bool = False) -> StoreIdentity:
         _publish(descriptor, StoreIdentity(store_id=store_id, created_at_utc=moment).to_bytes())
         return read_identity(descriptor, root)
     except OSError as error:
-        raise fault(error, "make", root, IDENTITY_FILE) from error
+        raise store_error(error, "make", root, IDENTITY_FILE) from error
     finally:
         os.close(descriptor)
 
@@ -93,7 +93,7 @@ def read_identity(directory: int, root: Path) -> StoreIdentity:
     except FileNotFoundError as error:
         raise StoreUnavailable(f"{root} is no store: it holds no {IDENTITY_FILE}; {_WHAT_TO_DO}") from error
     except OSError as error:
-        raise fault(error, "read", root, IDENTITY_FILE) from error
+        raise store_error(error, "read", root, IDENTITY_FILE) from error
     try:
         return StoreIdentity.read(json.loads(data.decode()))
     except (ValueError, RecursionError, InvalidRequest):

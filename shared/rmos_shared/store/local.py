@@ -21,7 +21,7 @@ from pathlib import Path
 from rmos_shared.errors import CorruptArtifact, DurabilityUnknown, StoreUnavailable
 from rmos_shared.store.base import Head, KeyInvalid, Outcome, check_key
 from rmos_shared.store.identity import IDENTITY_FILE, StoreIdentity, is_of_identity, read_identity
-from rmos_shared.store.os_errors import PLANTED, UNREADABLE, fault
+from rmos_shared.store.os_errors import PLANTED, UNREADABLE, store_error
 
 #: Holds unpublished files where the file system refuses nameless ones. What a killed process leaves in it
 #: is seen by no reader and may be removed while no worker runs.
@@ -318,12 +318,12 @@ class LocalStore:
         if seen is not None and seen == self._seen:
             return
         # Another mount of the same store may have other numbers.
-        found = read_identity(root, self._root).store_id
+        store_id = read_identity(root, self._root).store_id
         if self._store_id is None:
-            self._store_id = found
-        elif found != self._store_id:
+            self._store_id = store_id
+        elif store_id != self._store_id:
             raise StoreUnavailable(
-                f"{self._root} holds store {found}, not {self._store_id}; mount the right one, or check "
+                f"{self._root} holds store {store_id}, not {self._store_id}; mount the right one, or check "
                 "RMOS_RUNS_DIR and RMOS_STORE_ID"
             )
         self._seen = seen
@@ -348,7 +348,7 @@ class LocalStore:
         try:
             yield
         except OSError as error:
-            raise fault(error, verb, self._root, key, damage) from error
+            raise store_error(error, verb, self._root, key, damage) from error
 
     def _unknown(self, error: OSError, key: str) -> DurabilityUnknown:
         self._healthy = False

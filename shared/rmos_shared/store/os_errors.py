@@ -30,7 +30,9 @@ _ADVICE = {
 }
 
 
-def fault(error: OSError, verb: str, root: Path, key: str, damage: frozenset[int] = frozenset()) -> RmosError:
+def store_error(
+    error: OSError, verb: str, root: Path, key: str, damage: frozenset[int] = frozenset()
+) -> RmosError:
     """Return the error of ours that says what failed, where, and what to do about it.
 
     ``damage`` holds the error numbers that mean that ``key`` itself is damaged. The root (an empty key)

@@ -347,22 +347,23 @@ def _check_settings(answer: _Answer) -> None:
     method = answer.call.partition(" ")[0]
     mistake = mistake_behind(method, answer.status, content_type=answer.content_type, body=answer.body)
     if mistake is not None:
-        raise AdvisoryMisconfigured(f"{_said(answer)}: {mistake}")
+        raise AdvisoryMisconfigured(f"{_status_line(answer)}: {mistake}")
 
 
-def _said(answer: _Answer) -> str:
+def _status_line(answer: _Answer) -> str:
     return f"the advisory store answered {answer.call} with status {answer.status}"
 
 
 def _check_status(answer: _Answer) -> None:
     if httpx.codes.is_success(answer.status):
         return
-    said = _said(answer)
+    outcome = _status_line(answer)
     if httpx.codes.is_server_error(answer.status):
         raise AdvisoryUnavailable(
-            f"{said}; see its log, and repeat the call later", retry_after_seconds=answer.retry_after_seconds
+            f"{outcome}; see its log, and repeat the call later",
+            retry_after_seconds=answer.retry_after_seconds,
         )
-    raise AdvisoryRefused(f"{said}: {_WHAT_TO_DO.get(answer.status, 'repeating cannot help')}")
+    raise AdvisoryRefused(f"{outcome}: {_WHAT_TO_DO.get(answer.status, 'repeating cannot help')}")
 
 
 def _decoded(answer: _Answer) -> Any:
@@ -372,9 +373,9 @@ def _decoded(answer: _Answer) -> Any:
         raise _garbled(answer.call, "is not JSON") from error
 
 
-def _garbled(call: str, fault: str) -> AdvisoryUnavailable:
+def _garbled(call: str, problem: str) -> AdvisoryUnavailable:
     return AdvisoryUnavailable(
-        f"the advisory store's answer to {call} {fault}; check what answers at RMOS_ADVISORY_URL, "
+        f"the advisory store's answer to {call} {problem}; check what answers at RMOS_ADVISORY_URL, "
         "and repeat the call later"
     )
 
