@@ -110,7 +110,7 @@ def _guards(settings: AdvisoryStoreSettings) -> list[Any]:
     if not expected:
         raise SettingsInvalid("RMOS_ADVISORY_TOKEN is empty; unset it to let everyone in")
 
-    # Not awaiting anything, and async all the same: FastAPI has a thread do what is not.
+    # Async although it awaits nothing: FastAPI would run a plain function in a thread.
     async def check(request: Request) -> None:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         # Headers are latin-1 to Starlette; the token's own bytes are what must agree.

@@ -91,11 +91,12 @@ class RunsClient:
 
         ``requests`` may be of any length; it is read one batch ahead of the receipts, so that the next batch
         is checked while the server writes the last. Each run is a job of its own; only the notification is
-        shared. Consume the iterator: what is not asked for is not enqueued.
+        shared. Consume the iterator: a run whose receipt is not asked for is not
+        enqueued.
 
         Raises:
             InvalidRequest: naming the index of the wrong request. Its batch is not enqueued; the receipts
-                yielded before tell what is.
+                yielded before name the runs that are.
         """
         prepared = prepare_runs(
             enumerate(requests),
@@ -109,7 +110,7 @@ class RunsClient:
     def accept_each(self, prepared: Iterable[Prepared]) -> Iterator[tuple[Prepared, Acceptance]]:
         """Accept jobs of any number: yields how it went with each, in order; read ahead as ``create_runs``.
 
-        An error of ``prepared`` is raised once all is told that was sent before.
+        An error of ``prepared`` is raised after the outcomes of all jobs that were sent before.
         """
         source = batches(prepared, self._settings.accept_batch_jobs)
         batch = next(source, None)
@@ -118,7 +119,7 @@ class RunsClient:
             with self._ledger.accepting(sent.jobs, disk_seconds=disk_seconds(self._settings)) as accepted:
                 try:
                     batch = next(source, None)
-                except Exception as error:  # noqa: BLE001 - raised below: what was sent is told first
+                except Exception as error:  # noqa: BLE001 - raised below, after the outcomes
                     source_error = error
                 outcomes = accepted()
             yield from zip(sent, outcomes, strict=True)

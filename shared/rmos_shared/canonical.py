@@ -32,7 +32,7 @@ def canonical_json(obj: object) -> bytes:
 
 def encoder(plain: Callable[[Any], object] | None = None) -> Callable[[object], bytes]:
     """Return what writes canonical UTF-8 bytes; ``plain`` tells it what to write for an object of ours."""
-    # Made once, for each call of json.dumps would make it anew. What was checked does not hold itself.
+    # Made once, for each call of json.dumps would make it anew. A checked value cannot contain itself.
     text = json.JSONEncoder(
         sort_keys=True,
         separators=(",", ":"),
@@ -74,14 +74,14 @@ def check_json(obj: object) -> None:
         _check_items([("", obj)], MAX_DEPTH)
     except _NotJson as error:
         # The outermost item is ``obj`` itself. Keys come from the caller, so a surrogate in one must not
-        # break the error text; of what is nested too deep the first steps tell enough.
+        # break the error text; of a path too deep the first steps are enough.
         path = [str(part).encode("utf-8", "backslashreplace").decode() for part in error.path[-2::-1]]
         where = ".".join(path[:3] if error.deep else path)
         raise InvalidRequest((FieldProblem(where or "value", error.reason),), what="JSON value") from None
 
 
 class _NotJson(Exception):
-    """A value that is not JSON. Its path, innermost step first, is told by its callers on the way out."""
+    """A value that is not JSON. The callers add its path on the way out, innermost step first."""
 
     def __init__(self, reason: str, *, deep: bool = False) -> None:
         self.reason = reason

@@ -278,7 +278,7 @@ def test_interrupted_it_says_how_far_it_came(tmp_path: Path, broker_url: str, le
     assert (accepted, last) == ("2", "2")
     # The second step's answer is not read before the third is: so it is told as unsure.
     assert re.search("^lines 3 to [45] may be accepted or not$", said, re.MULTILINE)
-    assert "--ids-from 2026-08-01T06:00:00Z: what is accepted is known again" in said
+    assert "--ids-from 2026-08-01T06:00:00Z: accepted lines are recognised" in said
 
 
 def test_a_broker_that_goes_away_half_way_leaves_counts_and_a_way_on(tmp_path: Path) -> None:

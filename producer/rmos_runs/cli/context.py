@@ -149,9 +149,9 @@ def print_rows(
 ) -> None:
     """Print rows as they come: as one JSON list, as columns on a terminal, else separated by tabs.
 
-    The columns are the keys, most important first: those that a terminal has no room for are left out, and
-    said to be. With ``limit`` no more rows than that are printed; if there is another one, that is said too,
-    with the way on that ``more`` tells from the last row.
+    The columns are the keys, most important first. A terminal without room for all of them shows the first
+    ones and names the rest. With ``limit`` no more rows than that are printed; if there is another one, a
+    last line says so, and how to go on: ``more`` makes that text of the last row.
     """
     source = iter(rows)
     last: Row | None = None
@@ -189,7 +189,7 @@ def _print_list(rows: Iterator[Row]) -> None:
             _write(between + _json(row))
             between = ","
     finally:
-        # Whatever happened, what was printed is JSON; that it is not all, the exit code says.
+        # The output is JSON whatever happened; the exit code says if it is not all.
         _write("[]\n" if between == "[" else "]\n")
 
 

@@ -67,7 +67,7 @@ def enqueue(
     Wrong lines are reported with their number; the rest goes in. The same file again makes no second run.
 
     Runs that bring no id get one of their content and their time, which is created_at_utc or the file's last
-    change. So after any end the same command goes on: what is accepted already is known again.
+    change. So the same command goes on after any stop: accepted runs are recognised.
     """
     wanted: Explain = detail if explain else False
     with client_of(home, accept_batch_jobs=bulk) as client, _open(file) as lines:
@@ -78,7 +78,7 @@ def enqueue(
                 if as_json:
                     print_json({"line": number, **_row(receipt)})
         finally:
-            # Whatever ends it: a broken line, the broker, a full disk behind the pipe, Ctrl-C.
+            # However it ends: a broken line, the broker, a full disk behind the pipe, Ctrl-C.
             intake.tell()
     if intake.exit_code:
         raise typer.Exit(intake.exit_code)
@@ -135,7 +135,7 @@ class _Intake:
             since = "" if self._ids.moment is None else f" --ids-from {format_utc(self._ids.moment)}"
             err.print(
                 "To go on, give the whole input again, repaired where it must be, with the same options"
-                f"{since}: what is accepted is known again"
+                f"{since}: accepted lines are recognised"
             )
 
     def _jobs(self, file: IO[bytes], explain: Explain) -> Iterator[Prepared]:
@@ -156,7 +156,7 @@ class _Intake:
     def _refuse(self, number: int, error: RmosError) -> None:
         self._refused += 1
         err.print(f"line {number}: {error}", markup=False, style="red")
-        # What is wrong with a line outweighs what is wrong with the ledger's idea of it.
+        # A wrong line outweighs a conflict in the ledger.
         self.exit_code = InvalidRequest.exit_code if self.exit_code else error.exit_code
 
 

@@ -1,7 +1,7 @@
 """Rows as lines of text: for programs separated by tabs, for people in columns that fit their terminal.
 
 The columns of a row stand in the order of their importance. Nothing is ever cut: a column that does not fit
-is left out, the last first, and its name is told; only sentences are broken over lines.
+is left out, the last first, and named; only sentences are broken over lines.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Layout:
         yield self._line(["─" * column.width for column in self.columns])
 
     def lines(self, row: Row) -> Iterator[str]:
-        """Yield the lines of one row; what is wider than what was laid out for overflows, whole."""
+        """Yield the lines of one row; a cell wider than its column overflows, whole."""
         cells = [_folded(shown(row[column.name]), column) for column in self.columns]
         for number in range(max(map(len, cells))):
             yield self._line([cell[number] if number < len(cell) else "" for cell in cells])

@@ -63,7 +63,7 @@ def _sentence(ended: Ended, logs_dir: Path) -> str:
 
 
 def _say(text: str) -> None:
-    # A terminal that went away must not end what is supervised; rich ends the program then.
+    # A terminal that went away must not end the processes; rich ends the program then.
     with suppress(OSError, ValueError):
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""What was decided on a run, in lines for people: the run's own verdict first, then those on its advisories.
+"""The decisions on a run, in lines for people: the run's own verdict first, then those on its advisories.
 
 An approval is of an advisory's words. It never allows a cut that the server blocked, so each line names what
 it speaks of.

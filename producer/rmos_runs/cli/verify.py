@@ -26,7 +26,7 @@ def verify(
     date_from: DayOption = None,
     date_to: DayOption = None,
     every: Annotated[
-        bool, typer.Option("--all", help="The whole store: every day, every attachment, and what is foreign.")
+        bool, typer.Option("--all", help="The whole store: every day, every attachment, and foreign files.")
     ] = False,
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,

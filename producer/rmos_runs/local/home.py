@@ -82,7 +82,7 @@ class Home:
         self._env.unlink(missing_ok=True)
 
     def addresses(self) -> Addresses | None:
-        """Return what is announced, if the process that did so still lives."""
+        """Return the announced addresses, if the process that announced them still lives."""
         try:
             fields = json.loads(self._up.read_text())
             addresses = Addresses(**{**fields, "held_back": tuple(fields["held_back"])})
@@ -141,7 +141,7 @@ class Home:
     # -- settings -------------------------------------------------------------------------------------
 
     def producer_settings(self, **values: object) -> ProducerSettings:
-        """Return the settings; ``RMOS_BROKER_URL`` outranks what is announced here.
+        """Return the settings; ``RMOS_BROKER_URL`` outranks the announced address.
 
         Raises:
             BrokerUnavailable: neither names a broker.

@@ -20,8 +20,8 @@ def open_log(path: Path) -> int:
 def turn_over(path: Path, max_bytes: int = MAX_BYTES) -> bool:
     """Copy a log that has grown too large to ``<name>.1``, older ones one further, and empty it.
 
-    Its writers go on as they are: they append, and need not be told. What is written between the last look
-    and the emptying is lost: some microseconds' worth, more where the machine is busy. A pipe in place of the
+    Its writers go on undisturbed, for they append. Lines written between the last look and the emptying are
+    lost: some microseconds' worth, more where the machine is busy. A pipe in place of the
     file would lose nothing, but would block every process while its reader is held up, and end it when the
     reader ends.
     """
@@ -37,7 +37,7 @@ def turn_over(path: Path, max_bytes: int = MAX_BYTES) -> bool:
     copy = os.open(_older(path, 1), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with path.open("rb+") as source, os.fdopen(copy, "wb") as target:
         shutil.copyfileobj(source, target)
-        # What came while it was copied.
+        # Lines that came during the copy.
         while rest := source.read(65_536):
             target.write(rest)
         source.truncate(0)

@@ -47,7 +47,7 @@ class Ownership:
         return self._descriptor
 
     def take(self) -> None:
-        """Take the home. What an owner that was killed leaves behind is waited for, a living owner is not.
+        """Take the home. The server of a killed owner is waited for, a living owner is not.
 
         Raises:
             HomeTaken: saying which process has it, and since when.

@@ -70,7 +70,7 @@ class Supervisor:
         self._spawn(child)
 
     def watch(self) -> list[Ended]:
-        """Start what has ended and is due, and turn over logs that grew too large; tell what has ended."""
+        """Start ended processes that are due, turn over logs that grew too large; return the ended ones."""
         ended = []
         for name, child in self._children.items():
             turn_over(child.log)
@@ -98,9 +98,9 @@ class Supervisor:
         return self._children[name].log
 
     def stop(self) -> None:
-        """Ask every process to end, the last one started first to be asked, and end those that do not."""
+        """Ask every process to end, the last one started first, and kill any that does not."""
         running = [child.process for child in self._children.values() if child.process is not None]
-        # What others depend on was started before them, and ends after them.
+        # The first was started before the others, which depend on it, and ends after them.
         for group in (running[1:], running[:1]):
             _stop(group)
         self._children.clear()

@@ -1,1 +1,1 @@
-"""What an operator does and looks at, with neither terminal nor HTTP: the command line is one face of it."""
+"""An operator's actions and views, without terminal or HTTP; the command line is one face of them."""

@@ -40,9 +40,9 @@ class JobLedger:
     """The truth about every job.
 
     Each method is one atomic step on the server and may be repeated safely, so a step whose answer was
-    lost is simply made again. What only a worker, the transport or an operator may do is apart, each in an
-    object that can be handed to them alone. All methods raise ``BrokerUnavailable`` when the server cannot be
-    reached within its time-out. Thread safe, as the redis client is.
+    lost is simply made again. The calls of a worker, of the transport and of an operator are apart, each in
+    an object that can be handed to them alone. All methods raise ``BrokerUnavailable`` when the server cannot
+    be reached within its time-out. Thread safe, as the redis client is.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A job: what is accepted, the record that the ledger keeps of it, and the payload of each task."""
+"""A job as it is accepted, the record that the ledger keeps of it, and raw letters."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class JobQueues:
         """Return, as the words of a Redis command, the taking of up to ``most`` notifications.
 
         One is for as many jobs in line as their task allows (``ids_per_notification``), so that a backlog is
-        worked off in groups. What others pushed onto the queues becomes raw letters in the same step. The
+        worked off in groups. Foreign messages on the queues become raw letters in the same step. The
         answer is for ``Taken.read``.
         """
         return self._script.command("take", most, *queues)
@@ -79,8 +79,8 @@ class JobQueues:
     def wait_command(self, *queues: str, seconds: float) -> tuple[Any, ...]:
         """Return, as the words of a Redis command, the wait for one of these queues to be worth a look.
 
-        Its answer is for ``queue_of_token``. What is pushed by others than the ledger wakes nobody; it is
-        found by the look after the wait.
+        Its answer is for ``queue_of_token``. A foreign message wakes nobody; it is found by the look after
+        the wait.
         """
         return ("BRPOP", *(f"{self._script.prefix}{_WAKE}{queue}" for queue in queues), seconds)
 
@@ -92,9 +92,9 @@ class JobQueues:
     def reconcile(self, *, batch: int, grace_seconds: float, max_crashes: int) -> Round:
         """Put every job that nobody would come for in line again.
 
-        Those are the jobs of silent workers, the ones due, and those that were taken longer ago than the
-        grace and not claimed; at most ``batch`` of each kind a call. What is damaged in the ledger keeps only
-        those waiting that need it.
+        Those are the jobs of silent workers, the jobs that are due, and the jobs that were taken longer ago
+        than the grace and not claimed; at most ``batch`` of each kind a call. A damaged key of the ledger
+        keeps waiting only the jobs that need it.
         """
         ready, *damaged = self._script.run(
             "reconcile", batch, milliseconds(grace_seconds), max_crashes, CODE_VERSION

@@ -30,7 +30,7 @@ class Settlement(StrEnum):
     DISCARDED = "discarded"
     #: No such record, or one of a task that this version does not know.
     UNKNOWN = "unknown"
-    #: What lies in its record's place is no record.
+    #: Its key holds something else than a record.
     DAMAGED = "damaged"
     #: The record has expired, or was never there.
     GONE = ""
@@ -55,7 +55,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What proves that a worker holds a job: the worker instance and the claim it made."""
+    """Proof that a worker holds a job: the worker instance and the claim it made."""
 
     worker: str
     token: str
@@ -88,7 +88,7 @@ class JobWork:
         self._script = script
 
     def claim(self, job_ids: Sequence[str], lease: Lease, *, lease_seconds: float) -> Claims:
-        """Take the jobs for this worker, those that are free; the others are named with their state."""
+        """Take for this worker the jobs that are free; the others are named with their state."""
         answers = self._script.run(
             "claim", lease.worker, lease.token, milliseconds(lease_seconds), len(job_ids), *job_ids
         )
@@ -113,7 +113,7 @@ class JobWork:
         return Claims(lease, tuple(claimed), refused)
 
     def finish(self, finishes: Sequence[Finish], lease: Lease, *, ttl_seconds: int) -> dict[str, Settlement]:
-        """Mark the jobs done and accept those that follow, in one step.
+        """Mark the jobs done and accept their follow-up jobs, in one step.
 
         Returns the state of each job afterwards: ``done``, or what forbids it (the lease has passed on;
         the new holder will finish it, and effects are idempotent, so there is nothing to repair).

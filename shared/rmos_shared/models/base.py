@@ -46,7 +46,7 @@ class Frozen(BaseModel):
 
     @classmethod
     def read_json(cls, data: bytes | str, *, what: str | None = None) -> Self:
-        """Build the model from JSON text; raises as ``read``, also for what is no JSON."""
+        """Build the model from JSON text; raises as ``read``, also if it is no JSON."""
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
@@ -57,10 +57,10 @@ class Frozen(BaseModel):
         return self.model_dump(mode="json")
 
     def to_json(self) -> str:
-        """Return the model as compact JSON in no fixed order of keys, for what is read back by ``read_json``.
+        """Return the model as compact JSON in no fixed order of keys, to be read back by ``read_json``.
 
         Fields that were never set are left out, for reading gives them the same default again. Several times
-        as fast as the canonical form, which only what is stored or hashed for ever needs.
+        as fast as the canonical form, which is needed only for what is stored or hashed for ever.
         """
         return self.model_dump_json(exclude_unset=True)
 

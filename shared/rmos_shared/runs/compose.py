@@ -1,4 +1,4 @@
-"""What a reader sees of a run: the artifact, its links, their reviews and how far its explanation is.
+"""A run as readers see it: the artifact, its links, their reviews and how far its explanation is.
 
 Pure: values in, values out (contract section 5).
 """

@@ -124,7 +124,7 @@ class RunReader:
     ) -> Iterator[RunEntry]:
         """Yield every run of these days (both inclusive), newest day first, then by id, downwards.
 
-        ``after`` is the key of an entry: only those that follow it are read. A corrupt file is an entry of
+        ``after`` is the key of an entry: only later ones are read. A corrupt file is an entry of
         its own, and so is a partition that cannot be listed. Memory holds the names of one partition.
         """
         for key, artifact, error in self._scan(date_from, date_to, self._files.run, links=False, after=after):
@@ -173,7 +173,7 @@ class RunReader:
         links: bool,
         after: str | None = None,
     ) -> Iterator[tuple[str, Record | None, CorruptArtifact | None]]:
-        # The day of what was listed last, and where in it to go on. What could not be listed is behind us.
+        # The day of the entry listed last, where we go on. A day that could not be listed is behind us.
         last_day = keys.partition_day(keys.partition_of(after)) if after else None
         for day in self._lookup.days(date_from or date.min, min(date_to or date.max, last_day or date.max)):
             partition = day.isoformat()

@@ -13,7 +13,7 @@ def meta_text(meta: Mapping[str, Any], name: str) -> str | None:
     """Return what ``meta`` says under a name of the vocabulary, or None.
 
     It is looked for under the name itself, then under the name that older runs use, then the same inside
-    ``lineage``. What is no text counts as missing.
+    ``lineage``. A value that is no text counts as missing.
     """
     lineage = meta.get("lineage")
     for place in (meta, lineage if isinstance(lineage, dict) else {}):

@@ -26,7 +26,7 @@ def as_stored(artifact: RunArtifact) -> StoredRun:
 
 
 class RunWriter:
-    """What it writes is never changed (contract section 4), and durable when a call returns.
+    """Its files never change (contract section 4), and are durable when a call returns.
 
     Every method raises ``StoreUnavailable`` when the store is away; repeating any of them is safe.
     """

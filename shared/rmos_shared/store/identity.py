@@ -1,8 +1,8 @@
 """Which store this is: a file at its root that tells it from an empty mount point and from every other store.
 
-A disk that loses its mount leaves an empty directory under the same name. What is written there is lost to
-every reader once the disk is back. So a directory is a store only if it holds an identity, which is written
-once, by ``init_store``, and nowhere else.
+A disk that loses its mount leaves an empty directory under the same name. A file written there is lost
+to every reader once the disk is back. So a directory is a store only if it holds an identity, which is
+written once, by ``init_store``, and nowhere else.
 """
 
 from __future__ import annotations

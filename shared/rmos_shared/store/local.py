@@ -23,8 +23,8 @@ from rmos_shared.store.base import Head, KeyInvalid, Outcome, check_key
 from rmos_shared.store.identity import IDENTITY_FILE, StoreIdentity, is_of_identity, read_identity
 from rmos_shared.store.os_errors import PLANTED, UNREADABLE, store_error
 
-#: Holds unpublished files where the file system refuses nameless ones. What a killed process leaves in it
-#: is seen by no reader and may be removed while no worker runs.
+#: Holds unpublished files where the file system refuses nameless ones. No reader sees the files that a killed
+#: process leaves in it; they may be removed while no worker runs.
 STAGING = "_staging"
 
 _FILE_MODE = 0o440

@@ -1,4 +1,4 @@
-"""What each task is given; nothing else is in a job's payload."""
+"""The arguments of each task; nothing else is in a job's payload."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ class RedisBreaker:
         """Return if the call may be made.
 
         Raises:
-            BreakerOpen: it may not; ``retry_after_seconds`` tells how long.
+            BreakerOpen: it may not, for another ``retry_after_seconds``.
         """
         left_ms = int(self._run(self._check, (self._failures, self._probe_ms)) or 0)
         if left_ms > 0:

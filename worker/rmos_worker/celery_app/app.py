@@ -88,7 +88,7 @@ def create_app(settings: WorkerSettings) -> Celery:
 
 def _keep_memory_shared(**_: Any) -> None:
     # A full garbage collection writes to every object it looks at, and what a child writes to it no longer
-    # shares with its parent. What is there before the fork stays, so nobody needs to look at it.
+    # shares with its parent. Objects from before the fork stay, so nobody needs to look at them.
     gc.freeze()
 
 
@@ -102,7 +102,7 @@ def _configure_logs(loglevel: int | str | None = None, **_: Any) -> None:
 
 
 def _add_task(app: Celery, spec: TaskSpec, services: ServicesOfProcess) -> None:
-    # A dead job is told in our own words already; Celery need not add its traceback.
+    # A dead job is logged in our own words already; Celery need not add its traceback.
     @app.task(name=spec.name, queue=spec.queue, throws=(JobDead,))
     def answer(job_ids: list[str]) -> dict[str, Any]:
         return celery_state(services.get().executor.answer(job_ids))

@@ -132,7 +132,7 @@ class GatedChannel(CheckedBroadcasts):
             return 0
 
     def _refused(self, error: redis.ResponseError) -> None:
-        """Outlive what is damaged in the ledger: say so once, and wait before the next look."""
+        """Outlive a damaged key of the ledger: report it once, and wait before the next look."""
         if str(error) != self._last_refusal:
             self._last_refusal = str(error)
             emit(TakeFailed(error=str(error)))

@@ -1,7 +1,7 @@
 """Scheduled batches: beat puts jobs into the ledger, as every producer does, never bare messages.
 
-A message without a job would be refused at the gate, and could be lost; a job cannot. What job an entry
-makes, its task and its arguments say.
+A message without a job would be refused at the gate, and could be lost; a job cannot. An entry's task
+and arguments say which job it makes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ PAYLOADS: Mapping[str, Callable[..., ExplainMissing]] = {EXPLAIN_MISSING.name: _
 
 
 class LedgerScheduler(PersistentScheduler):
-    """Beat's own scheduler, except that what is due is accepted by the ledger."""
+    """Beat's own scheduler, except that the ledger accepts the jobs of due entries."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Take what beat gives, and connect to the ledger."""

@@ -89,8 +89,9 @@ class Reconciler:
 def brought_forward(reading: Reading, *, batch: int) -> tuple[int, int | None] | None:
     """Return how many jobs that wait for the advisory store come now, and up to when they were put off.
 
-    One, while the store is out of reach and a call may probe; after an outage those that it put off, a batch
-    each round. What failed since then waits for its own time, for it may itself be to blame. None: nobody.
+    One, while the store is out of reach and a call may probe; after an outage the jobs that it put off, a
+    batch each round. A job that failed since then waits for its own time, for it may itself be to blame.
+    None: no job comes.
     """
     if reading.open:
         return None if reading.holds else (1, None)

@@ -37,7 +37,7 @@ class Wait:
     failure: Failure
     #: True when it waits for the advisory store, and may be brought forward once that is back.
     held: bool = False
-    #: True when it is one of the many that an outage puts off; the outage itself is told by the breaker.
+    #: True when it is one of the many that an outage puts off; the breaker reports the outage itself.
     outage: bool = False
 
 
@@ -65,7 +65,7 @@ class RetryLimits:
     total_seconds: float
 
 
-#: What cannot succeed dies at once.
+#: Errors that no retry can mend; the job dies at once.
 _HOPELESS: tuple[tuple[type[RmosError], DeadReason], ...] = (
     (InvalidRequest, DeadReason.INVALID_PAYLOAD),
     (Conflict, DeadReason.CONFLICT),
@@ -74,8 +74,8 @@ _HOPELESS: tuple[tuple[type[RmosError], DeadReason], ...] = (
     (AdvisoryRefused, DeadReason.ADVISORY_REFUSED),
     (CorruptArtifact, DeadReason.CORRUPT_ARTIFACT),
 )
-#: What may pass, as reason and whether it costs a try: what is no fault of the job costs it time only. The
-#: first row that fits rules.
+#: Errors that may pass, with their reason and whether they cost a try: one that is no fault of the job costs
+#: it time only. The first row that fits rules.
 _PASSING: tuple[tuple[type[BaseException], WaitReason, bool], ...] = (
     (BreakerOpen, WaitReason.BREAKER_OPEN, False),
     (AdvisoryMisconfigured, WaitReason.ADVISORY_MISCONFIGURED, False),
@@ -115,7 +115,7 @@ def decide(
         return Bury(describe(error, DeadReason.UNEXPECTED_ERROR))
     reason, costs_try = passing
     held = isinstance(error, AdvisoryUnavailable)
-    # While nobody reaches the store, the one that was sent to see is no more to blame than those that wait.
+    # While nobody reaches the store, the job that probes it is no more to blame than the jobs that wait.
     outage = isinstance(error, AdvisoryUnavailable) and error.outage
     spends_retry = costs_try and not outage
     if waiting_seconds >= limits.total_seconds or (spends_retry and retry_count + 1 >= limits.max_tries):
@@ -144,9 +144,9 @@ def _passing(error: BaseException) -> tuple[WaitReason, bool] | None:
 
 
 def describe(error: BaseException, reason: DeadReason | WaitReason) -> Failure:
-    """Return what may be told of an error.
+    """Return the part of an error that may be shown.
 
-    The texts of our own errors hold no payloads by rule; of a foreign error only its class is told.
+    The texts of our own errors hold no payloads by rule; of a foreign error only the class is given.
     """
     ours = isinstance(error, RmosError)
     return Failure(

@@ -1,1 +1,1 @@
-"""What says, in words, why a run was judged as it was."""
+"""Explainers: they say in words why a run was judged as it was."""

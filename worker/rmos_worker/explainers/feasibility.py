@@ -12,7 +12,7 @@ from rmos_shared.canonical import canonical_sha256
 from rmos_shared.runs.model import RiskLevel, RunArtifact, Status
 from rmos_worker.explainers.rules import Rule
 
-#: No rule's id comes near this many characters; what is longer would drown the summary.
+#: No rule's id comes near this many characters; a longer one would drown the summary.
 _LONGEST_ID = 64
 _LONGEST_REASON = 300
 #: The summary names this many rules and counts the rest.
@@ -28,7 +28,7 @@ class FeasibilityExplainer:
 
     Pure and deterministic; safe to share between threads. The engine's output is stored verbatim
     (contract section 2), so anything may stand where the rules should: nothing of it makes ``explain``
-    fail, and whatever is no known rule is told as an unknown one.
+    fail, and an unknown rule is reported as such.
     """
 
     engine_id = "feasibility_explainer"

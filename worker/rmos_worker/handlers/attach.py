@@ -61,7 +61,7 @@ def _summary(asset: AdvisoryAsset) -> str:
 
 
 def _inputs(asset: AdvisoryAsset) -> str:
-    # What the maker says it looked at, if it does in the form of a hash; else the question it answered.
+    # The hash of the maker's inputs, if it gives one; else that of the question it answered.
     value = asset.meta.get("inputs_sha256")
     if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
         return value

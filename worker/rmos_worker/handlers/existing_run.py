@@ -1,4 +1,4 @@
-"""Runs that must exist already: told apart are stored, on their way, and unknown."""
+"""Runs that must exist already; a run may be stored, on its way, or unknown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class ExistingRuns:
     """Looks runs up for the jobs that need one."""
 
     def __init__(self, reader: RunReader, ledger: JobLedger) -> None:
-        """Read with ``reader``; ask ``ledger`` about those that are not there yet."""
+        """Read with ``reader``; ask ``ledger`` about runs that are not stored yet."""
         self._reader = reader
         self._ledger = ledger
 

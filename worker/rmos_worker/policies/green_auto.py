@@ -1,4 +1,4 @@
-"""Policy B, the default: what is GREEN beyond doubt needs no person (contract section 5)."""
+"""Policy B, the default: a run that is GREEN beyond doubt needs no person (contract section 5)."""
 
 from __future__ import annotations
 
