@@ -21,7 +21,7 @@ from rmos_runs.local.home import Home
 from rmos_shared.errors import InvariantBroken, WaitTimeout
 from rmos_shared.jobs.model import LedgerStats
 from rmos_shared.runs.reader import RunReader
-from rmos_shared.store.local import LocalStore
+from rmos_shared.store.choice import chosen_store
 from rmos_shared.tasks.table import CREATE_MANY
 
 _POLL_SECONDS = 0.1
@@ -134,8 +134,9 @@ def _run(place: Home, file: Path | None, *, timeout: float) -> tuple[Summary, li
             if stats.pending == 0 or time.monotonic() > deadline:
                 break
             time.sleep(_POLL_SECONDS)
-        runs_dir = place.store_settings().runs_dir
-        return _summary(stats, RunReader(LocalStore(runs_dir), client.ledger), runs_dir), wrong
+        settings = place.store_settings()
+        reader = RunReader(chosen_store(settings), client.ledger)
+        return _summary(stats, reader, settings.runs_dir), wrong
 
 
 def _summary(stats: LedgerStats, runs: RunReader, runs_dir: Path) -> Summary:

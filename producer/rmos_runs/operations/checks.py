@@ -26,8 +26,8 @@ from rmos_shared.runs.verification import StoreVerification
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.settings.variables import variables
 from rmos_shared.settings.worker import WorkerSettings
+from rmos_shared.store.base import ArtifactStore
 from rmos_shared.store.choice import chosen_store
-from rmos_shared.store.local import LocalStore
 
 _CLOCK_SKEW_SECONDS = 2.0
 _MOST_NAMED = 100
@@ -185,7 +185,7 @@ def _store(place: Home) -> Iterator[Finding]:
         yield Finding("store", "broken", str(error), "mount it or correct RMOS_RUNS_DIR; jobs wait meanwhile")
 
 
-def _files(store: LocalStore) -> Iterator[Finding]:
+def _files(store: ArtifactStore) -> Iterator[Finding]:
     """Check what was stored today and yesterday, as far as it takes little time."""
     today = datetime.now(UTC).date()
     yesterday = today - timedelta(days=1)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
+from rmos_shared.ids import UUID7
 from rmos_shared.settings.base import Settings
-from rmos_shared.store.identity import is_store_id
 
 
 class StoreSettings(Settings):
@@ -23,7 +23,7 @@ class StoreSettings(Settings):
     @field_validator("store_id")
     @classmethod
     def _is_a_store_id(cls, value: str | None) -> str | None:
-        if value is not None and not is_store_id(value):
+        if value is not None and UUID7.fullmatch(value) is None:
             raise ValueError(
                 "must be a store's id: 32 lower-case hex digits, as `rmos store show` prints them"
             )

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rmos_shared.errors import InvalidRequest, StoreUnavailable
-from rmos_shared.ids import UUID7, new_uuid7, uuid7_time
+from rmos_shared.ids import new_uuid7, uuid7_time
 from rmos_shared.models.base import Frozen, SafeId, UtcTime
 from rmos_shared.store.os_errors import store_error
 
@@ -105,11 +105,6 @@ def read_identity(directory: int, root: Path) -> StoreIdentity:
 def is_of_identity(name: str) -> bool:
     """Say whether a file at the root is the identity, or a draft of it that a killed process left behind."""
     return name == IDENTITY_FILE or _DRAFT.fullmatch(name) is not None
-
-
-def is_store_id(text: str) -> bool:
-    """Say whether ``text`` can be the id of a store."""
-    return UUID7.fullmatch(text) is not None
 
 
 def _foreign(root: Path) -> list[str]:

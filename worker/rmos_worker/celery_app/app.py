@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from celery import Celery, bootsteps, signals
@@ -18,7 +19,6 @@ from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.store.base import ArtifactStore
 from rmos_shared.store.choice import chosen_store
-from rmos_shared.store.local import LocalStore
 from rmos_shared.tasks.table import TASKS, TaskSpec
 from rmos_worker.advisories.breaker import RedisBreaker
 from rmos_worker.celery_app.broadcast import ControlNode
@@ -76,7 +76,7 @@ def create_app(settings: WorkerSettings) -> Celery:
     for spec in TASKS.values():
         _add_task(app, spec, services)
     add_schedule(app)
-    app.steps["worker"].update({_store_step(store), _reconciler_step(settings)})
+    app.steps["worker"].update({_store_step(store.probe), _reconciler_step(settings)})
     # Weak references would let these closures be collected.
     signals.setup_logging.connect(_configure_logs, weak=False)
     signals.worker_before_create_process.connect(_keep_memory_shared, weak=False)
@@ -132,7 +132,7 @@ def celery_state(report: Report) -> dict[str, Any]:
     return {"done": len(report.done), "refused": report.refused}
 
 
-def _store_step(store: LocalStore) -> type[bootsteps.StartStopStep]:
+def _store_step(probe: Callable[[], None]) -> type[bootsteps.StartStopStep]:
     class StoreStep(bootsteps.StartStopStep):
         """Refuses to start a worker whose store cannot write, sync and publish."""
 
@@ -140,7 +140,7 @@ def _store_step(store: LocalStore) -> type[bootsteps.StartStopStep]:
             # Not in start: the pool may be started, and its children forked, before it.
             super().__init__(parent, **kwargs)
             try:
-                store.probe()
+                probe()
             except RmosError as error:
                 raise SystemExit(f"error {error.code}: {error}") from None
 
