@@ -19,6 +19,7 @@ import pytest
 import redis
 
 from support.embedded_server import EmbeddedServer
+from support.postgres import PostgresServer
 
 pytest_plugins = ("support.fixtures",)
 SAMPLES = Path(__file__).parents[1] / "producer/rmos_runs/samples/create_runs.ndjson"
@@ -43,6 +44,19 @@ def broker_url(server: EmbeddedServer) -> str:
     with redis.Redis.from_url(server.url) as client:
         client.flushall()
     return server.url
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL, one per test process."""
+    with PostgresServer() as running:
+        yield running
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> str:
+    """The address of an empty database on it."""
+    return postgres.new_database()
 
 
 class AdvisoryProcess:
