@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,6 +19,8 @@ from rmos_shared.errors import FieldProblem, InvalidRequest
 MAX_DEPTH = 100
 #: Larger integers fit no IEEE double at all, so other JSON readers would refuse or mangle them.
 MAX_INTEGER_BITS = 1023
+
+_SHA256 = re.compile("[0-9a-f]{64}", re.ASCII)
 
 
 def canonical_json(obj: object) -> bytes:
@@ -52,6 +55,11 @@ encode = encoder()
 def sha256_hex(data: bytes) -> str:
     """Return the SHA-256 of ``data`` as 64 lower-case hex digits."""
     return hashlib.sha256(data).hexdigest()
+
+
+def is_sha256(text: str) -> bool:
+    """Say whether ``text`` is a hash as ``sha256_hex`` writes it."""
+    return _SHA256.fullmatch(text) is not None
 
 
 def canonical_sha256(obj: object) -> str:

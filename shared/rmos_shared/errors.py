@@ -5,10 +5,12 @@
     RmosError
     ├── CallerError            correct the call; the same call can never succeed
     │   ├── InvalidRequest         one FieldProblem per wrong field
+    │   ├── AttachmentTooLarge
     │   ├── NotFound
     │   │   ├── RunNotFound
     │   │   ├── JobNotFound
-    │   │   └── AdvisoryNotFound
+    │   │   ├── AdvisoryNotFound
+    │   │   └── AttachmentNotFound
     │   ├── Conflict               the name is taken by other content
     │   │   ├── ArtifactConflict
     │   │   └── JobConflict
@@ -23,6 +25,8 @@
     │   ├── StoreUnavailable       disk full, read-only, gone
     │   │   └── DurabilityUnknown  published, but the disk would not say that it will stay
     │   ├── RunPending             the run is still on its way
+    │   ├── AttachmentPending      what the run names is not stored yet
+    │   ├── UploadTimeout          the sender was too slow; nothing was kept
     │   └── WaitTimeout
     └── DamageFound            tell an operator; repeating or repairing the call does not help
         ├── BrokerDamaged          a key of the ledger is not what the ledger writes
@@ -135,6 +139,31 @@ class AdvisoryNotFound(NotFound):
         """Name the advisory."""
         self.advisory_id = advisory_id
         super().__init__(f"advisory {advisory_id} was not found; check the id and the store's address")
+
+
+class AttachmentNotFound(NotFound):
+    """No attachment is stored under this key, or the run names none of this name."""
+
+    code = "ATTACHMENT_NOT_FOUND"
+
+    def __init__(self, key: str) -> None:
+        """Name the attachment."""
+        self.key = key
+        super().__init__(f"attachment {key} was not found; it is named by its hash and suffix")
+
+
+class AttachmentTooLarge(CallerError):
+    """The attachment is larger than ``RMOS_MAX_ATTACHMENT_BYTES``; nothing was kept of it."""
+
+    code = "ATTACHMENT_TOO_LARGE"
+    http_status = 413
+
+    def __init__(self, most_bytes: int) -> None:
+        """Say how large it may be."""
+        self.most_bytes = most_bytes
+        super().__init__(
+            f"the attachment is larger than the {most_bytes} bytes that RMOS_MAX_ATTACHMENT_BYTES allows"
+        )
 
 
 class Conflict(CallerError):
@@ -251,6 +280,24 @@ class RunPending(TryLater):
         """Name the run."""
         self.run_id = run_id
         super().__init__(f"run {run_id} is accepted and not stored yet")
+
+
+class AttachmentPending(TryLater):
+    """The run names an attachment that is not stored yet."""
+
+    code = "ATTACHMENT_PENDING"
+
+    def __init__(self, field: str) -> None:
+        """Name the field of the request that names it."""
+        self.field = field
+        super().__init__(f"{field} names an attachment that is not stored yet")
+
+
+class UploadTimeout(TryLater):
+    """The upload came too slowly, and nothing of it was kept."""
+
+    code = "UPLOAD_TIMEOUT"
+    http_status = 408
 
 
 class WaitTimeout(TryLater):

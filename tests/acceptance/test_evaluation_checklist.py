@@ -386,7 +386,7 @@ def test_no_modification_after_creation(runs: Runs, root: Path) -> None:
     assert path.read_bytes() == before == run.to_bytes()
     assert path.stat().st_mode & 0o222 == 0
     verbs = {name for name in vars(ArtifactStore) if not name.startswith("_")}
-    assert verbs == {"create", "create_many", "get", "head", "list"}
+    assert verbs == {"create", "create_many", "draft", "get", "pieces", "head", "list"}
     changing = re.compile("patch|update|delete|remove|replace|overwrite|edit|set_")
     assert not [name for kind in (Runs, LocalStore) for name in dir(kind) if changing.search(name)]
 

@@ -17,9 +17,12 @@ from rmos_shared.runs.model import RunArtifact
 #: Where the reviews, and the failed attempts, of each day's runs lie.
 REVIEWS = "_reviews/"
 ATTEMPTS = "_attempts/"
+#: Where the attachments lie, by the hash of their content.
+ATTACHMENTS = "_attachments/"
 
 _ADVISORY = "_advisory_"
 _SUFFIX = re.compile(r"(\.[a-z0-9]{1,16}){0,2}", re.ASCII)
+_ATTACHMENT = re.compile(rf"{ATTACHMENTS}([0-9a-f]{{2}})/(\1[0-9a-f]{{62}}){_SUFFIX.pattern}", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -102,9 +105,28 @@ def attachment_key(data: bytes, suffix: str) -> str:
     """Return the key of an attachment: its content's hash, then ``suffix`` such as ``.nc``.
 
     Raises:
+        InvalidRequest: see ``attachment_key_of``.
+    """
+    return attachment_key_of(sha256_hex(data), suffix)
+
+
+def attachment_key_of(sha256: str, suffix: str) -> str:
+    """Return the key of an attachment whose content has this hash, 64 lower-case hex digits.
+
+    Raises:
         InvalidRequest: the suffix is not up to two extensions of lower-case letters and digits.
     """
+    check_suffix(suffix)
+    return f"{ATTACHMENTS}{sha256[:2]}/{sha256}{suffix}"
+
+
+def check_suffix(suffix: str) -> None:
+    """Refuse a suffix that no attachment has; raises as ``attachment_key_of``."""
     if not _SUFFIX.fullmatch(suffix):
         raise InvalidRequest((FieldProblem("suffix", "must look like .nc or .json.gz"),), what="attachment")
-    digest = sha256_hex(data)
-    return f"_attachments/{digest[:2]}/{digest}{suffix}"
+
+
+def attachment_sha256(key: str) -> str | None:
+    """Return the hash that an attachment's key holds; None when the key is none of an attachment."""
+    match = _ATTACHMENT.fullmatch(key)
+    return match[2] if match else None

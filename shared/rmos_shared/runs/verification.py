@@ -5,13 +5,13 @@ Reads, and changes nothing. Memory holds the names of one partition, however man
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Literal
 
 from rmos_shared.advisories.model import AdvisoryLink, Attempt, Review
-from rmos_shared.canonical import sha256_hex
 from rmos_shared.errors import CorruptArtifact
 from rmos_shared.ids import uuid7_time
 from rmos_shared.runs import layout as keys
@@ -22,7 +22,6 @@ from rmos_shared.store.base import ArtifactStore, KeyInvalid
 
 #: What a file is by its place and name; ``foreign`` is none of ours.
 FileKind = Literal["artifact", "link", "review", "attempt", "attachment", "foreign"]
-_ATTACHMENTS = "_attachments/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ class StoreVerification:
 
     def elsewhere(self) -> Iterator[Checked]:
         """Check what lies in no partition: each attachment, and names at the root that are none of ours."""
-        yield from self._each(_ATTACHMENTS, "attachment", _Partition(""))
+        yield from self._each(keys.ATTACHMENTS, "attachment", _Partition(""))
         for name in self._names("", ""):
             if keys.partition_day(name) is None and not name.startswith("_"):
                 yield Checked(name, "foreign", "is neither a day nor a directory of the store's own")
@@ -140,9 +139,11 @@ class StoreVerification:
         for path, digest in (
             (run.outputs.gcode_path, run.hashes.gcode_sha256),
             (run.outputs.opplan_path, run.hashes.opplan_sha256),
+            # Its hash stands in its name alone.
+            (run.outputs.preview_svg_path, keys.attachment_sha256(run.outputs.preview_svg_path or "")),
         ):
             # Any other path is the caller's own, who keeps that file.
-            if path is not None and path.startswith(_ATTACHMENTS) and self._digest(key, path) != digest:
+            if path is not None and path.startswith(keys.ATTACHMENTS) and self._digest(key, path) != digest:
                 raise CorruptArtifact(key, f"{path}, which it names, has another hash than it says")
 
     def _link(self, key: str, partition: _Partition) -> None:
@@ -173,8 +174,13 @@ class StoreVerification:
             raise CorruptArtifact(key, f"its run, {run_id}, is not stored")
 
     def _attachment(self, key: str, _: _Partition) -> None:
-        digest = sha256_hex(self._bytes(key))
-        if not key.startswith(f"{_ATTACHMENTS}{digest[:2]}/{digest}"):
+        claimed = keys.attachment_sha256(key)
+        if claimed is None:
+            raise CorruptArtifact(key, "its name is none of an attachment")
+        found = self._hash(key)
+        if found is None:
+            raise CorruptArtifact(key, "it was listed and is gone")
+        if found != claimed:
             raise CorruptArtifact(key, "the content has another hash than its name says")
 
     # -- the store ------------------------------------------------------------------------------------
@@ -190,12 +196,22 @@ class StoreVerification:
 
     def _digest(self, key: str, path: str) -> str:
         try:
-            data = self._store.get(path)
+            digest = self._hash(path)
         except (KeyInvalid, CorruptArtifact):
             raise CorruptArtifact(key, f"{path}, which it names, cannot be read") from None
-        if data is None:
+        if digest is None:
             raise CorruptArtifact(key, f"{path}, which it names, is not stored")
-        return sha256_hex(data)
+        return digest
+
+    def _hash(self, key: str) -> str | None:
+        """Return the hash of what is stored under ``key``, read in pieces; None when nothing is."""
+        digest = hashlib.sha256()
+        with self._store.pieces(key) as pieces:
+            if pieces is None:
+                return None
+            for piece in pieces:
+                digest.update(piece)
+        return digest.hexdigest()
 
     def _is_there(self, key: str) -> bool:
         try:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rmos_shared.advisories.model import AdvisoryLink, Attempt, Review
-from rmos_shared.errors import AdvisoryNotFound, CorruptArtifact
+from rmos_shared.errors import AdvisoryNotFound
 from rmos_shared.runs import layout as keys
-from rmos_shared.runs.files import RunFiles, parse_link, reported
+from rmos_shared.runs.attachments import Attachments
+from rmos_shared.runs.files import RunFiles, parse_link
 from rmos_shared.runs.lookup import RunLookup
 from rmos_shared.runs.model import RunArtifact
 from rmos_shared.store.base import ArtifactStore, Outcome
@@ -35,6 +36,7 @@ class RunWriter:
         """Write to ``store``."""
         self._store = store
         self._files = RunFiles(store)
+        self._attachments = Attachments(store)
         self._lookup = RunLookup(store)
 
     def put_run(self, artifact: RunArtifact) -> Outcome:
@@ -54,16 +56,8 @@ class RunWriter:
         return self._store.create_many(runs)
 
     def put_attachment(self, data: bytes, suffix: str) -> str:
-        """Publish ``data`` under its own hash and return the key; twice the same is one file.
-
-        Raises:
-            InvalidRequest: see ``keys.attachment_key``.
-            CorruptArtifact: the file of that hash holds something else.
-        """
-        key = keys.attachment_key(data, suffix)
-        if self._store.create(key, data) is Outcome.CONFLICT:
-            raise reported(CorruptArtifact(key, "the content has another hash than its name says"))
-        return key
+        """Publish ``data`` under its own hash and return the key; see ``Attachments.put``."""
+        return self._attachments.put(data, suffix)
 
     def attach(self, link: AdvisoryLink) -> Outcome:
         """Publish a link beside its run. The same advisory again is ``ALREADY_SAME`` (contract section 5).

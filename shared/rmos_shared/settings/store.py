@@ -9,6 +9,9 @@ from pydantic import Field, field_validator
 from rmos_shared.ids import UUID7
 from rmos_shared.settings.base import Settings
 
+#: 1 GiB.
+MAX_ATTACHMENT_BYTES = 1_073_741_824
+
 
 class StoreSettings(Settings):
     """Where artifacts lie."""
@@ -18,6 +21,13 @@ class StoreSettings(Settings):
         None,
         description="Identity that the artifact store must have, as `rmos store show` prints it; none: that "
         "of the store found at the start.",
+    )
+
+    max_attachment_bytes: int = Field(
+        MAX_ATTACHMENT_BYTES,
+        ge=1_024,
+        le=1 << 40,
+        description="Largest attachment that is taken, in bytes.",
     )
 
     @field_validator("store_id")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -16,6 +17,8 @@ from rmos_shared.errors import CallerError
 _DIRECTORY = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,254}"
 _FILE = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}"
 KEY = re.compile(rf"({_DIRECTORY}/){{0,5}}{_FILE}", re.ASCII)
+#: The most bytes of one piece of a file that is read in pieces.
+PIECE_BYTES = 1 << 20
 
 
 class Outcome(Enum):
@@ -56,6 +59,25 @@ def check_key(key: str) -> str:
     return key
 
 
+class Draft(Protocol):
+    """A file on its way into the store: seen by no reader.
+
+    It is used up by being published and by any failure; begin another to try again.
+    """
+
+    def write(self, data: bytes) -> None:
+        """Add ``data`` at the end.
+
+        Raises:
+            StoreUnavailable: it could not be written (disk full, read-only, gone).
+        """
+        ...
+
+    def publish(self, key: str) -> Outcome:
+        """Publish what was written, as ``ArtifactStore.create`` does, and raise as that."""
+        ...
+
+
 @runtime_checkable
 class ArtifactStore(Protocol):
     """Create once, read for ever. There is no verb that changes or deletes."""
@@ -78,11 +100,26 @@ class ArtifactStore(Protocol):
         """
         ...
 
+    def draft(self) -> AbstractContextManager[Draft]:
+        """Begin a file whose key may be known only when it is written; what is not published leaves nothing.
+
+        Raises:
+            StoreUnavailable: no file can be begun.
+        """
+        ...
+
     def get(self, key: str) -> bytes | None:
         """Return the bytes, whole, or None when nothing is published under ``key``.
 
         Raises:
             StoreUnavailable: the store could not be read, which is not the same as missing.
+        """
+        ...
+
+    def pieces(self, key: str) -> AbstractContextManager[Iterator[bytes] | None]:
+        """Open what ``get`` returns, to be read in pieces of at most ``PIECE_BYTES`` inside the context.
+
+        What is iterated raises as ``get`` does.
         """
         ...
 

@@ -13,13 +13,14 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from rmos_shared.errors import CorruptArtifact, DurabilityUnknown, StoreUnavailable
-from rmos_shared.store.base import Head, KeyInvalid, Outcome, check_key
+from rmos_shared.store.base import PIECE_BYTES, Head, KeyInvalid, Outcome, check_key
 from rmos_shared.store.identity import IDENTITY_FILE, StoreIdentity, is_of_identity, read_identity
 from rmos_shared.store.os_errors import PLANTED, UNREADABLE, store_error
 
@@ -33,6 +34,9 @@ _DIRECTORY_MODE = 0o750
 _GROUP = 100
 #: Directories remembered as durable, at most.
 _SETTLED_LIMIT = 10_000
+
+#: Says whether an open file, whose size is given first, holds the very same bytes.
+_Same = Callable[[int, int], bool]
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 # O_NONBLOCK: opening a planted FIFO must not wait for its writer.
@@ -116,6 +120,22 @@ class LocalStore:
             outcomes += self._create_group(items[start : start + _GROUP])
         return outcomes
 
+    @contextmanager
+    def draft(self) -> Iterator[LocalDraft]:
+        """Begin a file whose key may be known only when it is written.
+
+        It lies on the store's disk, without a name that a reader sees, and goes away with the block unless it
+        is published.
+
+        Raises:
+            StoreUnavailable: no file can be begun there.
+        """
+        with ExitStack() as stack:
+            root = self._chain("", stack, make=False)[0]
+            with self._guard("write", ""):
+                file = self._unnamed(root, stack)
+            yield LocalDraft(self, file)
+
     def get(self, key: str) -> bytes | None:
         """Return the bytes, whole, or None when nothing is published under ``key``.
 
@@ -130,6 +150,16 @@ class LocalStore:
                 return None
             with self._guard("read", key, UNREADABLE):
                 return _read(file)
+
+    @contextmanager
+    def pieces(self, key: str) -> Iterator[Iterator[bytes] | None]:
+        """Yield the pieces of what ``get`` returns, or None; they can be read inside the block only.
+
+        Opening and reading raise as ``get``.
+        """
+        with ExitStack() as stack:
+            file = self._open_file(key, stack)
+            yield None if file is None else self._pieces(file, key)
 
     def head(self, key: str) -> Head | None:
         """Return size and time, or None when nothing is published under ``key``; raises as ``get``."""
@@ -204,36 +234,45 @@ class LocalStore:
                     # Nothing rests on it.
                     os.posix_fadvise(draft, 0, 0, os.POSIX_FADV_DONTNEED)
             for (key, _), draft in zip(items, drafts, strict=True):
-                # After a failed sync the kernel calls the pages clean, so a second sync of this inode would
-                # lie. It has no name yet: closing it throws it away.
-                with self._guard("sync", key):
-                    os.fsync(draft)
+                self._sync(draft, key)
             outcomes = []
             for (key, data), draft in zip(items, drafts, strict=True):
                 directory, name = _split(key)
-                outcomes.append(self._publish(draft, chains[directory][-1], name, key, data))
+                same = partial(_holds, data)
+                outcomes.append(self._publish(draft, chains[directory][-1], name, key, same))
             for directory, chain in chains.items():
                 self._settle(directory, chain)
             return outcomes
 
+    def _publish_draft(self, draft: int, key: str) -> Outcome:
+        directory, name = _split(_check(key))
+        with ExitStack() as stack:
+            chain = self._chain(directory, stack, make=True)
+            self._sync(draft, key)
+            outcome = self._publish(draft, chain[-1], name, key, partial(_alike, draft))
+            self._settle(directory, chain)
+        return outcome
+
     def _draft(self, directory: int, data: bytes, stack: ExitStack) -> int:
         """Write ``data`` into a new file that no reader can see and that goes away with ``stack``."""
+        draft = self._unnamed(directory, stack)
+        _write(draft, data)
+        return draft
+
+    def _unnamed(self, directory: int, stack: ExitStack) -> int:
         try:
-            draft = os.open(".", os.O_TMPFILE | os.O_WRONLY, _FILE_MODE, dir_fd=directory)
+            draft = os.open(".", os.O_TMPFILE | os.O_RDWR, _FILE_MODE, dir_fd=directory)
         except OSError as error:
             if error.errno not in _NO_TMPFILE:
                 raise
             draft = self._staged(stack)
         stack.callback(os.close, draft)
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(draft, rest) :]
         return draft
 
     def _staged(self, stack: ExitStack) -> int:
         staging = self._chain(STAGING, stack, make=True)[-1]
         name = secrets.token_hex(16)
-        draft = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _FILE_MODE, dir_fd=staging)
+        draft = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, _FILE_MODE, dir_fd=staging)
 
         def remove() -> None:
             # Left over at worst, and invisible: the outcome of the create stands either way.
@@ -243,16 +282,22 @@ class LocalStore:
         stack.callback(remove)
         return draft
 
-    def _publish(self, draft: int, directory: int, name: str, key: str, data: bytes) -> Outcome:
+    def _sync(self, draft: int, key: str) -> None:
+        # After a failed sync the kernel calls the pages clean, so a second sync of this inode would lie. It
+        # has no name yet: closing it throws it away.
+        with self._guard("sync", key):
+            os.fsync(draft)
+
+    def _publish(self, draft: int, directory: int, name: str, key: str, same: _Same) -> Outcome:
         with self._guard("publish", key):
             try:
                 _link(draft, directory, name)
             except FileExistsError:
-                return self._compare(directory, name, key, data)
+                return self._compare(directory, name, key, same)
             return Outcome.CREATED
 
-    def _compare(self, directory: int, name: str, key: str, data: bytes) -> Outcome:
-        """Hold what has the name against ``data``, and sync it: its writer may not have done so yet."""
+    def _compare(self, directory: int, name: str, key: str, same: _Same) -> Outcome:
+        """Say whether what has the name is the same, and sync it: its writer may not have done so yet."""
         try:
             file = os.open(name, _OPEN_FILE, dir_fd=directory)
         except OSError as error:
@@ -264,12 +309,12 @@ class LocalStore:
             status = os.fstat(file)
             if not stat.S_ISREG(status.st_mode):
                 return Outcome.CONFLICT
-            same = status.st_size == len(data) and _read(file) == data
+            repeat = same(status.st_size, file)
             try:
                 os.fsync(file)
             except OSError as error:
                 raise self._unknown(error, key) from error
-        return Outcome.ALREADY_SAME if same else Outcome.CONFLICT
+        return Outcome.ALREADY_SAME if repeat else Outcome.CONFLICT
 
     def _settle(self, directory: str, chain: Sequence[int]) -> None:
         """Sync a directory and, once per directory, those above it.
@@ -343,6 +388,14 @@ class LocalStore:
             raise CorruptArtifact(key, "not a regular file")
         return file
 
+    def _pieces(self, file: int, key: str) -> Iterator[bytes]:
+        while True:
+            with self._guard("read", key, UNREADABLE):
+                piece = os.read(file, PIECE_BYTES)
+            if not piece:
+                return
+            yield piece
+
     @contextmanager
     def _guard(self, verb: str, key: str, damage: frozenset[int] = PLANTED) -> Iterator[None]:
         try:
@@ -355,6 +408,42 @@ class LocalStore:
         return DurabilityUnknown(
             f"{self._root / key} is published, but its sync failed: {error.strerror}; check the disk"
         )
+
+
+class LocalDraft:
+    """A file on its way into a ``LocalStore``. Not safe for several threads at once.
+
+    It is used up by being published and by any failure: what is published never changes, and after a failed
+    write or sync nobody knows what the file holds. Any call after that raises ``RuntimeError``.
+    """
+
+    def __init__(self, store: LocalStore, file: int) -> None:
+        """Fill the open ``file``, which has no name."""
+        self._store = store
+        self._file = file
+        self._used_up = False
+
+    def write(self, data: bytes) -> None:
+        """Add ``data`` at the end.
+
+        Raises:
+            StoreUnavailable: it could not be written; the text says why, and what to do.
+        """
+        self._use_up()
+        with self._store._guard("write", ""):  # noqa: SLF001 - the store's own other half
+            _write(self._file, data)
+        self._used_up = False
+
+    def publish(self, key: str) -> Outcome:
+        """Publish what was written: durable when this returns, and raises as ``LocalStore.create``."""
+        self._use_up()
+        return self._store._publish_draft(self._file, key)  # noqa: SLF001 - as above
+
+    def _use_up(self) -> None:
+        if self._used_up:
+            msg = "this draft is used up; write another"
+            raise RuntimeError(msg)
+        self._used_up = True
 
 
 def _check(key: str) -> str:
@@ -384,6 +473,29 @@ def _open_below(parent: int, name: str, *, make: bool) -> int:
 def _link(draft: int, directory: int, name: str) -> None:
     # dst_dir_fd is what makes Python pass AT_SYMLINK_FOLLOW; without it linkat answers EXDEV.
     os.link(f"/proc/self/fd/{draft}", name, dst_dir_fd=directory, follow_symlinks=True)
+
+
+def _write(file: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+
+
+def _holds(data: bytes, size: int, file: int) -> bool:
+    return size == len(data) and _read(file) == data
+
+
+def _alike(draft: int, size: int, file: int) -> bool:
+    if size != os.fstat(draft).st_size:
+        return False
+    position = 0
+    while position < size:
+        theirs, ours = os.pread(file, PIECE_BYTES, position), os.pread(draft, PIECE_BYTES, position)
+        read = min(len(theirs), len(ours))
+        if read == 0 or theirs[:read] != ours[:read]:
+            return False
+        position += read
+    return True
 
 
 def _read(file: int) -> bytes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from rmos_shared.store.base import Head, Outcome, check_key
+from rmos_shared.store.base import PIECE_BYTES, Head, Outcome, check_key
 
 
 class MemoryStore:
@@ -32,10 +33,21 @@ class MemoryStore:
         with self._lock:
             return [self._create(key, bytes(data)) for key, data in items]
 
+    @contextmanager
+    def draft(self) -> Iterator[MemoryDraft]:
+        """Begin a file whose key may be known only when it is written."""
+        yield MemoryDraft(self)
+
     def get(self, key: str) -> bytes | None:
         """Return the bytes, or None when nothing is published under ``key``."""
         file = self._files.get(check_key(key))
         return None if file is None else file[0]
+
+    @contextmanager
+    def pieces(self, key: str) -> Iterator[Iterator[bytes] | None]:
+        """Yield the pieces of what ``get`` returns, or None."""
+        data = self.get(key)
+        yield None if data is None else _pieces(data)
 
     def head(self, key: str) -> Head | None:
         """Return size and time, or None when nothing is published under ``key``."""
@@ -60,3 +72,24 @@ class MemoryStore:
             self._files[key] = (data, datetime.now(UTC))
             return Outcome.CREATED
         return Outcome.ALREADY_SAME if self._files[key][0] == data else Outcome.CONFLICT
+
+
+class MemoryDraft:
+    """A file on its way into a ``MemoryStore``."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        """Begin an empty file."""
+        self._store = store
+        self._data = bytearray()
+
+    def write(self, data: bytes) -> None:
+        """Add ``data`` at the end. What was published before stays as it was."""
+        self._data += data
+
+    def publish(self, key: str) -> Outcome:
+        """Publish what was written; raises as ``MemoryStore.create``."""
+        return self._store.create(key, bytes(self._data))
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    return (data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES))
