@@ -59,12 +59,12 @@ from rmos_worker.engine.retry import Bury, RetryLimits, Wait, decide, describe
 from rmos_worker.explainers.feasibility import FeasibilityExplainer
 from rmos_worker.explainers.rules import load_rules
 from rmos_worker.handlers.artifact import artifact_of
-from rmos_worker.handlers.create import CreateHandler
 from rmos_worker.handlers.existing_run import ExistingRuns
 from rmos_worker.handlers.suggest import SuggestHandler
 from rmos_worker.policies.choice import policy_named
 from support.breakers import NoBreaker
 from support.events import events_in
+from support.handlers import create_handler
 from support.runs import Runs
 from support.stores import local_store
 
@@ -546,7 +546,7 @@ def test_request_id_propagated_through_stack(
         receipt = client.create_run({**WHOLE, "request_id": "req-7"}, explain=True)
     lease = Lease("worker", "token")
     (claim,) = ledger.work.claim([receipt.job_id], lease, lease_seconds=60).claimed
-    (finish,) = CreateHandler(runs.writer, runs.reader).handle([claim])
+    (finish,) = create_handler(runs.store).handle([claim])
     assert isinstance(finish, Finish)
     ledger.work.finish([finish], lease, ttl_seconds=60)
     assets = Assets()
@@ -587,14 +587,14 @@ def test_disk_full_handled_gracefully(runs: Runs, monkeypatch: pytest.MonkeyPatc
     claim = claim_of(CreateRun.read({"run": RunRequest.read({**WHOLE, "run_id": run.run_id})}), run.run_id)
     with monkeypatch.context() as full:
         full.setattr("os.write", refuse(errno.ENOSPC))
-        (error,) = CreateHandler(runs.writer, runs.reader).handle([claim])
+        (error,) = create_handler(runs.store).handle([claim])
     assert isinstance(error, StoreUnavailable)
     assert "No space left on device; free space on that disk" in str(error)
     # Not the job's fault: it waits, however often that happened before, and then it is done.
     end = decide(error, retry_count=1_000, waiting_seconds=60, limits=LIMITS, jitter=lambda low, _: low)
     assert isinstance(end, Wait)
     assert not end.spends_retry
-    (finish,) = CreateHandler(runs.writer, runs.reader).handle([claim])
+    (finish,) = create_handler(runs.store).handle([claim])
     assert isinstance(finish, Finish)
     assert runs.reader.get_bytes(run.run_id) == run.to_bytes()
 
@@ -629,13 +629,13 @@ def test_partial_operations_are_rolled_back(runs: Runs, root: Path, monkeypatch:
 
     with monkeypatch.context() as broken:
         broken.setattr("os.link", only_the_first_succeeds)
-        (error,) = CreateHandler(runs.writer, runs.reader).handle(claims)
+        (error,) = create_handler(runs.store).handle(claims)
     assert isinstance(error, StoreUnavailable)
     # The attachment is there, by its hash, harming nobody; no artifact, and nothing half written.
     digest = sha256_hex((large.outputs.gcode_text or "").encode())
     assert files(root) == {f"_attachments/{digest[:2]}/{digest}.nc"}
     assert list(runs.reader.list_runs()) == []
-    (finish,) = CreateHandler(runs.writer, runs.reader).handle(claims)
+    (finish,) = create_handler(runs.store).handle(claims)
     assert isinstance(finish, Finish)
     assert len(files(root)) == 2
 

@@ -32,7 +32,7 @@ from rmos_worker.engine import executor as executor_module
 from rmos_worker.engine.executor import Executor, Report
 from rmos_worker.engine.heartbeat import Heartbeat
 from rmos_worker.handlers import create as create_module
-from rmos_worker.handlers.create import CreateHandler
+from support.handlers import create_handler
 from support.runs import Runs
 
 SECRET = "feed=31415"
@@ -577,7 +577,7 @@ def test_one_bad_run_does_not_touch_the_others_of_its_group(
     executor = Executor(
         work=ledger.work,
         heartbeat=heartbeat,
-        handlers={CREATE_MANY.name: CreateHandler(run_log.writer, run_log.reader)},
+        handlers={CREATE_MANY.name: create_handler(run_log.store)},
         settings=worker_settings(),
     )
     report = executor.answer(job_ids)

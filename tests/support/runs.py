@@ -11,5 +11,6 @@ class Runs:
     """What writes a store and what reads it."""
 
     def __init__(self, store: ArtifactStore, jobs: ExplanationJobs | None = None) -> None:
+        self.store = store
         self.writer = RunWriter(store)
         self.reader = RunReader(store, jobs)

@@ -9,13 +9,11 @@ from typing import Any
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.work import Claim, Finish
 from rmos_shared.runs.model import RunArtifact, RunRequest
-from rmos_shared.runs.reader import RunReader
-from rmos_shared.runs.writer import RunWriter
 from rmos_shared.store.base import Outcome
 from rmos_shared.store.memory import MemoryStore
 from rmos_shared.tasks.payloads import CreateRun
 from rmos_shared.tasks.table import CREATE_MANY
-from rmos_worker.handlers.create import CreateHandler
+from support.handlers import create_handler
 
 
 def claim(request: dict[str, Any]) -> Claim:
@@ -41,6 +39,6 @@ def test_a_group_is_kept_as_bytes_while_it_is_made(sample_requests: list[dict[st
     gc.collect()
     before = alive()
     store = Watching()
-    ends = CreateHandler(RunWriter(store), RunReader(store)).handle(claims)
+    ends = create_handler(store).handle(claims)
     assert [end.job_id for end in ends if isinstance(end, Finish)] == [made.job_id for made in claims]
     assert seen == [before]

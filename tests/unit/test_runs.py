@@ -25,8 +25,8 @@ from rmos_shared.errors import (
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.model import Failure, JobRecord, JobState
 from rmos_shared.runs import layout as keys
+from rmos_shared.runs.attachment_key import attachment_key
 from rmos_shared.runs.compose import explanation
-from rmos_shared.runs.layout import attachment_key
 from rmos_shared.runs.model import ExplanationStatus, RunArtifact
 from rmos_shared.store.base import Head, Outcome
 from rmos_shared.store.memory import MemoryStore

@@ -53,6 +53,7 @@ class WaitReason(StrEnum):
     BROKER_UNAVAILABLE = "broker_unavailable"
     BROKER_DAMAGED = "broker_damaged"
     RUN_PENDING = "run_pending"
+    ATTACHMENT_PENDING = "attachment_pending"
     #: Something that may pass: no memory, no time.
     TRY_FAILED = "try_failed"
 

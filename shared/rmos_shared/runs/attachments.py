@@ -19,9 +19,15 @@ from rmos_shared.errors import (
     FieldProblem,
     InvalidRequest,
 )
-from rmos_shared.runs import layout as keys
+from rmos_shared.runs.attachment_key import (
+    ATTACHMENTS,
+    attachment_key,
+    attachment_key_of,
+    attachment_sha256,
+    check_suffix,
+)
 from rmos_shared.runs.files import reported
-from rmos_shared.runs.model import RunRecord
+from rmos_shared.runs.model import RunRecord, attached
 from rmos_shared.settings.store import MAX_ATTACHMENT_BYTES
 from rmos_shared.store.base import PIECE_BYTES, ArtifactStore, Draft, Head, Outcome
 
@@ -53,7 +59,7 @@ class Attachments:
         if isinstance(data, bytes):
             self.check_size(len(data))
             _check_form(claimed_sha256)
-            key = keys.attachment_key(data, suffix)
+            key = attachment_key(data, suffix)
             _check_claim(claimed_sha256, key)
             return _published(key, self._store.create(key, data))
         with self.receive(suffix, claimed_sha256) as upload:
@@ -68,7 +74,7 @@ class Attachments:
         Raises:
             InvalidRequest: the suffix or the claimed hash is none.
         """
-        keys.check_suffix(suffix)
+        check_suffix(suffix)
         _check_form(claimed_sha256)
         with self._store.draft() as draft:
             yield Upload(self, draft, suffix, claimed_sha256)
@@ -119,7 +125,7 @@ class Attachments:
         Raises:
             CorruptArtifact: something is there that is no file.
         """
-        if keys.attachment_sha256(key) is None:
+        if attachment_sha256(key) is None:
             return None
         return self._store.head(key)
 
@@ -128,7 +134,7 @@ class Attachments:
 
         ``StoreVerification`` names those. Memory holds the names of one directory.
         """
-        return (key for key in self._store.list(keys.ATTACHMENTS) if keys.attachment_sha256(key) is not None)
+        return (key for key in self._store.list(ATTACHMENTS) if attachment_sha256(key) is not None)
 
 
 class Upload:
@@ -164,20 +170,18 @@ class Upload:
 
     def publish(self) -> str:
         """Publish what was written under its hash, and return the key; raises as ``Attachments.put``."""
-        key = keys.attachment_key_of(self._digest.hexdigest(), self._suffix)
+        key = attachment_key_of(self._digest.hexdigest(), self._suffix)
         _check_claim(self._claimed, key)
         return _published(key, self._draft.publish(key))
 
 
 def named_by(run: RunRecord) -> set[str]:
     """Return the keys of the attachments that a run names; other paths are its caller's own."""
-    outputs = run.outputs
-    paths = (outputs.gcode_path, outputs.opplan_path, outputs.preview_svg_path)
-    return {path for path in paths if path is not None and keys.attachment_sha256(path) is not None}
+    return {path for _, path, _ in attached(run.outputs) if attachment_sha256(path) is not None}
 
 
 def _sha256_of(key: str) -> str:
-    sha256 = keys.attachment_sha256(key)
+    sha256 = attachment_sha256(key)
     if sha256 is None:
         # It may come from outside, and hold anything.
         raise AttachmentNotFound(key.encode("ascii", "backslashreplace").decode()[:200])

@@ -5,11 +5,9 @@ A partition is a UTC date, ``YYYY-MM-DD``. It holds artifacts and links; all els
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, date, datetime, timedelta
 
 from rmos_shared.advisories.model import Attempt, Review
-from rmos_shared.canonical import sha256_hex
 from rmos_shared.errors import FieldProblem, InvalidRequest
 from rmos_shared.ids import uuid7_time
 from rmos_shared.runs.model import RunArtifact
@@ -17,12 +15,8 @@ from rmos_shared.runs.model import RunArtifact
 #: Where the reviews, and the failed attempts, of each day's runs lie.
 REVIEWS = "_reviews/"
 ATTEMPTS = "_attempts/"
-#: Where the attachments lie, by the hash of their content.
-ATTACHMENTS = "_attachments/"
 
 _ADVISORY = "_advisory_"
-_SUFFIX = re.compile(r"(\.[a-z0-9]{1,16}){0,2}", re.ASCII)
-_ATTACHMENT = re.compile(rf"{ATTACHMENTS}([0-9a-f]{{2}})/(\1[0-9a-f]{{62}}){_SUFFIX.pattern}", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -99,34 +93,3 @@ def attempt_key(partition: str, attempt: Attempt) -> str:
     """Return the key of a failed attempt: one per job and millisecond of its failure."""
     milliseconds = (attempt.failed_at_utc - _EPOCH) // timedelta(milliseconds=1)
     return f"{attempt_prefix(partition, attempt.run_id)}{attempt.job_id}_{milliseconds}.json"
-
-
-def attachment_key(data: bytes, suffix: str) -> str:
-    """Return the key of an attachment: its content's hash, then ``suffix`` such as ``.nc``.
-
-    Raises:
-        InvalidRequest: see ``attachment_key_of``.
-    """
-    return attachment_key_of(sha256_hex(data), suffix)
-
-
-def attachment_key_of(sha256: str, suffix: str) -> str:
-    """Return the key of an attachment whose content has this hash, 64 lower-case hex digits.
-
-    Raises:
-        InvalidRequest: the suffix is not up to two extensions of lower-case letters and digits.
-    """
-    check_suffix(suffix)
-    return f"{ATTACHMENTS}{sha256[:2]}/{sha256}{suffix}"
-
-
-def check_suffix(suffix: str) -> None:
-    """Refuse a suffix that no attachment has; raises as ``attachment_key_of``."""
-    if not _SUFFIX.fullmatch(suffix):
-        raise InvalidRequest((FieldProblem("suffix", "must look like .nc or .json.gz"),), what="attachment")
-
-
-def attachment_sha256(key: str) -> str | None:
-    """Return the hash that an attachment's key holds; None when the key is none of an attachment."""
-    match = _ATTACHMENT.fullmatch(key)
-    return match[2] if match else None

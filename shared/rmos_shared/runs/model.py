@@ -21,6 +21,7 @@ from rmos_shared.advisories.model import ComposedAdvisory
 from rmos_shared.canonical import encode, sha256_hex
 from rmos_shared.ids import new_uuid7, uuid7_time
 from rmos_shared.models.base import Frozen, JsonObject, SafeId, Sha256, SingleLine, UtcTime, Utf8Text
+from rmos_shared.runs.attachment_key import ATTACHMENTS, attachment_sha256
 
 #: Contract section 2: more G-code than this, in bytes of UTF-8, goes to an attachment.
 INLINE_GCODE_BYTES = 204_800
@@ -226,6 +227,21 @@ class RunRequest(Frozen):
                 raise ValueError(msg)
         return self
 
+    @model_validator(mode="after")
+    def _attachments_agree(self) -> Self:
+        for field, path, hash_name in attached(self.outputs):
+            named = attachment_sha256(path)
+            if named is None:
+                msg = f"outputs.{field} lies in {ATTACHMENTS} and is no key of an attachment"
+                raise ValueError(msg)
+            if hash_name is None:
+                continue
+            known = output_hashes(self.outputs)[hash_name] or getattr(self.hashes, hash_name)
+            if known not in {None, named}:
+                msg = f"hashes.{hash_name} is not the hash of what outputs.{field} names"
+                raise ValueError(msg)
+        return self
+
     def missing(self) -> tuple[str, ...]:
         """Return the required fields that the request lacks, as dotted names, in contract order."""
         lacking = [name for name in ("mode", "tool_id", "status") if getattr(self, name) is None]
@@ -261,6 +277,19 @@ def _mint(created: object) -> str:
 def _sha256_of(checked: dict[str, Any]) -> str:
     # The fields were checked when they were validated.
     return sha256_hex(encode(checked))
+
+
+#: What names a file, and the hash that proves it; that of a preview stands in its name alone.
+_PATHS = (("gcode_path", "gcode_sha256"), ("opplan_path", "opplan_sha256"), ("preview_svg_path", None))
+
+
+def attached(outputs: Outputs) -> list[tuple[str, str, str | None]]:
+    """Return each field that names a file among the attachments, its path, and the field of its hash.
+
+    Any other path is the caller's own, who keeps that file.
+    """
+    named = ((field, getattr(outputs, field), hash_name) for field, hash_name in _PATHS)
+    return [item for item in named if item[1] is not None and item[1].startswith(ATTACHMENTS)]
 
 
 def output_hashes(outputs: Outputs) -> dict[str, str | None]:

@@ -15,8 +15,9 @@ from rmos_shared.advisories.model import AdvisoryLink, Attempt, Review
 from rmos_shared.errors import CorruptArtifact
 from rmos_shared.ids import uuid7_time
 from rmos_shared.runs import layout as keys
+from rmos_shared.runs.attachment_key import ATTACHMENTS, attachment_sha256
 from rmos_shared.runs.lookup import not_found
-from rmos_shared.runs.model import RunArtifact
+from rmos_shared.runs.model import RunArtifact, attached
 from rmos_shared.runs.record import parse
 from rmos_shared.store.base import ArtifactStore, KeyInvalid
 
@@ -96,7 +97,7 @@ class StoreVerification:
 
     def elsewhere(self) -> Iterator[Checked]:
         """Check what lies in no partition: each attachment, and names at the root that are none of ours."""
-        yield from self._each(keys.ATTACHMENTS, "attachment", _Partition(""))
+        yield from self._each(ATTACHMENTS, "attachment", _Partition(""))
         for name in self._names("", ""):
             if keys.partition_day(name) is None and not name.startswith("_"):
                 yield Checked(name, "foreign", "is neither a day nor a directory of the store's own")
@@ -136,14 +137,9 @@ class StoreVerification:
         # By its name, not its content: the links of a damaged artifact are not orphans.
         partition.runs.add(key.removeprefix(f"{partition.day}/").removesuffix(".json"))
         run = parse(RunArtifact, key, self._bytes(key), keys.artifact_key)
-        for path, digest in (
-            (run.outputs.gcode_path, run.hashes.gcode_sha256),
-            (run.outputs.opplan_path, run.hashes.opplan_sha256),
-            # Its hash stands in its name alone.
-            (run.outputs.preview_svg_path, keys.attachment_sha256(run.outputs.preview_svg_path or "")),
-        ):
-            # Any other path is the caller's own, who keeps that file.
-            if path is not None and path.startswith(keys.ATTACHMENTS) and self._digest(key, path) != digest:
+        for _, path, hash_name in attached(run.outputs):
+            digest = getattr(run.hashes, hash_name) if hash_name else attachment_sha256(path)
+            if self._digest(key, path) != digest:
                 raise CorruptArtifact(key, f"{path}, which it names, has another hash than it says")
 
     def _link(self, key: str, partition: _Partition) -> None:
@@ -174,7 +170,7 @@ class StoreVerification:
             raise CorruptArtifact(key, f"its run, {run_id}, is not stored")
 
     def _attachment(self, key: str, _: _Partition) -> None:
-        claimed = keys.attachment_sha256(key)
+        claimed = attachment_sha256(key)
         if claimed is None:
             raise CorruptArtifact(key, "its name is none of an attachment")
         found = self._hash(key)

@@ -46,6 +46,13 @@ class WorkerSettings(BrokerSettings, StoreSettings):
         le=2_592_000,
         description="Longest time a job may be put off altogether, tries spent or not; then it is dead.",
     )
+    attachment_wait_seconds: float = Field(
+        900.0,
+        ge=0,
+        le=86_400,
+        description="How long a job waits for an attachment that its run names and that is not stored yet; "
+        "then it is dead.",
+    )
     max_crashes: int = Field(
         3, ge=1, le=100, description="Starts without a finish after which a job is dead as a crash loop."
     )

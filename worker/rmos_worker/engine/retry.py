@@ -11,6 +11,7 @@ from rmos_shared.errors import (
     AdvisoryNotFound,
     AdvisoryRefused,
     AdvisoryUnavailable,
+    AttachmentPending,
     BreakerOpen,
     BrokerDamaged,
     BrokerUnavailable,
@@ -84,6 +85,7 @@ _PASSING: tuple[tuple[type[BaseException], WaitReason, bool], ...] = (
     (BrokerUnavailable, WaitReason.BROKER_UNAVAILABLE, False),
     (BrokerDamaged, WaitReason.BROKER_DAMAGED, False),
     (RunPending, WaitReason.RUN_PENDING, False),
+    (AttachmentPending, WaitReason.ATTACHMENT_PENDING, False),
     (MemoryError, WaitReason.TRY_FAILED, True),
     (TimeoutError, WaitReason.TRY_FAILED, True),
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rmos_shared.clock import SystemClock
 from rmos_shared.jobs.connection import connect_broker
 from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.runs.attachments import Attachments
 from rmos_shared.runs.reader import RunReader
 from rmos_shared.runs.writer import RunWriter
 from rmos_shared.settings.worker import WorkerSettings
@@ -18,6 +19,7 @@ from rmos_worker.engine.executor import Executor
 from rmos_worker.engine.heartbeat import Heartbeat
 from rmos_worker.explainers.choice import chosen_explainer
 from rmos_worker.handlers.attach import AttachHandler
+from rmos_worker.handlers.attachments import NamedAttachments
 from rmos_worker.handlers.base import Handler
 from rmos_worker.handlers.create import CreateHandler
 from rmos_worker.handlers.existing_run import ExistingRuns
@@ -53,7 +55,11 @@ class Services:
             breaker=RedisBreaker.of(client, settings),
             clock=clock,
         )
-        create = CreateHandler(writer, reader)
+        named = NamedAttachments(
+            Attachments(store, most_bytes=settings.max_attachment_bytes),
+            wait_seconds=settings.attachment_wait_seconds,
+        )
+        create = CreateHandler(writer, reader, named)
         suggest = SuggestHandler(
             writer=writer,
             existing=existing,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rmos_shared.canonical import encode, sha256_hex
-from rmos_shared.runs.layout import attachment_key
+from rmos_shared.runs.attachment_key import attachment_key, attachment_sha256
 from rmos_shared.runs.model import (
     INLINE_GCODE_BYTES,
     UNKNOWN_EVENT,
@@ -77,11 +77,16 @@ def _fit(outputs: Outputs) -> tuple[Outputs, bytes | None]:
 
 
 def _hashes(request: RunRequest, feasibility: dict[str, Any]) -> Hashes:
-    # Computed where we hold the output; else the caller's, who keeps the file that the path names.
-    given, held = request.hashes, output_hashes(request.outputs)
+    # Computed where we hold the output, and read from its name where it is an attachment, which is proven
+    # before this is published; else the caller's, who keeps the file that the path names.
+    given, held, outputs = request.hashes, output_hashes(request.outputs), request.outputs
     return Hashes(
         feasibility_sha256=sha256_hex(encode(feasibility)),
         toolpaths_sha256=given.toolpaths_sha256,
-        gcode_sha256=held["gcode_sha256"] or given.gcode_sha256,
-        opplan_sha256=held["opplan_sha256"] or given.opplan_sha256,
+        gcode_sha256=held["gcode_sha256"] or given.gcode_sha256 or _named(outputs.gcode_path),
+        opplan_sha256=held["opplan_sha256"] or given.opplan_sha256 or _named(outputs.opplan_path),
     )
+
+
+def _named(path: str | None) -> str | None:
+    return None if path is None else attachment_sha256(path)

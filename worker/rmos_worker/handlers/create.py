@@ -16,6 +16,7 @@ from rmos_shared.store.base import Outcome
 from rmos_shared.tasks.payloads import CreateRun, SuggestAndAttach
 from rmos_shared.tasks.table import SUGGEST
 from rmos_worker.handlers.artifact import GCODE_SUFFIX, artifact_of
+from rmos_worker.handlers.attachments import NamedAttachments
 from rmos_worker.handlers.base import read_payload
 
 
@@ -37,10 +38,11 @@ class _Ready:
 class CreateHandler:
     """Stores the runs of a group together, so that they share file syncs."""
 
-    def __init__(self, writer: RunWriter, reader: RunReader) -> None:
-        """Publish with ``writer``; ``reader`` tells a rival from damage."""
+    def __init__(self, writer: RunWriter, reader: RunReader, named: NamedAttachments) -> None:
+        """Publish with ``writer``; ``reader`` tells a rival from damage; ``named`` proves attachments."""
         self._writer = writer
         self._reader = reader
+        self._named = named
 
     def handle(self, claims: Sequence[Claim]) -> list[Finish | Exception]:
         """Store each run; a run of this id with other content is a conflict, the same content a repeat."""
@@ -59,9 +61,9 @@ class CreateHandler:
     def _make(self, claim: Claim) -> _Ready:
         payload = read_payload(claim, CreateRun)
         artifact, gcode = artifact_of(payload.run)
-        if gcode is not None:
-            # Before the artifact that names it, so that no reader finds the name without the file.
-            self._writer.put_attachment(gcode, GCODE_SUFFIX)
+        # Before the artifact that names them, so that no reader finds a name without its file.
+        written = None if gcode is None else self._writer.put_attachment(gcode, GCODE_SUFFIX)
+        self._named.prove(artifact.outputs, written=written, waiting_seconds=claim.waiting_seconds)
         return _Ready(
             as_stored(artifact),
             artifact.run_id,
