@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from rmos_runs.cli.attachments import app as attachments
 from rmos_runs.cli.context import err
 from rmos_runs.cli.demo import demo
 from rmos_runs.cli.dlq import app as dlq
@@ -40,6 +41,7 @@ app.command("advisory-store")(advisory_store)
 app.command("doctor")(doctor)
 app.add_typer(jobs, name="jobs", help="The job ledger.")
 app.add_typer(runs, name="runs", help="The stored runs.")
+app.add_typer(attachments, name="attachments", help="Large outputs beside the runs, by their hash.")
 app.add_typer(store, name="store", help="The directory that holds the artifacts.")
 app.add_typer(dlq, name="dlq", help="The dead letters: what could not be done.")
 app.add_typer(reviews, name="reviews", help="The review queue.")
