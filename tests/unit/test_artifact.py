@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
 from rmos_shared.canonical import canonical_json, canonical_sha256, sha256_hex
+from rmos_shared.runs.attachment_key import attachment_key
 from rmos_shared.runs.model import INLINE_GCODE_BYTES, RiskLevel, RunArtifact, RunRequest, Status
 from rmos_worker.handlers.artifact import GCODE_SUFFIX, artifact_of
 
@@ -318,6 +319,17 @@ def test_the_limit_of_inline_gcode_is_204800_bytes_of_utf_8(letter: str) -> None
     assert artifact.outputs.preview_svg_path == "p.svg"
     assert artifact.hashes.gcode_sha256 == digest
     assert RunArtifact.read(json.loads(artifact.to_bytes())) == artifact
+
+
+@pytest.mark.parametrize("kind", ["gcode", "opplan"])
+def test_the_hash_of_a_named_attachment_is_stored(kind: str) -> None:
+    path = attachment_key(b"G0", ".nc")
+    artifact, attachment = stored(outputs={f"{kind}_path": path})
+    assert attachment is None
+    assert getattr(artifact.outputs, f"{kind}_path") == path
+    assert getattr(artifact.hashes, f"{kind}_sha256") == sha256_hex(b"G0")
+    elsewhere, _ = stored(outputs={f"{kind}_path": "mine/x"})
+    assert getattr(elsewhere.hashes, f"{kind}_sha256") is None
 
 
 def test_an_incomplete_request_keeps_its_large_gcode() -> None:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import pytest
+
+from rmos_shared.errors import AttachmentPending, CorruptArtifact, InvalidRequest
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.work import Claim, Finish
+from rmos_shared.runs.attachment_key import attachment_key
+from rmos_shared.runs.attachments import Attachments
 from rmos_shared.runs.model import RunArtifact, RunRequest
+from rmos_shared.runs.reader import RunReader
 from rmos_shared.store.base import Outcome
 from rmos_shared.store.memory import MemoryStore
 from rmos_shared.tasks.payloads import CreateRun
@@ -20,6 +27,10 @@ def claim(request: dict[str, Any]) -> Claim:
     run = RunRequest.read(request)
     payload = CreateRun(run=run).to_json().encode()
     return Claim(new_uuid7(), CREATE_MANY.name, payload, run.run_id, run.request_id, 0, 1, 0.0)
+
+
+def naming(key: str, field: str = "gcode_path") -> dict[str, Any]:
+    return {"request_id": "r", "mode": "router", "outputs": {field: key}}
 
 
 def alive() -> int:
@@ -42,3 +53,59 @@ def test_a_group_is_kept_as_bytes_while_it_is_made(sample_requests: list[dict[st
     ends = create_handler(store).handle(claims)
     assert [end.job_id for end in ends if isinstance(end, Finish)] == [made.job_id for made in claims]
     assert seen == [before]
+
+
+@pytest.mark.parametrize("field", ["gcode_path", "opplan_path", "preview_svg_path"])
+def test_an_attachment_that_is_there_is_named(field: str) -> None:
+    store = MemoryStore()
+    key = Attachments(store).put(b"G0", ".nc")
+    made = claim(naming(key, field))
+    (end,) = create_handler(store).handle([made])
+    assert isinstance(end, Finish)
+    assert getattr(RunReader(store).get_artifact(made.run_id).outputs, field) == key
+
+
+@pytest.mark.parametrize("field", ["gcode_path", "opplan_path", "preview_svg_path"])
+def test_an_attachment_that_is_missing_is_waited_for_and_then_the_field_is_named(field: str) -> None:
+    store = MemoryStore()
+    made = claim(naming(attachment_key(b"G0", ".nc"), field))
+    handler = create_handler(store, wait_seconds=60)
+    (end,) = handler.handle([made])
+    assert isinstance(end, AttachmentPending)
+    assert end.field == f"outputs.{field}"
+    (end,) = handler.handle([replace(made, waiting_seconds=59.9)])
+    assert isinstance(end, AttachmentPending)
+    (end,) = handler.handle([replace(made, waiting_seconds=60.0)])
+    assert isinstance(end, InvalidRequest)
+    assert [problem.field for problem in end.problems] == [f"outputs.{field}"]
+    assert list(store.list("")) == []
+    Attachments(store).put(b"G0", ".nc")
+    (end,) = handler.handle([made])
+    assert isinstance(end, Finish)
+
+
+def test_a_damaged_attachment_keeps_the_artifact_from_being_stored_and_no_other() -> None:
+    store = MemoryStore()
+    key = attachment_key(b"G0", ".nc")
+    store.create(key, b"G1")
+    bad, good = claim(naming(key)), claim({"request_id": "r", "mode": "router"})
+    damaged, done = create_handler(store).handle([bad, good])
+    assert isinstance(damaged, CorruptArtifact)
+    assert damaged.key == key
+    assert isinstance(done, Finish)
+    assert [entry.artifact.run_id for entry in RunReader(store).list_runs() if entry.artifact] == [
+        good.run_id
+    ]
+
+
+def test_what_the_handler_attached_itself_is_not_read_again() -> None:
+    class Unread(MemoryStore):
+        def pieces(self, key: str) -> Any:
+            raise AssertionError(key)
+
+    store = Unread()
+    (end,) = create_handler(store).handle(
+        [claim({"request_id": "r", "outputs": {"gcode_text": "G" * 204_801}})]
+    )
+    assert isinstance(end, Finish)
+    assert len(list(store.list("_attachments/"))) == 1

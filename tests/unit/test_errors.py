@@ -37,6 +37,8 @@ EXIT_CODES = {
     "RunNotFound": 4,
     "JobNotFound": 4,
     "AdvisoryNotFound": 4,
+    "AttachmentNotFound": 4,
+    "AttachmentTooLarge": 3,
     "Conflict": 5,
     "ArtifactConflict": 5,
     "JobConflict": 5,
@@ -50,6 +52,8 @@ EXIT_CODES = {
     "StoreUnavailable": 6,
     "DurabilityUnknown": 6,
     "RunPending": 6,
+    "AttachmentPending": 6,
+    "UploadTimeout": 6,
     "WaitTimeout": 6,
     "DamageFound": 7,
     "CorruptArtifact": 7,
@@ -94,7 +98,8 @@ def test_exit_codes_never_change() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "statuses"), [(CallerError, {400, 404, 409, 502}), (TryLater, {503, 504}), (DamageFound, {500})]
+    ("kind", "statuses"),
+    [(CallerError, {400, 404, 409, 413, 502}), (TryLater, {408, 503, 504}), (DamageFound, {500})],
 )
 def test_http_statuses_follow_the_branch(kind: type[RmosError], statuses: set[int]) -> None:
     assert {child.http_status for child in LEAVES_OF[kind]} <= statuses
@@ -136,7 +141,10 @@ def test_an_invalid_request_names_each_field() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["RunNotFound", "JobNotFound", "AdvisoryNotFound", "ArtifactConflict", "JobConflict", "RunPending"],
+    [
+        *("RunNotFound", "JobNotFound", "AdvisoryNotFound", "AttachmentNotFound"),
+        *("ArtifactConflict", "JobConflict", "RunPending", "AttachmentPending"),
+    ],
 )
 def test_errors_about_one_thing_name_it(name: str) -> None:
     assert "thing-1" in str(getattr(errors, name)("thing-1"))

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from rmos_shared.canonical import canonical_sha256, sha256_hex
 from rmos_shared.errors import InvalidRequest
 from rmos_shared.ids import new_uuid7, uuid7_time
+from rmos_shared.runs.attachment_key import attachment_key
 from rmos_shared.runs.model import (
     INLINE_GCODE_BYTES,
     ExplanationStatus,
@@ -427,6 +428,42 @@ def test_claimed_hashes_that_agree_are_taken() -> None:
 def test_a_hash_of_a_file_elsewhere_cannot_be_checked_here() -> None:
     data = put(put(REQUEST, "outputs.gcode_path", "out/a.nc"), "hashes.gcode_sha256", ZEROS)
     assert RunRequest.read(data).hashes.gcode_sha256 == ZEROS
+
+
+ATTACHED = sha256_hex(b"G0")
+PATHS = ("gcode_path", "opplan_path", "preview_svg_path")
+
+
+@pytest.mark.parametrize("field", PATHS)
+@pytest.mark.parametrize(
+    "path",
+    ["x", "ab/x.nc", f"ab/{ATTACHED}.nc", f"{ATTACHED[:2]}/{ATTACHED}.NC", f"{ATTACHED[:2]}/{ATTACHED[:-1]}"],
+)
+def test_what_lies_among_the_attachments_must_be_named_as_one(field: str, path: str) -> None:
+    (reason,) = refused(RunRequest, put(REQUEST, f"outputs.{field}", f"_attachments/{path}")).values()
+    assert reason == f"outputs.{field} lies in _attachments/ and is no key of an attachment"
+
+
+@pytest.mark.parametrize("field", PATHS)
+@pytest.mark.parametrize("path", ["_attachments", "x/_attachments/a", "./_attachments/a", "_attachmentsx/a"])
+def test_any_other_path_is_the_callers_own(field: str, path: str) -> None:
+    data = put(REQUEST, f"outputs.{field}", path)
+    assert getattr(RunRequest.read(data).outputs, field) == path
+
+
+@pytest.mark.parametrize("kind", ["gcode", "opplan"])
+def test_the_hash_of_a_named_attachment_must_be_the_claimed_one(kind: str) -> None:
+    data = put(REQUEST, f"outputs.{kind}_path", attachment_key(b"G0", ".nc"))
+    RunRequest.read(put(data, f"hashes.{kind}_sha256", ATTACHED))
+    (reason,) = refused(RunRequest, put(data, f"hashes.{kind}_sha256", ZEROS)).values()
+    assert reason == f"hashes.{kind}_sha256 is not the hash of what outputs.{kind}_path names"
+
+
+def test_an_inline_output_and_the_attachment_beside_it_must_be_the_same() -> None:
+    data = put(REQUEST, "outputs.gcode_path", attachment_key(b"G0", ".nc"))
+    RunRequest.read(put(data, "outputs.gcode_text", "G0"))
+    (reason,) = refused(RunRequest, put(data, "outputs.gcode_text", "G1")).values()
+    assert "is not the hash of what outputs.gcode_path names" in reason
 
 
 @pytest.mark.parametrize("given", range(8))

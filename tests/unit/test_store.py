@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rmos_shared.errors import CorruptArtifact, RmosError, StoreUnavailable
-from rmos_shared.store.base import ArtifactStore, Head, KeyInvalid, Outcome
+from rmos_shared.store.base import PIECE_BYTES, ArtifactStore, Head, KeyInvalid, Outcome
 from rmos_shared.store.memory import MemoryStore
 from rmos_shared.store.os_errors import PLANTED, UNREADABLE, store_error
 from support.stores import local_store
@@ -94,10 +95,64 @@ def test_one_bad_key_among_many_publishes_nothing(store: ArtifactStore) -> None:
     assert list(store.list("")) == []
 
 
+@pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, 2 * PIECE_BYTES + 1])
+def test_a_draft_is_published_under_a_key_that_comes_last(store: ArtifactStore, size: int) -> None:
+    data = os.urandom(size)
+    with store.draft() as draft:
+        for start in range(0, size, 300_000):
+            draft.write(data[start : start + 300_000])
+        assert list(store.list("")) == []
+        assert draft.publish("_attachments/ab/x.nc") is CREATED
+    assert store.get("_attachments/ab/x.nc") == data
+
+
+def test_a_draft_again_is_a_repeat_and_another_a_conflict(store: ArtifactStore) -> None:
+    data = os.urandom(2 * PIECE_BYTES + 7)
+    store.create("a", data)
+    others = [data[:-1], data[:-1] + bytes([data[-1] ^ 1]), data + b"x", bytes([data[0] ^ 1]) + data[1:]]
+    for content, outcome in [(data, SAME), *((other, CONFLICT) for other in others)]:
+        with store.draft() as draft:
+            draft.write(content)
+            assert draft.publish("a") is outcome
+    assert store.get("a") == data
+
+
+def test_a_draft_that_is_not_published_leaves_nothing(store: ArtifactStore) -> None:
+    with store.draft() as draft:
+        draft.write(b"x")
+    with pytest.raises(KeyInvalid), store.draft() as draft:
+        draft.publish("../a")
+    assert list(store.list("")) == []
+
+
+def test_what_was_published_from_a_draft_never_changes(store: ArtifactStore) -> None:
+    with store.draft() as draft:
+        draft.write(b"x")
+        draft.publish("a")
+        with suppress(RuntimeError):
+            draft.write(b"y")
+        with suppress(RuntimeError):
+            draft.publish("b")
+    assert store.get("a") == b"x"
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, 2 * PIECE_BYTES + 1])
+def test_pieces_are_the_whole_in_parts(store: ArtifactStore, size: int) -> None:
+    data = os.urandom(size)
+    store.create("p/a", data)
+    with store.pieces("p/a") as pieces:
+        assert pieces is not None
+        parts = list(pieces)
+    assert b"".join(parts) == data
+    assert all(0 < len(part) <= PIECE_BYTES for part in parts)
+
+
 @pytest.mark.parametrize("key", ["missing", "2026-08-01/missing", "2026-08-01/a.json.x", "2026-08-09/a.json"])
 def test_missing_is_none(filled: ArtifactStore, key: str) -> None:
     assert filled.get(key) is None
     assert filled.head(key) is None
+    with filled.pieces(key) as pieces:
+        assert pieces is None
 
 
 def test_head_tells_size_and_time(store: ArtifactStore) -> None:

@@ -33,7 +33,7 @@ class UploadLimits:
     #: Longest time without a byte.
     idle_seconds: float = 30.0
     #: Longest time for all of it.
-    total_seconds: float = 900.0
+    total_seconds: float = 3_600.0
 
 
 async def receive(
