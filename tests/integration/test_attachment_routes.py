@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -297,7 +298,7 @@ def test_a_damaged_attachment_breaks_off_before_its_end(
 
 def test_who_may_upload_and_who_may_read_is_the_applications_to_say(store: LocalStore) -> None:
     asked: list[str] = []
-    guards = {name: [Depends(lambda name=name: asked.append(name))] for name in ("may_upload", "may_read")}
+    guards = {name: [Depends(partial(asked.append, name))] for name in ("may_upload", "may_read")}
     run_id, name = place(store, b"a")
     with serving(store, **guards) as url:
         httpx.post(f"{url}{UPLOAD}", content=b"x", headers=digest_of(b"x"), trust_env=False)

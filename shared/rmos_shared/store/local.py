@@ -131,9 +131,10 @@ class LocalStore:
             StoreUnavailable: no file can be begun there.
         """
         with ExitStack() as stack:
-            root = self._chain("", stack, make=False)[0]
-            with self._guard("write", ""):
-                file = self._unnamed(root, stack)
+            with ExitStack() as above:
+                root = self._chain("", above, make=False)[0]
+                with self._guard("write", ""):
+                    file = self._unnamed(root, stack)
             yield LocalDraft(self, file)
 
     def get(self, key: str) -> bytes | None:
@@ -375,14 +376,15 @@ class LocalStore:
 
     def _open_file(self, key: str, stack: ExitStack) -> int | None:
         directory, name = _split(_check(key))
-        chain = self._chain(directory, stack, make=False)
-        if not chain:
-            return None
-        with self._guard("read", key, UNREADABLE):
-            try:
-                file = os.open(name, _OPEN_FILE, dir_fd=chain[-1])
-            except FileNotFoundError:
+        with ExitStack() as above:
+            chain = self._chain(directory, above, make=False)
+            if not chain:
                 return None
+            with self._guard("read", key, UNREADABLE):
+                try:
+                    file = os.open(name, _OPEN_FILE, dir_fd=chain[-1])
+                except FileNotFoundError:
+                    return None
         stack.callback(os.close, file)
         if not stat.S_ISREG(os.fstat(file).st_mode):
             raise CorruptArtifact(key, "not a regular file")
