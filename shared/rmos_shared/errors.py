@@ -16,6 +16,7 @@
     │   │   └── JobConflict
     │   ├── AdvisoryRefused        the advisory store said no, for good
     │   ├── TransitionRefused      the job is not in a state that allows it
+    │   ├── SourceInvalid          nothing can be migrated from there
     │   └── SettingsInvalid
     ├── TryLater               nothing is wrong with the call; repeat it unchanged
     │   ├── BrokerUnavailable
@@ -210,6 +211,12 @@ class TransitionRefused(CallerError):
     code = "TRANSITION_REFUSED"
     exit_code = 5
     http_status = 409
+
+
+class SourceInvalid(CallerError):
+    """What should be migrated is missing, cannot be read, or is of no known kind."""
+
+    code = "SOURCE_INVALID"
 
 
 class SettingsInvalid(CallerError):

@@ -33,6 +33,7 @@ EXIT_CODES = {
     "SettingsInvalid": 2,
     "CallerError": 3,
     "InvalidRequest": 3,
+    "SourceInvalid": 3,
     "NotFound": 4,
     "RunNotFound": 4,
     "JobNotFound": 4,

@@ -1,0 +1,203 @@
+"""``rmos migrate``: the records of older systems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from rmos_runs.cli.context import (
+    DEFAULT_HOME,
+    HomeOption,
+    JsonOption,
+    err,
+    out,
+    print_json,
+    print_object,
+    store_of,
+)
+from rmos_runs.local.home import Home
+from rmos_runs.operations.migration.report import Entry, Tally
+from rmos_runs.operations.migration.run import Migration
+from rmos_runs.operations.migration.scratch import Scratch
+from rmos_runs.operations.migration.sources import Source, SourceKind, check_apart, source_of
+from rmos_runs.operations.migration.status import status as status_of
+from rmos_runs.operations.migration.survey import plan as plan_of
+from rmos_runs.operations.migration.survey import verify as verify_of
+from rmos_runs.operations.migration.target import Target
+from rmos_shared.errors import DamageFound, RmosError
+from rmos_shared.runs.writer import RunWriter
+from rmos_shared.store.base import ArtifactStore
+
+app = typer.Typer(no_args_is_help=True)
+
+SourceArgument = Annotated[
+    Path, typer.Argument(metavar="SOURCE", help="Directory or file of the old system; it is only read.")
+]
+FromOption = Annotated[
+    SourceKind | None,
+    typer.Option("--from", help="How the records lie; found out if left out.", show_default=False),
+]
+ShowOption = Annotated[
+    int, typer.Option("--show", min=0, help="Most BLOCKED runs to name; --json names them all.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    source: Source
+    store: ArtifactStore
+    target: Target
+    scratch: Scratch
+
+
+@app.command()
+def status(
+    source: SourceArgument,
+    *,
+    kind: FromOption = None,
+    as_json: JsonOption = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Count what the source and the store hold, by ids alone: quick, and no proof."""
+    with _opened(source, kind, home) as parts:
+        print_object(status_of(parts.source, parts.target, parts.scratch), as_json=as_json)
+
+
+@app.command()
+def plan(
+    source: SourceArgument,
+    *,
+    kind: FromOption = None,
+    show: ShowOption = 20,
+    as_json: JsonOption = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Say what `rmos migrate run` would do, and write nothing.
+
+    What would be left out is named, and makes the exit code 7. With --json each record is a line, and the
+    figures are the last one.
+    """
+    with _opened(source, kind, home) as parts:
+        _tell(parts.source, plan_of(parts.source, parts.target, parts.scratch), show=show, as_json=as_json)
+
+
+@app.command()
+def run(
+    source: SourceArgument,
+    *,
+    kind: FromOption = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Most runs to write; the same command goes on.")
+    ] = None,
+    show: ShowOption = 20,
+    as_json: JsonOption = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Store every record of the source, with its advisories and reviews; repeating it changes nothing.
+
+    What is incomplete becomes BLOCKED. What cannot be stored is named, and makes the exit code 7. Workers may
+    be live on the store.
+    """
+    with _opened(source, kind, home) as parts:
+        migration = Migration(parts.source, parts.target, RunWriter(parts.store), parts.scratch, limit=limit)
+        _tell(parts.source, migration.entries(), show=show, as_json=as_json)
+
+
+@app.command()
+def verify(
+    source: SourceArgument,
+    *,
+    kind: FromOption = None,
+    as_json: JsonOption = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Compare every record of the source with what the store holds of it, byte for byte; write nothing.
+
+    What is missing, differs or cannot be read is named, and makes the exit code 7.
+    """
+    with _opened(source, kind, home) as parts:
+        _tell(parts.source, verify_of(parts.source, parts.target, parts.scratch), show=0, as_json=as_json)
+
+
+@contextmanager
+def _opened(path: Path, kind: SourceKind | None, home: Path) -> Iterator[_Parts]:
+    store = store_of(home)
+    check_apart(path, Home(home).store_settings().runs_dir)
+    with Scratch() as scratch:
+        yield _Parts(source_of(path, kind, scratch), store, Target(store, scratch), scratch)
+
+
+def _tell(source: Source, entries: Iterator[Entry], *, show: int, as_json: bool) -> None:
+    """Print what is to be said of each record as it comes, then the figures; end with 7 on any fault."""
+    tally = Tally()
+    say = (lambda entry: print_json(entry.dump())) if as_json else _Lines(show)
+    try:
+        with _progress(source) as advance:
+            for entry in entries:
+                tally.add(entry)
+                say(entry)
+                advance(tally)
+    except (RmosError, KeyboardInterrupt):
+        err.print(f"stopped after {tally.runs} runs; the same command goes on from there")
+        raise
+    if as_json:
+        print_json({"summary": tally.dump(source)})
+    else:
+        _print_figures(tally)
+    if tally.faults:
+        err.print(f"{tally.faults} records of the source are not in the store as they should be", style="red")
+        raise typer.Exit(DamageFound.exit_code)
+
+
+class _Lines:
+    """Names every fault, and the first of the BLOCKED runs."""
+
+    def __init__(self, show: int) -> None:
+        self._left = show
+
+    def __call__(self, entry: Entry) -> None:
+        if entry.fault:
+            out.print(f"{entry.place}: {entry.kind} {entry.fate}: {entry.reason}", markup=False)
+        elif entry.violations and self._left:
+            self._left -= 1
+            out.print(f"{entry.place}: BLOCKED: {'; '.join(entry.violations)}", markup=False)
+
+
+def _print_figures(tally: Tally) -> None:
+    for kind in ("run", "link", "review"):
+        counts = [f"{count} {fate}" for (of, fate), count in sorted(tally.counts.items()) if of == kind]
+        if counts:
+            out.print(f"{kind}s: {', '.join(counts)}", markup=False)
+    if not tally.counts:
+        out.print("nothing is in the source")
+    if tally.blocked:
+        out.print(
+            f"BLOCKED, for they are incomplete or contradict themselves: {tally.blocked} runs", markup=False
+        )
+
+
+@contextmanager
+def _progress(source: Source) -> Iterator[Callable[[Tally], None]]:
+    with Progress(
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+        console=err,
+        transient=True,
+        disable=not err.is_terminal,
+    ) as progress:
+        bar = progress.add_task("", total=source.total)
+
+        def advance(tally: Tally) -> None:
+            progress.update(
+                bar, completed=source.done, description=f"{tally.runs} runs, {tally.faults} left out"
+            )
+
+        yield advance
