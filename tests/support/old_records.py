@@ -14,8 +14,10 @@ from rmos_shared.canonical import canonical_sha256, sha256_hex
 FIRST_DAY = datetime(2025, 12, 18, 6, tzinfo=UTC)
 #: The predecessor writes every field, most of them null.
 _NULLS = dict.fromkeys(
-    ("workflow_session_id", "material_id", "geometry_ref", "drift_detected", "drift_summary", "errors")
-    + ("gate_policy_id", "advisory_reviews", "manufacturing_candidates", "source_advisory_id", "notes")
+    (
+        *("workflow_session_id", "material_id", "geometry_ref", "drift_detected", "drift_summary", "errors"),
+        *("gate_policy_id", "advisory_reviews", "manufacturing_candidates", "source_advisory_id", "notes"),
+    )
 )
 
 

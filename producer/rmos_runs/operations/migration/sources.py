@@ -306,12 +306,8 @@ class FileSource:
                 for span in stream.spans():
                     self.done = stream.offset
                     place = span.number if span.key is None else shown(span.key)
-                    yield RawRecord(
-                        f"{shown(_text(os.fsencode(self._path.name)))}#{place}",
-                        span.key,
-                        span.data,
-                        span.reason,
-                    )
+                    yield RawRecord(f"{self._place}#{place}", span.key, span.data, span.reason)
+            self.done = self.total
         except OSError as error:
             yield RawRecord(self._place, None, None, f"cannot be read: {error.strerror}")
 
