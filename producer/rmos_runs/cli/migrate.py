@@ -30,7 +30,7 @@ from rmos_runs.operations.migration.status import status as status_of
 from rmos_runs.operations.migration.survey import plan as plan_of
 from rmos_runs.operations.migration.survey import verify as verify_of
 from rmos_runs.operations.migration.target import Target
-from rmos_shared.errors import DamageFound, RmosError
+from rmos_shared.errors import DamageFound, TryLater
 from rmos_shared.runs.writer import RunWriter
 from rmos_shared.store.base import ArtifactStore
 
@@ -128,9 +128,10 @@ def verify(
 @contextmanager
 def _opened(path: Path, kind: SourceKind | None, home: Path) -> Iterator[_Parts]:
     store = store_of(home)
-    check_apart(path, Home(home).store_settings().runs_dir)
     with Scratch() as scratch:
-        yield _Parts(source_of(path, kind, scratch), store, Target(store, scratch), scratch)
+        source = source_of(path, kind, scratch)
+        check_apart(path, Home(home).store_settings().runs_dir)
+        yield _Parts(source, store, Target(store, scratch), scratch)
 
 
 def _tell(source: Source, entries: Iterator[Entry], *, show: int, as_json: bool) -> None:
@@ -143,7 +144,7 @@ def _tell(source: Source, entries: Iterator[Entry], *, show: int, as_json: bool)
                 tally.add(entry)
                 say(entry)
                 advance(tally)
-    except (RmosError, KeyboardInterrupt):
+    except (TryLater, KeyboardInterrupt):
         err.print(f"stopped after {tally.runs} runs; the same command goes on from there")
         raise
     if as_json:
@@ -163,17 +164,17 @@ class _Lines:
 
     def __call__(self, entry: Entry) -> None:
         if entry.fault:
-            out.print(f"{entry.place}: {entry.kind} {entry.fate}: {entry.reason}", markup=False)
+            out.print(f"{entry.place}: {entry.kind} {entry.fate}: {entry.reason}", markup=False, emoji=False)
         elif entry.violations and self._left:
             self._left -= 1
-            out.print(f"{entry.place}: BLOCKED: {'; '.join(entry.violations)}", markup=False)
+            out.print(f"{entry.place}: BLOCKED: {'; '.join(entry.violations)}", markup=False, emoji=False)
 
 
 def _print_figures(tally: Tally) -> None:
     for kind in ("run", "link", "review"):
         counts = [f"{count} {fate}" for (of, fate), count in sorted(tally.counts.items()) if of == kind]
         if counts:
-            out.print(f"{kind}s: {', '.join(counts)}", markup=False)
+            out.print(f"{kind}s: {', '.join(counts)}", markup=False, emoji=False)
     if not tally.counts:
         out.print("nothing is in the source")
     if tally.blocked:

@@ -159,8 +159,6 @@ def _identity(fields: dict[str, Any], named: str | None, found: Findings) -> dic
         found.note("run_id: taken from the record's name in the source")
     if not isinstance(run_id, str) or not is_safe_id(run_id):
         raise Unreadable("its run id is missing, or is none that may become part of a path")
-    if named not in {None, run_id}:
-        found.note("run_id: the record had another name in the source")
     return {"run_id": run_id, "created_at_utc": _created(fields, run_id, found)}
 
 

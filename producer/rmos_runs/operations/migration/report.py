@@ -81,7 +81,7 @@ class Tally:
     def add(self, entry: Entry) -> None:
         """Count one."""
         self.counts[entry.kind, entry.fate] += 1
-        self.blocked += bool(entry.violations)
+        self.blocked += bool(entry.violations) and not entry.fault
         self.faults += entry.fault
 
     @property
