@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmos_runs.operations.migration.json_stream import JsonStream, Span
@@ -20,7 +20,9 @@ VALUES = st.recursive(
     ),
     max_leaves=12,
 )
-DOCUMENTS = st.lists(VALUES, max_size=5) | st.dictionaries(st.text(max_size=5), VALUES, max_size=5)
+DOCUMENTS = st.lists(VALUES, max_size=5) | st.dictionaries(
+    st.text(st.sampled_from('k"\\}é'), max_size=5), VALUES, max_size=5
+)
 
 
 def cut(data: bytes, *, chunk: int = 1 << 20, most: int = 1 << 20) -> list[Span]:
@@ -28,6 +30,7 @@ def cut(data: bytes, *, chunk: int = 1 << 20, most: int = 1 << 20) -> list[Span]
     return list(JsonStream(lambda size: file.read(min(size, chunk)), most_bytes=most).spans())
 
 
+@settings(deadline=None)
 @given(document=DOCUMENTS, chunk=st.integers(1, 9), indent=st.sampled_from([None, 1]), bom=st.booleans())
 def test_every_value_comes_out_whatever_the_chunks(
     document: Any,
@@ -45,6 +48,7 @@ def test_every_value_comes_out_whatever_the_chunks(
     )
 
 
+@settings(deadline=None)
 @given(document=DOCUMENTS, chunk=st.integers(1, 9))
 def test_too_large_values_are_passed_over_and_the_rest_goes_on(document: Any, chunk: int) -> None:
     whole = list(document.values()) if isinstance(document, dict) else document
@@ -54,6 +58,7 @@ def test_too_large_values_are_passed_over_and_the_rest_goes_on(document: Any, ch
         assert span.reason == "larger than 8 bytes" if span.data is None else json.loads(span.data) == value
 
 
+@settings(deadline=None)
 @given(document=DOCUMENTS, chunk=st.integers(1, 9), data=st.data(), most=st.sampled_from([8, 1 << 20]))
 def test_a_cut_document_says_so_at_its_end(document: Any, chunk: int, data: st.DataObject, most: int) -> None:
     text = json.dumps(document).encode()
