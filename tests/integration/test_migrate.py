@@ -228,6 +228,7 @@ def test_plan_names_the_first_blocked_runs_and_every_fault(home: Home, tmp_path:
     faults = [line for line in done.stdout.splitlines() if ": run unreadable: " in line]
     assert (len(blocked), len(faults), done.returncode) == (2, len(UNREADABLE), 7)
     assert f"{len(UNREADABLE)} records of the source are not in the store" in done.stderr
+    assert f"{len(INCOMPLETE) - 2} BLOCKED runs are not named here" in done.stderr
 
 
 # Stopped, and gone on with

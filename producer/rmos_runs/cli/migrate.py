@@ -114,6 +114,7 @@ def verify(
     source: SourceArgument,
     *,
     kind: FromOption = None,
+    show: ShowOption = 0,
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
@@ -122,7 +123,7 @@ def verify(
     What is missing, differs or cannot be read is named, and makes the exit code 7.
     """
     with _opened(source, kind, home) as parts:
-        _tell(parts.source, verify_of(parts.source, parts.target, parts.scratch), show=0, as_json=as_json)
+        _tell(parts.source, verify_of(parts.source, parts.target, parts.scratch), show=show, as_json=as_json)
 
 
 @contextmanager
@@ -137,7 +138,8 @@ def _opened(path: Path, kind: SourceKind | None, home: Path) -> Iterator[_Parts]
 def _tell(source: Source, entries: Iterator[Entry], *, show: int, as_json: bool) -> None:
     """Print what is to be said of each record as it comes, then the figures; end with 7 on any fault."""
     tally = Tally()
-    say = (lambda entry: print_json(entry.dump())) if as_json else _Lines(show)
+    lines = _Lines(show)
+    say = (lambda entry: print_json(entry.dump())) if as_json else lines
     try:
         with _progress(source) as advance:
             for entry in entries:
@@ -151,6 +153,8 @@ def _tell(source: Source, entries: Iterator[Entry], *, show: int, as_json: bool)
         print_json({"summary": tally.dump(source)})
     else:
         _print_figures(tally)
+        if lines.hidden:
+            err.print(f"{lines.hidden} BLOCKED runs are not named here; raise --show, or add --json")
     if tally.faults:
         err.print(f"{tally.faults} records of the source are not in the store as they should be", style="red")
         raise typer.Exit(DamageFound.exit_code)
@@ -161,6 +165,7 @@ class _Lines:
 
     def __init__(self, show: int) -> None:
         self._left = show
+        self.hidden = 0
 
     def __call__(self, entry: Entry) -> None:
         if entry.fault:
@@ -168,6 +173,8 @@ class _Lines:
         elif entry.violations and self._left:
             self._left -= 1
             out.print(f"{entry.place}: BLOCKED: {'; '.join(entry.violations)}", markup=False, emoji=False)
+        elif entry.violations:
+            self.hidden += 1
 
 
 def _print_figures(tally: Tally) -> None:

@@ -157,8 +157,10 @@ def _identity(fields: dict[str, Any], named: str | None, found: Findings) -> dic
     if run_id is None:
         run_id = named
         found.note("run_id: taken from the record's name in the source")
+    if run_id is None:
+        raise Unreadable("its run id is missing")
     if not isinstance(run_id, str) or not is_safe_id(run_id):
-        raise Unreadable("its run id is missing, or is none that may become part of a path")
+        raise Unreadable("its run id is none that may become part of a path")
     return {"run_id": run_id, "created_at_utc": _created(fields, run_id, found)}
 
 
