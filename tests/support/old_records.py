@@ -271,10 +271,10 @@ def put_link(root: Path, run: dict[str, Any], link: dict[str, Any], prefix: str 
 
 
 def write_flat(root: Path, count: int) -> None:
-    """Write a directory as the draft keeps it."""
+    """Write a directory as the draft keeps it; every fourth run has its explanation."""
     root.mkdir(parents=True)
     for number in range(count):
-        run = draft_run(number)
+        run = draft_run(number, **({} if number % 4 == 1 else {"advisory_inputs": []}))
         (root / f"{run['run_id']}.json").write_bytes(dumped(run))
 
 
