@@ -80,7 +80,7 @@ def plan(
 ) -> None:
     """Say what `rmos migrate run` would do, and write nothing.
 
-    What would be left out is named, and makes the exit code 7. With --json each record is a line, and the
+    Each record that would be left out is named, and makes the exit code 7. With --json each record is a line, and the
     figures are the last one.
     """
     with _opened(source, kind, home) as parts:
@@ -101,8 +101,8 @@ def run(
 ) -> None:
     """Store every record of the source, with its advisories and reviews; repeating it changes nothing.
 
-    What is incomplete becomes BLOCKED. What cannot be stored is named, and makes the exit code 7. Workers may
-    be live on the store.
+    An incomplete record becomes BLOCKED. A record that cannot be stored is named, and makes the exit code 7.
+    Workers may be live on the store.
     """
     with _opened(source, kind, home) as parts:
         migration = Migration(parts.source, parts.target, RunWriter(parts.store), parts.scratch, limit=limit)
@@ -120,7 +120,7 @@ def verify(
 ) -> None:
     """Compare every record of the source with what the store holds of it, byte for byte; write nothing.
 
-    What is missing, differs or cannot be read is named, and makes the exit code 7.
+    A record that is missing, differs or cannot be read is named, and makes the exit code 7.
     """
     with _opened(source, kind, home) as parts:
         _tell(parts.source, verify_of(parts.source, parts.target, parts.scratch), show=show, as_json=as_json)

@@ -105,10 +105,7 @@ class Migration:
 
     def _publish_ties(self, ties: Sequence[tuple[Prepared, Tie]]) -> Iterator[Entry]:
         links = [
-            (
-                keys.link_key(run.date, run.run_id, tie.link.advisory_id),
-                tie.link.to_bytes(),
-            )
+            (keys.link_key(run.date, run.run_id, tie.link.advisory_id), tie.link.to_bytes())
             for run, tie in ties
         ]
         reviewed = []
@@ -129,10 +126,8 @@ class Migration:
             raise
         except RmosError as error:
             return Fate.CONFLICT, str(error)
-        conflict = outcome is Outcome.CONFLICT
-        return _FATES[
-            outcome
-        ], "the store holds another advisory of this id, and it stays" if conflict else None
+        taken = "the store holds another advisory of this id, and it stays"
+        return _FATES[outcome], taken if outcome is Outcome.CONFLICT else None
 
     def _put(self, records: Sequence[StoredRun]) -> list[_Result]:
         try:
