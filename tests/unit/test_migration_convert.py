@@ -17,7 +17,8 @@ from rmos_runs.operations.migration.decoding import Unreadable, decode
 from rmos_runs.operations.migration.sources import RawLink
 from rmos_shared.canonical import canonical_sha256, sha256_hex
 from rmos_shared.ids import new_uuid7
-from rmos_shared.runs.layout import artifact_key, attachment_key
+from rmos_shared.runs.attachment_key import attachment_key
+from rmos_shared.runs.layout import artifact_key
 from rmos_shared.runs.model import INLINE_GCODE_BYTES, RunArtifact
 from rmos_shared.runs.record import parse
 from rmos_shared.runs.vocabulary import meta_text

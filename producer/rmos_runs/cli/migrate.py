@@ -80,8 +80,8 @@ def plan(
 ) -> None:
     """Say what `rmos migrate run` would do, and write nothing.
 
-    Each record that would be left out is named, and makes the exit code 7. With --json each record is a line, and the
-    figures are the last one.
+    Each record that would be left out is named, and makes the exit code 7. With --json each record is a line,
+    and the figures are the last one.
     """
     with _opened(source, kind, home) as parts:
         _tell(parts.source, plan_of(parts.source, parts.target, parts.scratch), show=show, as_json=as_json)

@@ -17,7 +17,8 @@ from rmos_shared.canonical import canonical_sha256
 from rmos_shared.errors import FieldProblem, InvalidRequest
 from rmos_shared.ids import is_safe_id
 from rmos_shared.models.base import Sha256, SingleLine, Utf8Text, format_utc
-from rmos_shared.runs.layout import attachment_key, link_key
+from rmos_shared.runs.attachment_key import attachment_key
+from rmos_shared.runs.layout import link_key
 from rmos_shared.runs.model import RiskLevel, RunArtifact, Status
 from rmos_shared.store.base import KEY
 

@@ -19,7 +19,7 @@ from rmos_shared.canonical import encode, sha256_hex
 from rmos_shared.errors import InvalidRequest
 from rmos_shared.ids import is_safe_id, uuid7_time
 from rmos_shared.models.base import JsonObject, Sha256, SingleLine, Utf8Text, format_utc
-from rmos_shared.runs.layout import attachment_key
+from rmos_shared.runs.attachment_key import attachment_key
 from rmos_shared.runs.model import (
     INLINE_GCODE_BYTES,
     UNKNOWN_EVENT,

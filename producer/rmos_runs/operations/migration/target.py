@@ -12,6 +12,7 @@ from rmos_shared.advisories.model import AdvisoryLink
 from rmos_shared.errors import CorruptArtifact
 from rmos_shared.ids import uuid7_time
 from rmos_shared.runs import layout as keys
+from rmos_shared.runs.attachment_key import attachment_key
 from rmos_shared.runs.files import parse_link
 from rmos_shared.store.base import ArtifactStore
 
@@ -63,7 +64,7 @@ class Target:
         fate, reason = self._compare(*run.stored, absent)
         if fate is Fate.ALREADY_SAME:
             for data, suffix in run.converted.attachments:
-                fate, reason = self._compare(keys.attachment_key(data, suffix), data, absent)
+                fate, reason = self._compare(attachment_key(data, suffix), data, absent)
                 if fate is not Fate.ALREADY_SAME:
                     break
         yield run.entry(fate, reason)
@@ -78,7 +79,7 @@ class Target:
         fate, reason = self._compare_link(run, tie.link, absent)
         if fate is Fate.ALREADY_SAME:
             for data in tie.originals:
-                fate, reason = self._compare(keys.attachment_key(data, ".json"), data, absent)
+                fate, reason = self._compare(attachment_key(data, ".json"), data, absent)
                 if fate is not Fate.ALREADY_SAME:
                     break
         yield run.tie_entry(tie, fate, reason)
