@@ -9,11 +9,12 @@ from typing import Self, cast
 
 import redis
 
-from rmos_shared.errors import BrokerDamaged, JobNotFound
+from rmos_shared.errors import BrokerDamaged, BrokerUnavailable, JobNotFound
 from rmos_shared.jobs.arguments import accept_args
 from rmos_shared.jobs.connection import connect_broker
 from rmos_shared.jobs.consistency import LedgerConsistency
 from rmos_shared.jobs.dead_letters import DeadLetters
+from rmos_shared.jobs.events import EventState
 from rmos_shared.jobs.model import Job, JobRecord, JobState, LedgerStats
 from rmos_shared.jobs.queues import JobQueues
 from rmos_shared.jobs.records import job_record
@@ -109,6 +110,17 @@ class JobLedger:
             return
         with self._script.begun("accept", *accept_args(jobs)) as answer:
             yield lambda: acceptances(answer())
+
+    def announce(self, what: EventState, run_id: str, *, request_id: str | None = None) -> bool:
+        """Add an event of what happened to a run without a job, and return if that worked.
+
+        At best effort, for who need not fail without it: the file that it is about is what counts.
+        """
+        try:
+            self._script.run("announce", what.value, run_id, request_id or "")
+        except (BrokerUnavailable, BrokerDamaged):
+            return False
+        return True
 
     # -- reading ----------------------------------------------------------------------------------
 

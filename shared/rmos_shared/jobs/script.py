@@ -24,6 +24,7 @@ _BRINGING_IN = frozenset({"accept"})
 #: The script's parts, in the order in which they build on one another.
 PARTS = (
     "keys",
+    "events",
     "ready",
     "records",
     "accept",

@@ -17,6 +17,7 @@ local function accept_one()
     'accepted_at', now, 'changed_at', now, 'state', 'accepted')
   redis.call('SET', prefix .. 'payload:' .. id, payload)
   make_ready(id, task)
+  add_event('accepted', id, task, run_id, request_id)
   known_sha256[id] = sha256
   accepted = accepted + 1
   table.insert(subjects, TASKS[task].topic .. ':' .. run_id)

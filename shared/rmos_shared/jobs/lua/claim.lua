@@ -35,6 +35,7 @@ function operations.claim()
         'claim_count', number(record[8]) + 1)
       table.insert(leased, now)
       table.insert(leased, id)
+      add_event('running', id, record[2], record[4] or '', record[5] or '')
     elseif state == 'running' and record[3] == lease then
       state = 'claimed'
     end

@@ -155,6 +155,7 @@ function operations.repair()
   if state == 'dead' or state == 'discarded' then
     redis.call('HSET', key, 'state', state)
     redis.call('ZADD', prefix .. state, now, id)
+    add_event_of(state, id)
     if state == 'dead' then
       mirror_one()
     end

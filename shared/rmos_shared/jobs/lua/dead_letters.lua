@@ -42,6 +42,7 @@ function operations.discard()
   forget_subject(id)
   redis.call('HSET', job_key(id), 'state', 'discarded', 'changed_at', now)
   redis.call('ZADD', prefix .. 'discarded', now, id)
+  add_event_of('discarded', id)
   history(job_key(id), {what = 'discarded', by = by, why = why})
   return 'discarded'
 end

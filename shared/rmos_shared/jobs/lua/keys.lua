@@ -23,6 +23,9 @@
 --   raw:<id>         hash  a message that is no notification of ours: item queue reason detail kept_at size
 --   raw, raw_discarded  zset  by time
 --   letters          str   raw letters so far, which makes their ids unique
+--   events           stream  changes of state, the last of them: an entry holds a state and the jobs that came to it, one
+--                          a line: id, task, run id, request id, separated by tabs. A line without an id and a task
+--                          is of a run that something happened to without a job (state: attached, reviewed)
 -- KEYS[2]  the list that mirrors the number of dead letters for Flower's Broker page (its items say nothing)
 -- <queue>  the list that mirrors the number of ready jobs, for Flower as well. Other programs may push onto it; what
 --          they pushed is kept among the raw letters when its turn comes.

@@ -66,4 +66,5 @@ local function die(id, failure, code_version)
   redis.call('HSET', job_key(id), 'state', 'dead', 'changed_at', now, 'code_version', code_version)
   redis.call('ZADD', prefix .. 'dead', now, id)
   mirror_one()
+  add_event_of('dead', id)
 end

@@ -22,7 +22,7 @@ function operations.finish()
   for index = 1, amount do
     local id, result, following = arg(), arg(), number_arg()
     local key = job_key(id)
-    local record = fields(id, 'state', 'lease', 'task', 'run_id', 'failure', 'due_at') or {'damaged'}
+    local record = fields(id, 'state', 'lease', 'task', 'run_id', 'failure', 'due_at', 'request_id') or {'damaged'}
     local state, mine = record[1] or 'unknown', record[2] == worker .. '|' .. token
     if state == 'running' and mine and TASKS[record[3]] then
       state = 'done'
@@ -36,6 +36,7 @@ function operations.finish()
       table.insert(payloads, prefix .. 'payload:' .. id)
       table.insert(about, TASKS[record[3]].topic .. ':' .. (record[4] or ''))
       table.insert(followers, {cursor, following})
+      add_event('done', id, record[3], record[4] or '', record[7] or '')
     elseif state == 'done' and not mine then
       state = 'done_elsewhere'
     end
@@ -84,6 +85,7 @@ function operations.reschedule()
     -- The lease stays written, so that a repeat of this call is known as one.
     redis.call('HSET', job_key(id), 'state', 'waiting', 'changed_at', now, 'due_at', now + delay, 'crash_count', 0)
     redis.call('ZADD', prefix .. 'waiting', now + delay, id)
+    add_event_of('waiting', id)
     if held then
       redis.call('ZADD', prefix .. 'held', now, id)
       -- No job waits as long as that at a time; without an outage nobody else would drop those that moved on.
