@@ -10,11 +10,15 @@
     │   │   ├── RunNotFound
     │   │   ├── JobNotFound
     │   │   ├── AdvisoryNotFound
-    │   │   └── AttachmentNotFound
+    │   │   ├── AttachmentNotFound
+    │   │   └── EndpointNotFound
     │   ├── Conflict               the name is taken by other content
     │   │   ├── ArtifactConflict
     │   │   └── JobConflict
     │   ├── AdvisoryRefused        the advisory store said no, for good
+    │   ├── WebhookRefused         the receiver did not take the message
+    │   │   ├── WebhookForbidden       its address may not be called
+    │   │   └── EndpointDisabled       disabled, or gone for good (410)
     │   ├── TransitionRefused      the job is not in a state that allows it
     │   ├── SourceInvalid          nothing can be migrated from there
     │   └── SettingsInvalid
@@ -25,6 +29,8 @@
     │   │   └── BreakerOpen        not even tried: the store was down a moment ago
     │   ├── StoreUnavailable       disk full, read-only, gone
     │   │   └── DurabilityUnknown  published, but the disk would not say that it will stay
+    │   ├── WebhookUnavailable     the receiver did not answer, or asked for patience
+    │   │   └── EndpointResting        not even tried
     │   ├── RunPending             the run is still on its way
     │   ├── AttachmentPending      what the run names is not stored yet
     │   ├── UploadTimeout          the sender was too slow; nothing was kept
@@ -167,6 +173,12 @@ class AttachmentTooLarge(CallerError):
         )
 
 
+class EndpointNotFound(NotFound):
+    """No webhook endpoint of this name is configured."""
+
+    code = "ENDPOINT_NOT_FOUND"
+
+
 class Conflict(CallerError):
     """The name is taken by different content, and what is there stays."""
 
@@ -203,6 +215,27 @@ class AdvisoryRefused(CallerError):
     code = "ADVISORY_REFUSED"
     exit_code = 5
     http_status = 502
+
+
+class WebhookRefused(CallerError):
+    """A webhook's receiver did not take the message; a few tries later the same answer is final."""
+
+    code = "WEBHOOK_REFUSED"
+    exit_code = 5
+    http_status = 502
+
+
+class WebhookForbidden(WebhookRefused):
+    """The address of a webhook endpoint may not be called: not allowed, or not public."""
+
+    code = "WEBHOOK_FORBIDDEN"
+
+
+class EndpointDisabled(WebhookRefused):
+    """The webhook endpoint is disabled or no longer configured, or its receiver is gone for good (410)."""
+
+    code = "ENDPOINT_DISABLED"
+    http_status = 409
 
 
 class TransitionRefused(CallerError):
@@ -276,6 +309,29 @@ class DurabilityUnknown(StoreUnavailable):
     """The name is published but the directory sync failed, so it may not survive a power cut."""
 
     code = "DURABILITY_UNKNOWN"
+
+
+class WebhookUnavailable(TryLater):
+    """A webhook's receiver did not answer in time, or asked for patience."""
+
+    code = "WEBHOOK_UNAVAILABLE"
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        """Keep how long the receiver itself asked to wait, if it did."""
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(message)
+
+
+class EndpointResting(WebhookUnavailable):
+    """The receiver failed too often a moment ago, or has its share of the worker: the call was not made."""
+
+    code = "ENDPOINT_RESTING"
+
+
+class TooManyClients(TryLater):
+    """As many clients as allowed hold a connection of this kind open already."""
+
+    code = "TOO_MANY_CLIENTS"
 
 
 class RunPending(TryLater):

@@ -14,8 +14,15 @@ from rmos_shared.canonical import canonical_sha256
 #: name holding it is read as a link (contract section 3).
 SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}", re.ASCII)
 UUID7 = re.compile(r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}", re.ASCII)
-#: A job's own id, or that of the job which follows it (see ``explain_job_id``).
-JOB_ID = re.compile(r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}(\.explain)?", re.ASCII)
+#: The name of a webhook endpoint; it becomes part of job ids.
+ENDPOINT_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
+#: A job's own id, that of the job which follows it (see ``explain_job_id``), or that of the delivery which
+#: tells of the end of either: the endpoint and the time of the end, in milliseconds, follow.
+JOB_ID = re.compile(
+    r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}(\.explain)?"
+    rf"(\.hook-{ENDPOINT_ID.pattern}\.[0-9]{{1,15}})?",
+    re.ASCII,
+)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MILLISECOND = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last that datetime holds
@@ -58,9 +65,17 @@ def explain_job_id(create_job_id: str) -> str:
 
 
 def create_job_id(job_id: str) -> str | None:
-    """Return the id of the create-run job which ``job_id`` follows, or None if it follows none."""
+    """Return the id of the job which ``job_id`` follows, or None if it follows none."""
     head, dot, _ = job_id.partition(".")
     return head if dot else None
+
+
+def webhook_message_id(delivery_job_id: str) -> str:
+    """Return the ``webhook-id`` of a delivery: the same for every try, so that receivers know a repeat.
+
+    Without full stops, which separate the parts of what is signed.
+    """
+    return delivery_job_id.replace(".", "_")
 
 
 def advisory_id(*, run_id: str, engine_id: str, engine_version: str, detail: str, inputs_sha256: str) -> str:

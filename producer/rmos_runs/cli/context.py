@@ -57,9 +57,9 @@ def client_of(home: Path, **settings: object) -> Iterator[RunsClient]:
 
 
 @contextmanager
-def ledger_of(home: Path) -> Iterator[JobLedger]:
+def ledger_of(home: Path, **settings: object) -> Iterator[JobLedger]:
     """Yield the job ledger."""
-    ledger = JobLedger.connect(Home(home).producer_settings())
+    ledger = JobLedger.connect(Home(home).producer_settings(**settings))
     try:
         yield ledger
     finally:

@@ -21,6 +21,7 @@ from rmos_runs.cli.reviews import app as reviews
 from rmos_runs.cli.runs import app as runs
 from rmos_runs.cli.store import app as store
 from rmos_runs.cli.up import advisory_store, up
+from rmos_runs.cli.webhooks import app as webhooks
 from rmos_shared.errors import InvalidRequest, RmosError, SettingsInvalid
 
 #: The first line keeps typer from joining the others.
@@ -47,6 +48,7 @@ app.add_typer(store, name="store", help="The directory that holds the artifacts.
 app.add_typer(migrate, name="migrate", help="The records of older systems.")
 app.add_typer(dlq, name="dlq", help="The dead letters: what could not be done.")
 app.add_typer(reviews, name="reviews", help="The review queue.")
+app.add_typer(webhooks, name="webhooks", help="The endpoints that are told how jobs end.")
 
 
 def _version(asked: bool) -> None:  # noqa: FBT001 - typer's signature

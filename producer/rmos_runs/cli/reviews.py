@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from rmos_runs.cli.context import (
     HomeOption,
     JsonOption,
     LimitOption,
+    ledger_of,
     out,
     person,
     print_json,
@@ -27,10 +29,14 @@ from rmos_runs.cli.context import (
 from rmos_runs.cli.table import Row
 from rmos_runs.cli.verdict import run_lines
 from rmos_runs.operations.reviews import record_review
+from rmos_shared.errors import SettingsInvalid
+from rmos_shared.jobs.events import EventState
 from rmos_shared.runs.reader import RunReader, WaitingEntry
 from rmos_shared.runs.writer import RunWriter
 
 app = typer.Typer(no_args_is_help=True)
+#: A verdict counts by its file; who follows the events may hear of it later.
+_ANNOUNCE_SECONDS = 2.0
 
 
 @app.command("list")
@@ -116,6 +122,8 @@ def _review(
     review = record_review(
         RunWriter(store), run_id, advisory_id, approved=approved, reviewed_by=person(by), note=note
     )
+    with suppress(SettingsInvalid), ledger_of(home, broker_timeout_seconds=_ANNOUNCE_SECONDS) as ledger:
+        ledger.announce(EventState.REVIEWED, run_id, request_id=run.request_id)
     if as_json:
         decision = run.decision
         verdict = {

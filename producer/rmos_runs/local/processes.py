@@ -44,6 +44,8 @@ PROCESSES: Mapping[str, tuple[str, ...]] = {
         *_ALONE,
     ),
     "worker-advise": (*_WORKER, "-n", "advise@%h", "-P", "threads", "-c", "8", "-Q", "runs.advise", *_ALONE),
+    # By itself, so that receivers of webhooks which are down or slow hold up no advisory.
+    "worker-notify": (*_WORKER, "-n", "notify@%h", "-P", "threads", "-c", "8", "-Q", "runs.notify", *_ALONE),
     "beat": (*_CELERY, "beat", "-l", "INFO"),
     "flower": ("-m", "celery", "-A", "rmos_worker.celery_app.flower", "flower"),
 }

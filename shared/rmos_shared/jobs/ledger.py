@@ -20,6 +20,7 @@ from rmos_shared.jobs.queues import JobQueues
 from rmos_shared.jobs.records import job_record
 from rmos_shared.jobs.redis_errors import broker_errors
 from rmos_shared.jobs.script import MAY_EXCEED_MEMORY, LedgerScript
+from rmos_shared.jobs.webhooks import JobWebhooks
 from rmos_shared.jobs.work import JobWork
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.tasks.table import DEAD_LETTER_QUEUE, QUEUES, TASKS, TaskSpec
@@ -69,6 +70,8 @@ class JobLedger:
         self.dead_letters = DeadLetters(self._script, self)
         #: Whether each job is where its state says, and putting it there.
         self.consistency = LedgerConsistency(self._script)
+        #: Who hears of the ends of jobs.
+        self.webhooks = JobWebhooks(self._script)
 
     @classmethod
     def connect(cls, settings: BrokerSettings) -> Self:

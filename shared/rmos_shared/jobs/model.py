@@ -39,6 +39,10 @@ class DeadReason(StrEnum):
     CRASH_LOOP = "crash_loop"
     CORRUPT_ARTIFACT = "corrupt_artifact"
     UNEXPECTED_ERROR = "unexpected_error"
+    #: A webhook's receiver does not take the message, or may not be called.
+    WEBHOOK_REFUSED = "webhook_refused"
+    #: The webhook endpoint is disabled, or no longer configured.
+    ENDPOINT_DISABLED = "endpoint_disabled"
 
 
 class WaitReason(StrEnum):
@@ -54,6 +58,12 @@ class WaitReason(StrEnum):
     BROKER_DAMAGED = "broker_damaged"
     RUN_PENDING = "run_pending"
     ATTACHMENT_PENDING = "attachment_pending"
+    #: A webhook's receiver did not answer, or asked for patience.
+    WEBHOOK_UNAVAILABLE = "webhook_unavailable"
+    #: It answered with a refusal, which a few tries later is final.
+    WEBHOOK_REFUSED = "webhook_refused"
+    #: A webhook's receiver was not called: it failed too often a moment ago, or has its share of the worker.
+    ENDPOINT_RESTING = "endpoint_resting"
     #: Something that may pass: no memory, no time.
     TRY_FAILED = "try_failed"
 

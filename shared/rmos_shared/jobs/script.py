@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError
 
 from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.jobs.redis_errors import broker_errors
-from rmos_shared.tasks.table import DEAD_LETTER_QUEUE, TASKS, TaskSpec
+from rmos_shared.tasks.table import DEAD_LETTER_QUEUE, DELIVER, TASKS, TaskSpec
 
 #: A full server must still let jobs be claimed and settled, for that is what makes room, and messages be
 #: kept that were just taken off a queue. Only what brings new data in is refused there.
@@ -25,6 +25,7 @@ _BRINGING_IN = frozenset({"accept"})
 PARTS = (
     "keys",
     "events",
+    "ends",
     "ready",
     "records",
     "accept",
@@ -36,6 +37,7 @@ PARTS = (
     "dead_letters",
     "consistency",
     "stats",
+    "endpoints",
     "answer",
 )
 _LUA = "\n".join(resources.files(__package__).joinpath(f"lua/{part}.lua").read_text() for part in PARTS)
@@ -46,11 +48,14 @@ def _tables(tasks: Iterable[TaskSpec]) -> str:
     specs = list(tasks)
     rows = (
         f'["{spec.name}"] = {{queue = "{spec.queue}", topic = "{spec.topic}", '
-        f"ids_per_notification = {spec.ids_per_notification}}}"
+        f'ids_per_notification = {spec.ids_per_notification}, event = "{spec.event}"}}'
         for spec in specs
     )
     queues = (f'"{queue}"' for queue in dict.fromkeys(spec.queue for spec in specs))
-    return f"local TASKS = {{{', '.join(rows)}}}\nlocal QUEUES = {{{', '.join(queues)}}}\n"
+    return (
+        f"local TASKS = {{{', '.join(rows)}}}\nlocal QUEUES = {{{', '.join(queues)}}}\n"
+        f'local DELIVERY, DELIVERIES = "{DELIVER.name}", "{DELIVER.queue}"\n'
+    )
 
 
 def script_source(tasks: Iterable[TaskSpec] = TASKS.values()) -> str:

@@ -8,9 +8,10 @@ from pydantic import Field, SecretStr
 
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.settings.store import StoreSettings
+from rmos_shared.settings.webhooks import WebhookSettings
 
 
-class WorkerSettings(BrokerSettings, StoreSettings):
+class WorkerSettings(BrokerSettings, StoreSettings, WebhookSettings):
     """What a worker needs."""
 
     advisory_url: str = Field("http://127.0.0.1:8700", description="Base address of the advisory store.")

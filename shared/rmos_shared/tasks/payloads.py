@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
 from rmos_shared.advisories.model import AdvisoryKind, DetailLevel
-from rmos_shared.models.base import Frozen, IsoDate, SafeId, SingleLine
+from rmos_shared.models.base import Frozen, IsoDate, SafeId, SingleLine, Utf8Text
 from rmos_shared.runs.model import RunRequest
+
+#: What webhooks tell of.
+WebhookEvent = Literal[
+    "run.created",
+    "run.explained",
+    "advisory.attached",
+    "batch.done",
+    "job.dead",
+    "job.discarded",
+    "webhook.test",
+]
 
 
 class CreateRun(Frozen):
@@ -41,3 +56,23 @@ class ExplainMissing(Frozen):
     request_id: SingleLine | None = None
     #: Where an earlier job of the same batch stopped: the last run that it looked at.
     after_run_id: SafeId | None = None
+
+
+class DeliverWebhook(Frozen):
+    """Payload of ``webhooks.deliver``: tell an endpoint how a job ended. Written by ``endpoints.lua``."""
+
+    #: The endpoint's name; its address and secret are in the worker's settings alone.
+    endpoint: SingleLine
+    event: WebhookEvent
+    #: When the job ended, in milliseconds since 1970.
+    at_ms: Annotated[int, Field(ge=0, le=253_402_300_799_999)]
+    job_id: SingleLine
+    task: SingleLine
+    state: Literal["done", "dead", "discarded"]
+    run_id: Utf8Text | None = None
+    request_id: Utf8Text | None = None
+    #: What a job that is done came to: ids and outcomes.
+    result: dict[str, Any] | None = None
+    #: Why a job is dead.
+    reason: Utf8Text | None = None
+    error_type: Utf8Text | None = None

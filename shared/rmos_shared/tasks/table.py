@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rmos_shared.models.base import Frozen
-from rmos_shared.tasks.payloads import AttachAdvisory, CreateRun, ExplainMissing, SuggestAndAttach
+from rmos_shared.tasks.payloads import (
+    AttachAdvisory,
+    CreateRun,
+    DeliverWebhook,
+    ExplainMissing,
+    SuggestAndAttach,
+)
 
 #: Consumed by nobody; mirrors the number of dead letters, so that Flower's Broker page shows it.
 DEAD_LETTER_QUEUE = "runs.dead_letter"
@@ -22,15 +28,24 @@ class TaskSpec:
     topic: str
     #: Job ids that one notification may carry.
     ids_per_notification: int = 1
+    #: The webhook event of a job that is done; none: webhooks tell neither of that nor of its death.
+    event: str = ""
 
 
-CREATE = TaskSpec("runs.create", "runs.create", CreateRun, "create", ids_per_notification=25)
-CREATE_MANY = TaskSpec("runs.create_many", "runs.batch", CreateRun, "create", ids_per_notification=100)
-SUGGEST = TaskSpec("runs.suggest_and_attach", "runs.advise", SuggestAndAttach, "explain")
-ATTACH = TaskSpec("runs.attach_advisory", "runs.advise", AttachAdvisory, "attach")
-EXPLAIN_MISSING = TaskSpec("runs.explain_missing", "runs.batch", ExplainMissing, "batch")
+CREATE = TaskSpec(
+    "runs.create", "runs.create", CreateRun, "create", ids_per_notification=25, event="run.created"
+)
+CREATE_MANY = TaskSpec(
+    "runs.create_many", "runs.batch", CreateRun, "create", ids_per_notification=100, event="run.created"
+)
+SUGGEST = TaskSpec(
+    "runs.suggest_and_attach", "runs.advise", SuggestAndAttach, "explain", event="run.explained"
+)
+ATTACH = TaskSpec("runs.attach_advisory", "runs.advise", AttachAdvisory, "attach", event="advisory.attached")
+EXPLAIN_MISSING = TaskSpec("runs.explain_missing", "runs.batch", ExplainMissing, "batch", event="batch.done")
+DELIVER = TaskSpec("webhooks.deliver", "runs.notify", DeliverWebhook, "webhook")
 
 TASKS: dict[str, TaskSpec] = {
-    spec.name: spec for spec in (CREATE, CREATE_MANY, SUGGEST, ATTACH, EXPLAIN_MISSING)
+    spec.name: spec for spec in (CREATE, CREATE_MANY, SUGGEST, ATTACH, EXPLAIN_MISSING, DELIVER)
 }
 QUEUES: tuple[str, ...] = tuple(dict.fromkeys(spec.queue for spec in TASKS.values()))

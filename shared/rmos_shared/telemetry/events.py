@@ -216,6 +216,21 @@ class RequestFailed(Event, key="request.failed", level=logging.ERROR):
     error: str
 
 
+# -- webhooks -------------------------------------------------------------------------------------
+
+
+class WebhookEndpointDisabled(Event, key="webhook.endpoint_disabled", level=logging.ERROR):
+    """A webhook's receiver said that it is gone for good (410); `rmos webhooks enable` takes it up again."""
+
+    endpoint: str
+
+
+class WebhooksNotConfigured(Event, key="webhooks.not_configured"):
+    """The ledger could not be told which webhook endpoints there are; that is tried again each second."""
+
+    error: str
+
+
 # -- policies -------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import ssl
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from rmos_shared.clock import Clock
 
 #: Written in one go, so that a server which reads slowly cannot stretch a large body past the deadline.
 _WRITE_BYTES = 65_536
+Resolve = Callable[[str, int], Sequence[str]]
 
 
 class DeadlineTransport(httpx.BaseTransport):
@@ -33,15 +34,19 @@ class DeadlineTransport(httpx.BaseTransport):
         httpx.TransportError: whatever else httpcore raises, by the same name where httpx has it.
     """
 
-    def __init__(self, clock: Clock) -> None:
-        """Prepare, without connecting."""
+    def __init__(self, clock: Clock, *, resolve: Resolve | None = None) -> None:
+        """Prepare, without connecting.
+
+        ``resolve`` returns the addresses to connect to for a host and a port, in order, or raises what its
+        caller is to get; without it the system resolves. What it returns is not looked up again.
+        """
         self._deadline = _Deadline(clock)
         self._pool = httpcore.ConnectionPool(
             ssl_context=httpx.create_ssl_context(),
             max_connections=100,
             max_keepalive_connections=20,
             keepalive_expiry=5,
-            network_backend=_Backend(self._deadline),
+            network_backend=_Backend(self._deadline, resolve or _unresolved),
         )
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -124,9 +129,14 @@ class _Deadline(threading.local):
         return left
 
 
+def _unresolved(host: str, port: int) -> Sequence[str]:  # noqa: ARG001 - as Resolve is called
+    return (host,)
+
+
 class _Backend(httpcore.NetworkBackend):
-    def __init__(self, deadline: _Deadline) -> None:
+    def __init__(self, deadline: _Deadline, resolve: Resolve) -> None:
         self._deadline = deadline
+        self._resolve = resolve
         self._inner = httpcore.SyncBackend()
 
     def connect_tcp(
@@ -137,8 +147,23 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
+        *others, last = self._resolve(host, port)
+        for address in others:
+            try:
+                return self._connected(address, port, local_address, socket_options)
+            except httpcore.ConnectError:
+                continue
+        return self._connected(last, port, local_address, socket_options)
+
+    def _connected(
+        self,
+        address: str,
+        port: int,
+        local_address: str | None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None,
+    ) -> _Stream:
         return _Stream(
-            self._inner.connect_tcp(host, port, self._deadline.left(), local_address, socket_options),
+            self._inner.connect_tcp(address, port, self._deadline.left(), local_address, socket_options),
             self._deadline,
         )
 

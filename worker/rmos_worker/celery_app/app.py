@@ -19,7 +19,7 @@ from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.store.base import ArtifactStore
 from rmos_shared.store.choice import chosen_store
-from rmos_shared.tasks.table import TASKS, TaskSpec
+from rmos_shared.tasks.table import DELIVER, TASKS, TaskSpec
 from rmos_worker.advisories.breaker import RedisBreaker
 from rmos_worker.celery_app.broadcast import ControlNode
 from rmos_worker.celery_app.broker import celery_config
@@ -28,6 +28,8 @@ from rmos_worker.engine.executor import Report
 from rmos_worker.engine.reconciler import Reconciler
 from rmos_worker.engine.wiring import Services
 from rmos_worker.logs import configure_logs
+from rmos_worker.webhooks.endpoints import WebhookConfig, load_webhooks
+from rmos_worker.webhooks.registration import Registration
 
 _PR_SET_PDEATHSIG = 1
 
@@ -39,10 +41,11 @@ class JobDead(Exception):
 class ServicesOfProcess:
     """The services of whichever process asks: a prefork child must not use its parent's connections."""
 
-    def __init__(self, settings: WorkerSettings, store: ArtifactStore) -> None:
+    def __init__(self, settings: WorkerSettings, store: ArtifactStore, webhooks: WebhookConfig) -> None:
         """Prepare; the first task of a process starts its services."""
         self._settings = settings
         self._store = store
+        self._webhooks = webhooks
         self._lock = threading.Lock()
         self._of: tuple[int, Services] | None = None
 
@@ -50,7 +53,7 @@ class ServicesOfProcess:
         """Return this process's services, started."""
         with self._lock:
             if self._of is None or self._of[0] != os.getpid():
-                self._of = (os.getpid(), Services.start(self._settings, self._store))
+                self._of = (os.getpid(), Services.start(self._settings, self._store, self._webhooks))
             return self._of[1]
 
     def stop(self, **_: Any) -> None:
@@ -72,11 +75,14 @@ def create_app(settings: WorkerSettings) -> Celery:
     app.control.mailbox.node_cls = ControlNode  # type: ignore[attr-defined]  # the stubs lack it
     # Made before any child, so that all of them know the store which their worker found at its start.
     store = chosen_store(settings)
-    services = ServicesOfProcess(settings, store)
+    webhooks = load_webhooks(settings.webhooks_file)
+    services = ServicesOfProcess(settings, store, webhooks)
     for spec in TASKS.values():
         _add_task(app, spec, services)
     add_schedule(app)
-    app.steps["worker"].update({_store_step(store.probe), _reconciler_step(settings)})
+    app.steps["worker"].update(
+        {_store_step(store.probe), _reconciler_step(settings), _webhooks_step(settings, webhooks)}
+    )
     # Weak references would let these closures be collected.
     signals.setup_logging.connect(_configure_logs, weak=False)
     signals.worker_before_create_process.connect(_keep_memory_shared, weak=False)
@@ -145,6 +151,30 @@ def _store_step(probe: Callable[[], None]) -> type[bootsteps.StartStopStep]:
                 raise SystemExit(f"error {error.code}: {error}") from None
 
     return StoreStep
+
+
+def _webhooks_step(settings: WorkerSettings, config: WebhookConfig) -> type[bootsteps.StartStopStep]:
+    class WebhooksStep(bootsteps.StartStopStep):
+        """Tells the ledger which endpoints there are, in the worker that delivers to them and in no other."""
+
+        requires = ("celery.worker.components:Pool",)
+
+        def __init__(self, parent: Any, **kwargs: Any) -> None:
+            super().__init__(parent, **kwargs)
+            self._ledger = JobLedger(connect_broker(settings))
+            self._registration = Registration(self._ledger.webhooks, config)
+
+        def include_if(self, parent: Any) -> bool:
+            return DELIVER.queue in parent.app.amqp.queues.consume_from
+
+        def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+            self._registration.start()
+
+        def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+            self._registration.stop(settings.broker_timeout_seconds)
+            self._ledger.close()
+
+    return WebhooksStep
 
 
 def _reconciler_step(settings: WorkerSettings) -> type[bootsteps.StartStopStep]:

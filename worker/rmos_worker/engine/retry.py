@@ -17,11 +17,16 @@ from rmos_shared.errors import (
     BrokerUnavailable,
     Conflict,
     CorruptArtifact,
+    EndpointDisabled,
+    EndpointResting,
     InvalidRequest,
     RmosError,
     RunNotFound,
     RunPending,
     StoreUnavailable,
+    WebhookForbidden,
+    WebhookRefused,
+    WebhookUnavailable,
 )
 from rmos_shared.jobs.model import DeadReason, Failure, WaitReason
 
@@ -74,6 +79,8 @@ _HOPELESS: tuple[tuple[type[RmosError], DeadReason], ...] = (
     (AdvisoryNotFound, DeadReason.ADVISORY_REFUSED),
     (AdvisoryRefused, DeadReason.ADVISORY_REFUSED),
     (CorruptArtifact, DeadReason.CORRUPT_ARTIFACT),
+    (WebhookForbidden, DeadReason.WEBHOOK_REFUSED),
+    (EndpointDisabled, DeadReason.ENDPOINT_DISABLED),
 )
 #: Errors that may pass, with their reason and whether they cost a try: one that is no fault of the job costs
 #: it time only. The first row that fits rules.
@@ -81,6 +88,9 @@ _PASSING: tuple[tuple[type[BaseException], WaitReason, bool], ...] = (
     (BreakerOpen, WaitReason.BREAKER_OPEN, False),
     (AdvisoryMisconfigured, WaitReason.ADVISORY_MISCONFIGURED, False),
     (AdvisoryUnavailable, WaitReason.ADVISORY_UNAVAILABLE, True),
+    (EndpointResting, WaitReason.ENDPOINT_RESTING, False),
+    (WebhookUnavailable, WaitReason.WEBHOOK_UNAVAILABLE, True),
+    (WebhookRefused, WaitReason.WEBHOOK_REFUSED, True),
     (StoreUnavailable, WaitReason.STORE_UNAVAILABLE, False),
     (BrokerUnavailable, WaitReason.BROKER_UNAVAILABLE, False),
     (BrokerDamaged, WaitReason.BROKER_DAMAGED, False),
@@ -92,6 +102,8 @@ _PASSING: tuple[tuple[type[BaseException], WaitReason, bool], ...] = (
 #: How a signal, a hard time limit or a deploy reaches a task; sys.exit in a task cannot be told from them.
 _ENDING = (SystemExit, KeyboardInterrupt)
 _SOFT_TIME_LIMIT = "SoftTimeLimitExceeded"
+#: A receiver that refuses may be in the middle of a deploy; one that still does is not asked for hours.
+_TRIES_OF_REFUSED = 3
 
 
 def decide(
@@ -120,9 +132,13 @@ def decide(
     # While nobody reaches the store, the job that probes it is no more to blame than the jobs that wait.
     outage = isinstance(error, AdvisoryUnavailable) and error.outage
     spends_retry = costs_try and not outage
-    if waiting_seconds >= limits.total_seconds or (spends_retry and retry_count + 1 >= limits.max_tries):
-        return Bury(describe(error, DeadReason.RETRIES_EXHAUSTED))
-    asked = error.retry_after_seconds if isinstance(error, AdvisoryUnavailable) else None
+    refused = isinstance(error, WebhookRefused)
+    most_tries = min(limits.max_tries, _TRIES_OF_REFUSED) if refused else limits.max_tries
+    if waiting_seconds >= limits.total_seconds or (spends_retry and retry_count + 1 >= most_tries):
+        return Bury(describe(error, DeadReason.WEBHOOK_REFUSED if refused else DeadReason.RETRIES_EXHAUSTED))
+    asked = (
+        error.retry_after_seconds if isinstance(error, (AdvisoryUnavailable, WebhookUnavailable)) else None
+    )
     if asked is None:
         ceiling = min(limits.cap_seconds, limits.base_seconds * 2 ** min(retry_count, 32))
         low, high = ceiling / 2, ceiling
@@ -134,6 +150,9 @@ def decide(
         # Spread over as long again as the outage has lasted. None of them needs to come and see: the
         # reconciler sends one, and brings all forward when the store is back.
         high = max(high, 2 * low, low + waiting_seconds)
+    elif isinstance(error, EndpointResting):
+        # However many wait for one endpoint, they take ever less of the worker's time from the others.
+        high = max(high, low + waiting_seconds)
     delay = min(jitter(low, high), limits.cap_seconds)
     return Wait(delay, spends_retry=spends_retry, failure=describe(error, reason), held=held, outage=outage)
 

@@ -12,7 +12,7 @@ from rmos_shared.runs.reader import RunReader
 from rmos_shared.runs.writer import RunWriter
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.store.base import ArtifactStore
-from rmos_shared.tasks.table import ATTACH, CREATE, CREATE_MANY, EXPLAIN_MISSING, SUGGEST
+from rmos_shared.tasks.table import ATTACH, CREATE, CREATE_MANY, DELIVER, EXPLAIN_MISSING, SUGGEST
 from rmos_worker.advisories.breaker import RedisBreaker
 from rmos_worker.advisories.client import AdvisoryClient
 from rmos_worker.engine.executor import Executor
@@ -25,7 +25,12 @@ from rmos_worker.handlers.create import CreateHandler
 from rmos_worker.handlers.existing_run import ExistingRuns
 from rmos_worker.handlers.explain_missing import ExplainMissingHandler
 from rmos_worker.handlers.suggest import SuggestHandler
+from rmos_worker.handlers.webhook import DeliverHandler
 from rmos_worker.policies.choice import policy_named
+from rmos_worker.webhooks.addresses import CheckedAddresses
+from rmos_worker.webhooks.client import WebhookClient
+from rmos_worker.webhooks.endpoints import WebhookConfig
+from rmos_worker.webhooks.shares import EndpointShares
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +41,17 @@ class Services:
     heartbeat: Heartbeat
     ledger: JobLedger
     advisories: AdvisoryClient
+    webhooks: WebhookClient
 
     @classmethod
-    def start(cls, settings: WorkerSettings, store: ArtifactStore) -> Services:
-        """Connect, and begin to beat; ``store`` is the one that the worker's main process has opened."""
+    def start(
+        cls, settings: WorkerSettings, store: ArtifactStore, webhooks: WebhookConfig | None = None
+    ) -> Services:
+        """Connect, and begin to beat; ``store`` is the one that the worker's main process has opened.
+
+        ``webhooks`` are the endpoints that it has read; none if left out.
+        """
+        webhooks = webhooks or WebhookConfig()
         clock = SystemClock()
         client = connect_broker(settings)
         ledger = JobLedger(client)
@@ -71,20 +83,36 @@ class Services:
         attach = AttachHandler(
             writer=writer, existing=existing, advisories=advisories, policy=policy, clock=clock
         )
+        webhook_client = WebhookClient(
+            timeout_seconds=settings.webhook_timeout_seconds,
+            answer_bytes=settings.webhook_answer_bytes,
+            resolve=CheckedAddresses(webhooks.networks),
+            clock=clock,
+        )
+        shares = EndpointShares(
+            most_calls=settings.webhook_calls_per_endpoint,
+            base_seconds=settings.retry_base_seconds,
+            cap_seconds=settings.retry_cap_seconds,
+            clock=clock,
+        )
         handlers: dict[str, Handler] = {
             CREATE.name: create,
             CREATE_MANY.name: create,
             SUGGEST.name: suggest,
             ATTACH.name: attach,
             EXPLAIN_MISSING.name: ExplainMissingHandler(reader, ledger),
+            DELIVER.name: DeliverHandler(
+                config=webhooks, webhooks=ledger.webhooks, client=webhook_client, shares=shares
+            ),
         }
         heartbeat = Heartbeat(ledger.work, settings)
         heartbeat.start()
         executor = Executor(work=ledger.work, heartbeat=heartbeat, handlers=handlers, settings=settings)
-        return cls(executor, heartbeat, ledger, advisories)
+        return cls(executor, heartbeat, ledger, advisories, webhook_client)
 
     def stop(self) -> None:
         """Give the leases back and close the connections."""
         self.heartbeat.retire()
         self.advisories.close()
+        self.webhooks.close()
         self.ledger.close()

@@ -1,27 +1,32 @@
 -- Accepting jobs.
 
--- Six arguments: id, task, payload, sha256, run id, request id. Answers new, repeat or conflict.
 local ACCEPT_ARGUMENTS = 6
 local accepted = 0
 -- Fields and values that new jobs bring to subjects.
 local subjects = {}
 -- By id, what the records of jobs to accept tell already; need_to_accept asks.
 local known_sha256 = {}
+
+local function write_job(id, task, payload, sha256, run_id, request_id)
+  redis.call('HSET', job_key(id), 'task', task, 'sha256', sha256, 'run_id', run_id, 'request_id', request_id,
+    'accepted_at', now, 'changed_at', now, 'state', 'accepted')
+  redis.call('SET', prefix .. 'payload:' .. id, payload)
+  make_ready(id, task)
+  add_event('accepted', id, task, run_id, request_id)
+  accepted = accepted + 1
+  table.insert(subjects, TASKS[task].topic .. ':' .. run_id)
+  table.insert(subjects, id)
+end
+
+-- Six arguments: id, task, payload, sha256, run id, request id. Answers new, repeat or conflict.
 local function accept_one()
   local id, task, payload, sha256, run_id, request_id = arg(), arg(), arg(), arg(), arg(), arg()
   local known = known_sha256[id]
   if known then
     return known == sha256 and 'repeat' or 'conflict'
   end
-  redis.call('HSET', job_key(id), 'task', task, 'sha256', sha256, 'run_id', run_id, 'request_id', request_id,
-    'accepted_at', now, 'changed_at', now, 'state', 'accepted')
-  redis.call('SET', prefix .. 'payload:' .. id, payload)
-  make_ready(id, task)
-  add_event('accepted', id, task, run_id, request_id)
+  write_job(id, task, payload, sha256, run_id, request_id)
   known_sha256[id] = sha256
-  accepted = accepted + 1
-  table.insert(subjects, TASKS[task].topic .. ':' .. run_id)
-  table.insert(subjects, id)
   return 'new'
 end
 

@@ -1,7 +1,8 @@
 -- The job ledger: every transition of a job is one run of this script, so it happens whole or not at all.
 -- All times are the server's, in milliseconds since 1970. Every operation may be repeated safely.
 --
--- Put before it by script.py: TASKS, by name: queue, topic, ids_per_notification; QUEUES, their names in order.
+-- Put before it by script.py: TASKS, by name: queue, topic, ids_per_notification, event; QUEUES, their names in order;
+-- DELIVERY and DELIVERIES, the task and the queue of webhook deliveries.
 -- KEYS[1]  prefix, "rmos:" outside tests. Keys below it:
 --   job:<id>         hash  the record: task state run_id request_id sha256 accepted_at changed_at crash_count claim_count
 --                          retry_count take_count lease due_at waiting_since result failure first_failed_at
@@ -26,6 +27,9 @@
 --   events           stream  changes of state, the last of them: an entry holds a state and the jobs that came to it, one
 --                          a line: id, task, run id, request id, separated by tabs. A line without an id and a task
 --                          is of a run that something happened to without a job (state: attached, reviewed)
+--   webhooks         hash  endpoint -> the events that it wants, separated by spaces; what the settings say and nobody
+--                          disabled. No key: no webhooks, and no cost
+--   webhooks_off     hash  endpoint -> JSON of one that is disabled: events, reason, at
 -- KEYS[2]  the list that mirrors the number of dead letters for Flower's Broker page (its items say nothing)
 -- <queue>  the list that mirrors the number of ready jobs, for Flower as well. Other programs may push onto it; what
 --          they pushed is kept among the raw letters when its turn comes.

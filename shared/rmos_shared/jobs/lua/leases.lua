@@ -6,6 +6,7 @@ local function need_to_lapse()
     need('zset', ready_key(queue))
   end
   need('zset', prefix .. 'dead')
+  need_to_end()
 end
 
 -- A job that lost its worker: ready again, or dead when that has happened too often.

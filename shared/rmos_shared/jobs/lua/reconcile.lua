@@ -18,6 +18,9 @@ function operations.reconcile()
     return well[key]
   end
   local common = usable('zset', prefix .. 'dead')
+  for _, key in ipairs(keys_of_an_end()) do
+    common = usable(key[1], key[2]) and common
+  end
   -- Whether a job can be made ready now. One that has ended and lies in an index all the same is doctor's to name.
   local function movable(id)
     local record = fields(id, 'task', 'state') or {}

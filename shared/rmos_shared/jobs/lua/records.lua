@@ -67,4 +67,5 @@ local function die(id, failure, code_version)
   redis.call('ZADD', prefix .. 'dead', now, id)
   mirror_one()
   add_event_of('dead', id)
+  add_end('dead', id)
 end

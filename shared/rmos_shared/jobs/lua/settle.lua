@@ -10,6 +10,7 @@ function operations.finish()
   need('zset', prefix .. 'leases:' .. worker)
   need('hash', prefix .. 'counts')
   need('hash', prefix .. 'subjects')
+  need_to_end()
   for _ = 1, amount do
     cursor = cursor + 2
     local following = number_arg()
@@ -37,6 +38,7 @@ function operations.finish()
       table.insert(about, TASKS[record[3]].topic .. ':' .. (record[4] or ''))
       table.insert(followers, {cursor, following})
       add_event('done', id, record[3], record[4] or '', record[7] or '')
+      add_end('done', id)
     elseif state == 'done' and not mine then
       state = 'done_elsewhere'
     end
@@ -129,6 +131,7 @@ function operations.bury()
   if state == 'running' and holds(id, worker, token) then
     need('zset', prefix .. 'leases:' .. worker)
     need('zset', prefix .. 'dead')
+    need_to_end()
     redis.call('ZREM', prefix .. 'leases:' .. worker, id)
     die(id, failure, code_version)
     return 'dead'

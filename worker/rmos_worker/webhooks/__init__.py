@@ -1,0 +1,1 @@
+"""Webhooks: where messages may go, and how they are sent."""
