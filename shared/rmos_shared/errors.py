@@ -31,6 +31,7 @@
     │   │   └── DurabilityUnknown  published, but the disk would not say that it will stay
     │   ├── WebhookUnavailable     the receiver did not answer, or asked for patience
     │   │   └── EndpointResting        not even tried
+    │   ├── TooManyClients
     │   ├── RunPending             the run is still on its way
     │   ├── AttachmentPending      what the run names is not stored yet
     │   ├── UploadTimeout          the sender was too slow; nothing was kept

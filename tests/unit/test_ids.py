@@ -18,6 +18,7 @@ from rmos_shared.ids import (
     is_safe_id,
     new_uuid7,
     uuid7_time,
+    webhook_message_id,
 )
 
 AT = datetime(2026, 8, 1, 6, 0, 0, 123_000, tzinfo=UTC)
@@ -162,6 +163,18 @@ def test_the_explanation_job_is_known_before_it_is_accepted() -> None:
     assert create_job_id(follower) == parent
     assert create_job_id(parent) is None
     assert not JOB_ID.fullmatch(explain_job_id(follower))
+
+
+@pytest.mark.parametrize("endpoint", ["a", "erp-2", "0" * 32])
+def test_a_delivery_bears_the_id_of_the_job_that_it_tells_of(endpoint: str) -> None:
+    for job_id in (new_uuid7(AT), explain_job_id(new_uuid7(AT))):
+        delivery = f"{job_id}.hook-{endpoint}.1795871400361"
+        assert JOB_ID.fullmatch(delivery)
+        assert create_job_id(delivery) == job_id[:32]
+        assert not JOB_ID.fullmatch(f"{delivery}.hook-{endpoint}.1")
+        assert "." not in webhook_message_id(delivery)
+    for wrong in ("", "-a", "A", "a.b", "a/b", "x" * 33):
+        assert not JOB_ID.fullmatch(f"{new_uuid7(AT)}.hook-{wrong}.1")
 
 
 def test_an_advisory_id_is_the_same_for_ever() -> None:

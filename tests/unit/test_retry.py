@@ -18,10 +18,20 @@ from hypothesis import strategies as st
 import rmos_shared
 import rmos_worker
 from rmos_shared import errors
-from rmos_shared.errors import AdvisoryUnavailable, BreakerOpen, FieldProblem, RmosError, StoreUnavailable
+from rmos_shared.errors import (
+    AdvisoryUnavailable,
+    BreakerOpen,
+    EndpointResting,
+    FieldProblem,
+    RmosError,
+    StoreUnavailable,
+    WebhookRefused,
+    WebhookUnavailable,
+)
 from rmos_shared.jobs.model import DeadReason, WaitReason
 from rmos_shared.store.base import KeyInvalid
 from rmos_worker.engine.retry import Bury, GiveBack, RetryLimits, Wait, decide, describe
+from rmos_worker.webhooks.client import EndpointGone
 
 LIMITS = RetryLimits(max_tries=8, base_seconds=2.0, cap_seconds=900.0, total_seconds=21_600.0)
 SECRET = "hunter2"
@@ -45,6 +55,14 @@ TABLE: dict[type[RmosError], tuple[RmosError, DeadReason | tuple[str, WaitReason
     errors.ArtifactConflict: (errors.ArtifactConflict("k"), DeadReason.CONFLICT),
     errors.JobConflict: (errors.JobConflict("j"), DeadReason.CONFLICT),
     errors.AdvisoryRefused: (errors.AdvisoryRefused("x"), DeadReason.ADVISORY_REFUSED),
+    errors.EndpointNotFound: (errors.EndpointNotFound("e"), DeadReason.UNEXPECTED_ERROR),
+    errors.WebhookRefused: (errors.WebhookRefused("x"), (PAID, WaitReason.WEBHOOK_REFUSED)),
+    errors.WebhookForbidden: (errors.WebhookForbidden("x"), DeadReason.WEBHOOK_REFUSED),
+    errors.EndpointDisabled: (errors.EndpointDisabled("x"), DeadReason.ENDPOINT_DISABLED),
+    EndpointGone: (EndpointGone("x"), DeadReason.ENDPOINT_DISABLED),
+    errors.WebhookUnavailable: (errors.WebhookUnavailable("x"), (PAID, WaitReason.WEBHOOK_UNAVAILABLE)),
+    errors.EndpointResting: (errors.EndpointResting("x"), (FREE, WaitReason.ENDPOINT_RESTING)),
+    errors.TooManyClients: (errors.TooManyClients("x"), DeadReason.UNEXPECTED_ERROR),
     errors.TransitionRefused: (errors.TransitionRefused("x"), DeadReason.UNEXPECTED_ERROR),
     errors.SettingsInvalid: (errors.SettingsInvalid("x"), DeadReason.UNEXPECTED_ERROR),
     KeyInvalid: (KeyInvalid("x"), DeadReason.UNEXPECTED_ERROR),
@@ -223,6 +241,24 @@ def test_what_is_no_fault_of_the_job_costs_no_try_only_time(kind: type[RmosError
     assert end.failure.reason == DeadReason.RETRIES_EXHAUSTED.value
 
 
+@pytest.mark.parametrize("retry_count", range(4))
+def test_a_receiver_that_refuses_is_asked_three_times(retry_count: int) -> None:
+    end = decided(WebhookRefused("x"), retry_count=retry_count)
+    assert isinstance(end, Wait if retry_count < 2 else Bury)
+    assert end.failure.reason == "webhook_refused"
+    assert isinstance(decided(WebhookRefused("x"), limits=RetryLimits(1, 2.0, 900.0, 21_600.0)), Bury), (
+        "no oftener than any job"
+    )
+
+
+def test_what_waits_for_an_endpoint_that_rests_comes_back_ever_less_often() -> None:
+    error = EndpointResting("x", retry_after_seconds=5)
+    assert delay(error, jitter=lowest, waiting_seconds=600) == 5
+    assert delay(error, jitter=highest) == 7
+    assert delay(error, jitter=highest, waiting_seconds=600) == 605
+    assert delay(error, jitter=highest, waiting_seconds=10_000) == 900
+
+
 def test_the_total_time_ends_paid_tries_too() -> None:
     assert isinstance(decided(AdvisoryUnavailable("x"), waiting_seconds=21_599.999), Wait)
     assert isinstance(decided(AdvisoryUnavailable("x"), waiting_seconds=21_600.0), Bury)
@@ -261,7 +297,7 @@ def test_a_cap_below_the_base_holds() -> None:
         (86_400, 900, 900),
     ],
 )
-@pytest.mark.parametrize("kind", [AdvisoryUnavailable, BreakerOpen])
+@pytest.mark.parametrize("kind", [AdvisoryUnavailable, BreakerOpen, WebhookUnavailable])
 def test_retry_after_outranks_our_delay_within_our_cap(
     kind: type[AdvisoryUnavailable], asked: float, low: float, high: float
 ) -> None:

@@ -30,16 +30,14 @@ def _meant_by(address: Address) -> Iterator[Address]:
     if isinstance(address, IPv4Address):
         yield address
         return
-    if address.ipv4_mapped is not None:
-        yield address.ipv4_mapped  # the same host by another name
+    if address.ipv4_mapped is not None or any(address in network for network in _NAT64):
+        yield IPv4Address(int(address) & 0xFFFF_FFFF)  # the same host by another name
         return
     yield address
     if address.sixtofour is not None:
         yield address.sixtofour
     if address.teredo is not None:
         yield from address.teredo
-    if any(address in network for network in _NAT64):
-        yield IPv4Address(int(address) & 0xFFFF_FFFF)
 
 
 def _is_public(address: Address) -> bool:
@@ -50,6 +48,7 @@ def _is_public(address: Address) -> bool:
         or address.is_multicast
         or address.is_reserved
         or address.is_unspecified
+        or (isinstance(address, IPv6Address) and address.is_site_local)
     )
 
 

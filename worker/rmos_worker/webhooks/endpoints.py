@@ -25,6 +25,7 @@ _PREFIX = "whsec_"
 #: What Standard Webhooks asks of a secret.
 _LEAST_SECRET_BYTES, _MOST_SECRET_BYTES = 24, 64
 _MOST_FILE_BYTES = 1_048_576
+_LAST_PORT = 65_535
 _VARIABLE = "RMOS_WEBHOOKS_FILE"
 
 
@@ -143,6 +144,8 @@ def _wrong_url(url: str, file: _File) -> str | None:
         return "is no address"
     if parts.scheme != "https" and not (parts.scheme == "http" and file.allow_http):
         return "must begin with https:// (http:// only with allow_http = true)"
+    if parts.port is not None and not 0 < parts.port <= _LAST_PORT:
+        return "has no such port"
     if parts.userinfo:
         return "must hold no user name or password"
     if parts.fragment or not url.isascii() or set(url) & set(" \\"):
