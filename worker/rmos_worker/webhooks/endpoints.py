@@ -142,18 +142,16 @@ def _wrong_url(url: str, file: _File) -> str | None:
         parts = httpx.URL(url)  # as the client will read it: two readers may see two hosts
     except httpx.InvalidURL:
         return "is no address"
-    if parts.scheme != "https" and not (parts.scheme == "http" and file.allow_http):
-        return "must begin with https:// (http:// only with allow_http = true)"
-    if parts.port is not None and not 0 < parts.port <= _LAST_PORT:
-        return "has no such port"
-    if parts.userinfo:
-        return "must hold no user name or password"
-    if parts.fragment or not url.isascii() or set(url) & set(" \\"):
-        return "must be plain ASCII without a fragment; write a host's name in its xn-- form"
+    schemes = {"https", "http"} if file.allow_http else {"https"}
     host = parts.host.rstrip(".")
-    if not any(_covers(allowed, host) for allowed in file.allowed_hosts):
-        return "has a host that is not among allowed_hosts"
-    return None
+    rules = (
+        (parts.scheme in schemes, "must begin with https:// (http:// only with allow_http = true)"),
+        (parts.port is None or 0 < parts.port <= _LAST_PORT, "has no such port"),
+        (not parts.userinfo, "must hold no user name or password"),
+        (url.isascii() and not set(url) & set(" \\#"), "must be ASCII, without blanks, '\\' or '#'"),
+        (any(_covers(one, host) for one in file.allowed_hosts), "has a host that is not among allowed_hosts"),
+    )
+    return next((reason for holds, reason in rules if not holds), None)
 
 
 def _covers(allowed: str, host: str) -> bool:
