@@ -37,6 +37,7 @@ from rmos_shared.settings.base import Settings
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.settings.store import StoreSettings
+from rmos_shared.settings.webhooks import WebhookSettings
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.tasks.table import QUEUES
 from rmos_shared.telemetry import events
@@ -51,11 +52,12 @@ GLOSSARY = ROOT / "docs/glossary.md"
 COMPOSE = ROOT / "docker-compose.yml"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 #: Their Python is run beside the real processes, each block by itself.
-PROGRAMS = (README, ROOT / "docs/how-to/enqueue.md")
+PROGRAMS = (README, ROOT / "docs/how-to/enqueue.md", ROOT / "docs/how-to/webhooks.md")
 ROLES: list[type[Settings]] = [
     BrokerSettings,
     ProducerSettings,
     StoreSettings,
+    WebhookSettings,
     WorkerSettings,
     AdvisoryStoreSettings,
 ]

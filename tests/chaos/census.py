@@ -16,11 +16,12 @@ SERVER = "server"
 _WORDS = {
     "worker-create": ("rmos_worker.celery_app.main", "worker", "create@"),
     "worker-advise": ("rmos_worker.celery_app.main", "worker", "advise@"),
+    "worker-notify": ("rmos_worker.celery_app.main", "worker", "notify@"),
     "beat": ("rmos_worker.celery_app.main", "beat"),
     "flower": ("rmos_worker.celery_app.flower", "flower"),
     "advisory-store": ("rmos_advisory_store",),
 }
-WORKERS = ("worker-create", "worker-advise")
+WORKERS = ("worker-create", "worker-advise", "worker-notify")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,13 @@ from rmos_shared.settings.base import Settings
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.settings.store import StoreSettings
+from rmos_shared.settings.webhooks import WebhookSettings
 from rmos_shared.settings.worker import WorkerSettings
 
 ROLES: list[type[BaseSettings]] = [
     BrokerSettings,
     StoreSettings,
+    WebhookSettings,
     ProducerSettings,
     WorkerSettings,
     AdvisoryStoreSettings,

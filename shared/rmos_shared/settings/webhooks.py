@@ -21,6 +21,6 @@ class WebhookSettings(Settings):
     webhook_answer_bytes: int = Field(
         65_536, ge=1_024, le=1_048_576, description="Of a receiver's answer no more than this is read."
     )
-    webhook_calls_per_endpoint: int = Field(
+    webhook_endpoint_jobs: int = Field(
         4, ge=1, le=100, description="Deliveries to one endpoint that one worker process makes at a time."
     )

@@ -90,7 +90,7 @@ class Services:
             clock=clock,
         )
         shares = EndpointShares(
-            most_calls=settings.webhook_calls_per_endpoint,
+            most_calls=settings.webhook_endpoint_jobs,
             base_seconds=settings.retry_base_seconds,
             cap_seconds=settings.retry_cap_seconds,
             clock=clock,
