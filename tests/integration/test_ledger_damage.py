@@ -12,12 +12,14 @@ import pytest
 import redis
 
 from rmos_runs.client import RunsClient
-from rmos_shared.errors import BrokerDamaged, TransitionRefused
+from rmos_shared.errors import BrokerDamaged, NotFound, TransitionRefused
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.consistency import Records
 from rmos_shared.jobs.dead_letters import OTHER_VERSION
+from rmos_shared.jobs.events import EventState
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Failure, Job
+from rmos_shared.jobs.webhooks import WEBHOOK_EVENTS, Subscription
 from rmos_shared.jobs.work import Finish, Lease
 from rmos_shared.tasks.table import CREATE, DEAD_LETTER_QUEUE, SUGGEST, TASKS, TaskSpec
 from support.worker import StartWorker
@@ -89,6 +91,9 @@ KEYS = [
     "rmos:raw_discarded",
     "rmos:letters",
     "rmos:events",
+    "rmos:webhooks",
+    "rmos:webhooks_off",
+    "rmos:ready:runs.notify",
     "runs.create",
     DEAD_LETTER_QUEUE,
 ]
@@ -132,6 +137,11 @@ OPERATIONS: dict[str, Callable[[JobLedger, dict[str, str]], Any]] = {
     "discard": lambda ledger, ids: ledger.dead_letters.discard(ids["dead"], by="op", why="x"),
     "replay raw": lambda ledger, ids: ledger.dead_letters.replay(ids["raw"], by="op", why="x"),
     "discard raw": lambda ledger, ids: ledger.dead_letters.discard(ids["raw"], by="op", why="x"),
+    "configure": lambda ledger, _: ledger.webhooks.configure([Subscription("new", ("job.dead",))]),
+    "disable": lambda ledger, _: ledger.webhooks.disable("erp", reason="gone"),
+    "enable": lambda ledger, _: ledger.webhooks.enable("off"),
+    "endpoints": lambda ledger, _: ledger.webhooks.endpoints(),
+    "announce": lambda ledger, _: ledger.announce(EventState.REVIEWED, "r"),
     "stats": lambda ledger, _: ledger.stats(),
     "faults": lambda ledger, _: ledger.consistency.inconsistencies(),
     "repair": lambda ledger, ids: ledger.consistency.repair(ids["astray"]),
@@ -146,7 +156,7 @@ def refusal(operation: Callable[[], Any]) -> str:
     """Return what an operation says when it does nothing; empty when it does what it is asked to."""
     try:
         operation()
-    except (BrokerDamaged, TransitionRefused) as error:
+    except (BrokerDamaged, TransitionRefused, NotFound) as error:
         return str(error)
     return ""
 
@@ -161,6 +171,9 @@ def one_of_each(ledger: JobLedger) -> dict[str, str]:
     assert taken is not None
     ids["raw"] = taken.raw_id
     ledger._client.zrem("rmos:ready:runs.create", ids["astray"])
+    # From here on each end of a job is told as well.
+    ledger.webhooks.configure([Subscription("erp", WEBHOOK_EVENTS), Subscription("off", ("job.dead",))])
+    ledger.webhooks.disable("off", reason="gone")
     return ids
 
 
