@@ -10,6 +10,8 @@ import fakeredis
 import pytest
 import redis
 
+from rmos_runs.operations import checks
+from rmos_runs.operations.checks import Finding
 from rmos_shared.errors import BrokerDamaged, EndpointDisabled, EndpointNotFound
 from rmos_shared.ids import JOB_ID, create_job_id, explain_job_id, new_uuid7, webhook_message_id
 from rmos_shared.jobs.ledger import JobLedger
@@ -247,6 +249,15 @@ def test_an_endpoint_is_disabled_and_enabled(ledger: JobLedger) -> None:
     assert ledger.webhooks.is_enabled("a")
     end(ledger, accept(ledger), "done")
     assert len(deliveries(ledger)) == 1
+
+
+def test_doctor_names_endpoints_that_are_disabled(ledger: JobLedger) -> None:
+    assert "webhooks" not in {finding.check for finding in checks._ledger(ledger)}
+    configure(ledger, a=("run.created",), b=("job.dead",))
+    assert list(checks._webhooks(ledger)) == [Finding("webhooks", "ok", "2 endpoints")]
+    ledger.webhooks.disable("a", reason="gone")
+    (finding,) = checks._webhooks(ledger)
+    assert (finding.state, finding.detail) == ("warning", "disabled: a (gone)")
 
 
 def test_what_the_settings_disable_only_they_enable(ledger: JobLedger) -> None:

@@ -169,6 +169,21 @@ def _ledger(ledger: JobLedger) -> Iterator[Finding]:
         yield Finding("dead letters", "warning", f"{letters}", "see rmos dlq list")
     else:
         yield Finding("dead letters", "ok", "none")
+    yield from _webhooks(ledger)
+
+
+def _webhooks(ledger: JobLedger) -> Iterator[Finding]:
+    endpoints = ledger.webhooks.endpoints()
+    off = [f"{state.endpoint} ({state.reason})" for state in endpoints if not state.enabled]
+    if off:
+        yield Finding(
+            "webhooks",
+            "warning",
+            f"disabled: {', '.join(off)}",
+            "see rmos webhooks list; rmos webhooks enable",
+        )
+    elif endpoints:
+        yield Finding("webhooks", "ok", f"{len(endpoints)} endpoints")
 
 
 def _store(place: Home) -> Iterator[Finding]:
