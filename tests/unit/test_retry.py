@@ -65,6 +65,7 @@ TABLE: dict[type[RmosError], tuple[RmosError, DeadReason | tuple[str, WaitReason
     errors.TooManyClients: (errors.TooManyClients("x"), DeadReason.UNEXPECTED_ERROR),
     errors.TransitionRefused: (errors.TransitionRefused("x"), DeadReason.UNEXPECTED_ERROR),
     errors.SettingsInvalid: (errors.SettingsInvalid("x"), DeadReason.UNEXPECTED_ERROR),
+    errors.SourceInvalid: (errors.SourceInvalid("x"), DeadReason.UNEXPECTED_ERROR),
     KeyInvalid: (KeyInvalid("x"), DeadReason.UNEXPECTED_ERROR),
     errors.TryLater: (errors.TryLater("x"), DeadReason.UNEXPECTED_ERROR),
     errors.BrokerDamaged: (errors.BrokerDamaged("x"), (FREE, WaitReason.BROKER_DAMAGED)),
