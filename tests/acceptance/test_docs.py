@@ -35,6 +35,7 @@ from rmos_shared.errors import RmosError
 from rmos_shared.settings.advisory_store import AdvisoryStoreSettings
 from rmos_shared.settings.base import Settings
 from rmos_shared.settings.broker import BrokerSettings
+from rmos_shared.settings.gateway import GatewaySettings
 from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.settings.store import StoreSettings
 from rmos_shared.settings.webhooks import WebhookSettings
@@ -60,6 +61,7 @@ ROLES: list[type[Settings]] = [
     WebhookSettings,
     WorkerSettings,
     AdvisoryStoreSettings,
+    GatewaySettings,
 ]
 SECRETS = {"RMOS_REDIS_PASSWORD", "RMOS_ADVISORY_TOKEN", "FLOWER_BASIC_AUTH"}
 
@@ -215,7 +217,7 @@ def test_every_event_has_a_key_of_its_own_and_is_reported_somewhere() -> None:
     assert len(keys) == len(set(keys))
     code = "".join(
         file.read_text()
-        for package in (rmos_shared, rmos_worker, rmos_advisory_store)
+        for package in (rmos_shared, rmos_runs, rmos_worker, rmos_advisory_store)
         for file in Path(package.__path__[0]).rglob("*.py")
         if file.name != "events.py"
     )
@@ -387,10 +389,10 @@ def test_compose_watches_and_restarts_every_service(compose: dict[str, Any]) -> 
     assert compose["networks"]["private"]["internal"] is True
 
 
-def test_compose_opens_nothing_but_flower_on_loopback(compose: dict[str, Any]) -> None:
+def test_compose_opens_nothing_but_flower_and_the_gateway_on_loopback(compose: dict[str, Any]) -> None:
     opened = {name: service["ports"] for name, service in compose["services"].items() if "ports" in service}
-    assert list(opened) == ["flower"]
-    assert all(port.startswith("127.0.0.1:") for port in opened["flower"])
+    assert list(opened) == ["flower", "gateway"]
+    assert all(port.startswith("127.0.0.1:") for ports in opened.values() for port in ports)
 
 
 def test_compose_names_its_volumes(compose: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from rmos_shared.jobs.consistency import Records
 from rmos_shared.jobs.dead_letters import OTHER_VERSION
 from rmos_shared.jobs.events import EventState
 from rmos_shared.jobs.ledger import JobLedger
-from rmos_shared.jobs.model import Failure, Job
+from rmos_shared.jobs.model import Failure, Job, OnceJob
 from rmos_shared.jobs.webhooks import WEBHOOK_EVENTS, Subscription
 from rmos_shared.jobs.work import Finish, Lease
 from rmos_shared.tasks.table import CREATE, DEAD_LETTER_QUEUE, SUGGEST, TASKS, TaskSpec
@@ -84,6 +84,7 @@ KEYS = [
     "rmos:dead",
     "rmos:discarded",
     "rmos:counts",
+    f"rmos:once:{'d' * 64}",
     "rmos:subjects",
     "rmos:workers",
     "rmos:raw:{raw}",
@@ -115,6 +116,10 @@ OPERATIONS: dict[str, Callable[[JobLedger, dict[str, str]], Any]] = {
     "accept": lambda ledger, _: accept(ledger),
     "accept again": lambda ledger, ids: ledger.accept(
         [Job(job_id=ids["accepted"], task=CREATE.name, run_id="r", request_id=None, payload="{}")]
+    ),
+    "accept once": lambda ledger, _: ledger.accept_once(
+        [OnceJob(follower(), "d" * 64, "b" * 64, "{}"), OnceJob(follower(), "e" * 64, "b" * 64, "{}")],
+        ttl_seconds=60,
     ),
     "claim": lambda ledger, ids: ledger.work.claim([ids["accepted"]], LEASE, lease_seconds=60),
     "finish": lambda ledger, ids: ledger.work.finish(

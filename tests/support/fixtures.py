@@ -23,6 +23,7 @@ from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.store.identity import init_store
 from rmos_shared.store.local import LocalStore
 from rmos_shared.tasks.table import QUEUES
+from support.gateway import GatewayProcess
 from support.runs import Runs
 
 #: Apps for workers that misbehave on purpose.
@@ -146,6 +147,26 @@ def start_worker(
             if wait:
                 worker.wait_until_ready()
             return worker
+
+        yield start
+
+
+StartGateway = Callable[..., GatewayProcess]
+
+
+@pytest.fixture
+def start_gateway(
+    broker_url: str, runs_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StartGateway]:
+    """Start gateways on this test's broker and store; keywords are settings, such as ``burst_requests=3``."""
+    with ExitStack() as running:
+
+        def start(**settings: object) -> GatewayProcess:
+            basics = {"broker_url": broker_url, "runs_dir": runs_dir}
+            gateway = GatewayProcess(tmp_path_factory.mktemp("gateway"), basics | settings)
+            running.callback(gateway.end)
+            gateway.start()
+            return gateway
 
         yield start
 

@@ -18,6 +18,7 @@ from rmos_shared.errors import SettingsInvalid
 from rmos_shared.settings.advisory_store import AdvisoryStoreSettings
 from rmos_shared.settings.base import Settings
 from rmos_shared.settings.broker import BrokerSettings
+from rmos_shared.settings.gateway import GatewaySettings
 from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.settings.store import StoreSettings
 from rmos_shared.settings.webhooks import WebhookSettings
@@ -30,12 +31,16 @@ ROLES: list[type[BaseSettings]] = [
     ProducerSettings,
     WorkerSettings,
     AdvisoryStoreSettings,
+    GatewaySettings,
 ]
 FIELDS = [(role, name) for role in ROLES for name in role.model_fields]
 NUMBERS = [(role, name) for role, name in FIELDS if role.model_fields[name].annotation in {int, float}]
 SECRET = "hunter2"
 #: Of each limit, what its name says it counts.
-UNITS = ("_seconds", "_ms", "_bytes", "_jobs", "_tries", "_failures", "_crashes", "_rate", "_port")
+UNITS = (
+    *("_seconds", "_ms", "_bytes", "_jobs", "_tries", "_failures", "_crashes", "_rate", "_port"),
+    *("_requests", "_lines", "_threads"),
+)
 
 
 @pytest.fixture(autouse=True)

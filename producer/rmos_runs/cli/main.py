@@ -16,11 +16,12 @@ from rmos_runs.cli.doctor import doctor
 from rmos_runs.cli.enqueue import attach, enqueue, suggest
 from rmos_runs.cli.exit_codes import EXIT_CODES
 from rmos_runs.cli.jobs import app as jobs
+from rmos_runs.cli.keys import app as keys
 from rmos_runs.cli.migrate import app as migrate
 from rmos_runs.cli.reviews import app as reviews
 from rmos_runs.cli.runs import app as runs
 from rmos_runs.cli.store import app as store
-from rmos_runs.cli.up import advisory_store, up
+from rmos_runs.cli.up import advisory_store, serve, up
 from rmos_runs.cli.webhooks import app as webhooks
 from rmos_shared.errors import InvalidRequest, RmosError, SettingsInvalid
 
@@ -40,6 +41,7 @@ app.command("suggest")(suggest)
 app.command("attach")(attach)
 app.command("up")(up)
 app.command("advisory-store")(advisory_store)
+app.command("serve")(serve)
 app.command("doctor")(doctor)
 app.add_typer(jobs, name="jobs", help="The job ledger.")
 app.add_typer(runs, name="runs", help="The stored runs.")
@@ -47,6 +49,7 @@ app.add_typer(attachments, name="attachments", help="Large outputs beside the ru
 app.add_typer(store, name="store", help="The directory that holds the artifacts.")
 app.add_typer(migrate, name="migrate", help="The records of older systems.")
 app.add_typer(dlq, name="dlq", help="The dead letters: what could not be done.")
+app.add_typer(keys, name="keys", help="The API keys of the HTTP gateway.")
 app.add_typer(reviews, name="reviews", help="The review queue.")
 app.add_typer(webhooks, name="webhooks", help="The endpoints that are told how jobs end.")
 

@@ -1,4 +1,4 @@
-"""``rmos up`` and ``rmos advisory-store``: the processes."""
+"""``rmos up``, ``rmos advisory-store`` and ``rmos serve``: the processes."""
 
 from __future__ import annotations
 
@@ -44,6 +44,8 @@ def up(
             _say(f"for programs: . {place.root}/env  (sets RMOS_BROKER_URL, which holds the password)")
             if addresses.flower_url:
                 _say(f"Flower: {addresses.flower_url}  (user, password: flower_auth in {place.root}/up.json)")
+            if addresses.gateway_url:
+                _say(f"HTTP: {addresses.gateway_url}  (what there is: {addresses.gateway_url}/docs)")
             while True:
                 for ended in pipeline.watch():
                     _say(_sentence(ended, place.logs_dir))
@@ -72,6 +74,14 @@ def _say(text: str) -> None:
 def advisory_store() -> None:
     """Run the reference advisory store alone. Its settings are RMOS_ADVISORY_*."""
     os.execv(sys.executable, [sys.executable, "-m", "rmos_advisory_store"])  # noqa: S606 - becomes it
+
+
+def serve() -> None:
+    """Run the HTTP gateway alone. Its settings are RMOS_GATEWAY_* and those of its limits.
+
+    Without API keys it listens on this machine only; see rmos keys.
+    """
+    os.execv(sys.executable, [sys.executable, "-m", "rmos_runs.gateway"])  # noqa: S606 - becomes it
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

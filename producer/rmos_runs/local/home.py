@@ -29,6 +29,7 @@ class Addresses:
     #: Secret; the file is readable by its owner only.
     advisory_token: str | None
     flower_url: str | None = None
+    gateway_url: str | None = None
     #: Secret, ``user:password``.
     flower_auth: str | None = None
     #: Processes that end again and again, and wait to be started once more.
@@ -49,6 +50,7 @@ class Home:
         self.advisory_dir = self.root / "advisories"
         self.server_dir = self.root / "valkey"
         self.logs_dir = self.root / "logs"
+        self.keys_file = self.root / "api-keys.jsonl"
         self.lock_file = self.root / "home.lock"
         self._up = self.root / "up.json"
         self._env = self.root / "env"
@@ -71,6 +73,7 @@ class Home:
             "RMOS_BROKER_URL": addresses.broker_url,
             "RMOS_ADVISORY_URL": addresses.advisory_url,
             "RMOS_ADVISORY_TOKEN": addresses.advisory_token,
+            "RMOS_GATEWAY_URL": addresses.gateway_url,
         }
         lines = (f"export {name}={shlex.quote(value)}\n" for name, value in variables.items() if value)
         self._write(self._env, "".join(lines))
@@ -90,6 +93,11 @@ class Home:
         except (OSError, ValueError, TypeError, KeyError):
             return None
         return addresses
+
+    def make_keys_file(self) -> Path:
+        """Return the file of API keys, made empty at the first start: keys added later count at once."""
+        self.keys_file.touch(mode=0o600)
+        return self.keys_file
 
     # -- what it remembers ----------------------------------------------------------------------------
 

@@ -48,6 +48,7 @@ PROCESSES: Mapping[str, tuple[str, ...]] = {
     "worker-notify": (*_WORKER, "-n", "notify@%h", "-P", "threads", "-c", "8", "-Q", "runs.notify", *_ALONE),
     "beat": (*_CELERY, "beat", "-l", "INFO"),
     "flower": ("-m", "celery", "-A", "rmos_worker.celery_app.flower", "flower"),
+    "gateway": ("-m", "rmos_runs.gateway"),
 }
 #: What the main job needs; beat and Flower only watch and plan.
 MAIN_JOB = ("advisory-store", "worker-create", "worker-advise")
@@ -94,6 +95,7 @@ class Pipeline:
             else self._home.port("advisory-store", lasting_port)
         )
         flower_port = self._port("flower") if "flower" in names else 0
+        gateway_port = self._port("gateway") if "gateway" in names else 0
         addresses = Addresses(
             pid=os.getpid(),
             broker_url=broker_url,
@@ -102,6 +104,7 @@ class Pipeline:
             advisory_token=os.environ.get("RMOS_ADVISORY_TOKEN")
             or (None if advisory_url else self._home.secret("advisory-store")),
             flower_url=f"http://127.0.0.1:{flower_port}" if flower_port else None,
+            gateway_url=f"http://127.0.0.1:{gateway_port}" if gateway_port else None,
             flower_auth=os.environ.get("FLOWER_BASIC_AUTH") or f"rmos:{self._home.secret('flower')}",
         )
         environment = {
@@ -111,6 +114,9 @@ class Pipeline:
             "RMOS_ADVISORY_URL": addresses.advisory_url,
             "RMOS_ADVISORY_DIR": str(self._home.advisory_dir),
             "RMOS_ADVISORY_PORT": str(advisory_port),
+            "RMOS_GATEWAY_HOST": "127.0.0.1",
+            "RMOS_GATEWAY_PORT": str(gateway_port),
+            "RMOS_API_KEYS_FILE": os.environ.get("RMOS_API_KEYS_FILE") or str(self._home.make_keys_file()),
             "FLOWER_ADDRESS": "127.0.0.1",
             "FLOWER_PORT": str(flower_port),
             "FLOWER_BASIC_AUTH": addresses.flower_auth or "",
@@ -126,6 +132,8 @@ class Pipeline:
             self._wait_for("advisory-store", lambda: _serves(f"{addresses.advisory_url}/health"))
         if flower_port:
             self._wait_for("flower", lambda: _serves(f"{addresses.flower_url}/healthcheck"))
+        if gateway_port:
+            self._wait_for("gateway", lambda: _serves(f"{addresses.gateway_url}/healthz"))
         self._announce(addresses)
         return addresses
 

@@ -7,7 +7,7 @@ from importlib import metadata
 from typing import Any
 
 from rmos_shared.canonical import sha256_hex
-from rmos_shared.jobs.model import Job
+from rmos_shared.jobs.model import Job, OnceJob
 
 CODE_VERSION = metadata.version("rmos-runs")
 
@@ -20,10 +20,19 @@ def accept_args(jobs: Sequence[Job]) -> list[Any]:
     return args
 
 
+def accept_once_args(items: Sequence[OnceJob], ttl_seconds: int) -> list[Any]:
+    """Return the arguments of the operation ``accept_once``."""
+    args: list[Any] = [ttl_seconds, len(items)]
+    for item in items:
+        args += (item.digest, item.body_sha256, item.receipt, *job_args(item.job))
+    return args
+
+
 def job_args(job: Job) -> tuple[str | bytes, ...]:
-    """Return the arguments that bring one job in: id, task, payload, hash, run id, request id."""
+    """Return the arguments that bring one job in, in the order in which ``accept_one`` takes them."""
     payload = job.payload.encode()
-    return job.job_id, job.task, payload, sha256_hex(payload), job.run_id, job.request_id or ""
+    sha256 = sha256_hex(payload)
+    return job.job_id, job.task, payload, sha256, job.run_id, job.request_id or "", job.traceparent or ""
 
 
 def milliseconds(seconds: float) -> int:

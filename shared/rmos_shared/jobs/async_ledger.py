@@ -12,10 +12,10 @@ from redis import asyncio as async_redis
 from redis.asyncio.retry import Retry
 
 from rmos_shared.errors import BrokerUnavailable, JobNotFound
-from rmos_shared.jobs.arguments import accept_args
+from rmos_shared.jobs.arguments import accept_args, accept_once_args
 from rmos_shared.jobs.connection import CUTS_TRIED_AGAIN, connection_options
-from rmos_shared.jobs.ledger import Acceptance, acceptances
-from rmos_shared.jobs.model import Job, JobRecord
+from rmos_shared.jobs.ledger import Acceptance, acceptances, once_acceptances
+from rmos_shared.jobs.model import Job, JobRecord, OnceJob
 from rmos_shared.jobs.records import job_record
 from rmos_shared.jobs.redis_errors import broker_errors
 from rmos_shared.jobs.script import on_disk, script_keys, script_source
@@ -57,14 +57,37 @@ class AsyncJobLedger:
 
     async def accept(self, jobs: Sequence[Job], *, disk_seconds: float | None = None) -> list[Acceptance]:
         """Write the jobs down; see ``JobLedger.accept``."""
-        words: dict[str, Any] = {"keys": self._keys, "args": ["accept", *accept_args(jobs)]}
+        return acceptances(await self._run("accept", accept_args(jobs), disk_seconds))
+
+    async def accept_once(
+        self, items: Sequence[OnceJob], *, ttl_seconds: int, disk_seconds: float | None = None
+    ) -> list[tuple[Acceptance, str]]:
+        """Write down each job whose caller's key is not known yet; see ``JobLedger.accept_once``."""
+        args = accept_once_args(items, ttl_seconds)
+        return once_acceptances(await self._run("accept_once", args, disk_seconds))
+
+    async def states(self, job_ids: Sequence[str]) -> list[str | None]:
+        """Return the state of each job, or None of one without a record; all in one packet."""
+        async with self._turn(), self._client.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.hget(f"{self._prefix}job:{job_id}", "state")
+            answers = await pipe.execute(raise_on_error=True)
+        return [None if answer is None else answer.decode() for answer in answers]
+
+    async def ping(self) -> None:
+        """Return once the server has answered."""
+        async with self._turn():
+            await self._client.ping()
+
+    async def _run(self, operation: str, args: Sequence[Any], disk_seconds: float | None) -> Any:
+        words: dict[str, Any] = {"keys": self._keys, "args": [operation, *args]}
         async with self._turn():
             if disk_seconds is None:
-                return acceptances(await self._accepting(**words))
+                return await self._accepting(**words)
             async with self._client.pipeline(transaction=False) as pipe:
                 await self._accepting(**words, client=cast("async_redis.Redis", pipe))
                 pipe.waitaof(1, 0, int(disk_seconds * 1000))
-                return acceptances(on_disk(await pipe.execute(raise_on_error=False)))
+                return on_disk(await pipe.execute(raise_on_error=False))
 
     async def get(self, job_id: str) -> JobRecord:
         """Return a job's record.

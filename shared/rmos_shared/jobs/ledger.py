@@ -10,12 +10,12 @@ from typing import Self, cast
 import redis
 
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable, JobNotFound
-from rmos_shared.jobs.arguments import accept_args
+from rmos_shared.jobs.arguments import accept_args, accept_once_args
 from rmos_shared.jobs.connection import connect_broker
 from rmos_shared.jobs.consistency import LedgerConsistency
 from rmos_shared.jobs.dead_letters import DeadLetters
 from rmos_shared.jobs.events import EventState
-from rmos_shared.jobs.model import Job, JobRecord, JobState, LedgerStats
+from rmos_shared.jobs.model import Job, JobRecord, JobState, LedgerStats, OnceJob
 from rmos_shared.jobs.queues import JobQueues
 from rmos_shared.jobs.records import job_record
 from rmos_shared.jobs.redis_errors import broker_errors
@@ -36,6 +36,8 @@ class Acceptance(StrEnum):
     REPEAT = "repeat"
     #: Its id is taken by a job with another payload.
     CONFLICT = "conflict"
+    #: Its caller's key is taken by another request; only of ``accept_once``.
+    MISMATCH = "mismatch"
 
 
 class JobLedger:
@@ -98,6 +100,14 @@ class JobLedger:
         else:
             answer = self._script.run_to_disk("accept", *accept_args(jobs), timeout_seconds=disk_seconds)
         return acceptances(answer)
+
+    def accept_once(self, items: Sequence[OnceJob], *, ttl_seconds: int) -> list[tuple[Acceptance, str]]:
+        """Write down each job whose caller's key is not known yet, all in one step.
+
+        Returns how it went with each, and the receipt that stands: of a known key the first one. A key is
+        known for ``ttl_seconds`` from its first use; of concurrent calls with one key, one brings its job in.
+        """
+        return once_acceptances(self._script.run("accept_once", *accept_once_args(items, ttl_seconds)))
 
     @contextmanager
     def accepting(
@@ -198,6 +208,12 @@ class JobLedger:
             raw=answer[7],
             queues=dict(zip((DEAD_LETTER_QUEUE, *QUEUES), answer[8:], strict=True)),
         )
+
+
+def once_acceptances(answer: Sequence[bytes]) -> list[tuple[Acceptance, str]]:
+    """Return what the operation ``accept_once`` answered, one for each job."""
+    words = [word.decode() for word in answer]
+    return [(Acceptance(outcome), receipt) for outcome, receipt in zip(words[::2], words[1::2], strict=True)]
 
 
 def acceptances(answer: Sequence[bytes]) -> list[Acceptance]:

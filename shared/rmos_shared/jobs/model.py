@@ -81,6 +81,21 @@ class Job:
     request_id: str | None
     #: JSON of the task's payload model.
     payload: str
+    #: Where in a caller's trace it belongs (W3C Trace Context), kept with the record.
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OnceJob:
+    """A job that is accepted at most once under a key of its caller's."""
+
+    job: Job
+    #: Of the caller and its key: 64 hex digits, so that neither is in the name of a key in Redis.
+    digest: str
+    #: Of what was asked; another one under the same key is refused.
+    body_sha256: str
+    #: JSON that answers every later time.
+    receipt: str
 
 
 class Failure(Frozen):
@@ -101,6 +116,7 @@ class JobRecord(Frozen):
     state: Annotated[JobState, Field(strict=False)]
     run_id: Utf8Text
     request_id: Utf8Text | None
+    traceparent: Utf8Text | None = None
     payload_sha256: Utf8Text
     accepted_at_utc: UtcTime
     changed_at_utc: UtcTime

@@ -18,7 +18,7 @@ from rmos_shared.tasks.table import DEAD_LETTER_QUEUE, DELIVER, TASKS, TaskSpec
 #: A full server must still let jobs be claimed and settled, for that is what makes room, and messages be
 #: kept that were just taken off a queue. Only what brings new data in is refused there.
 MAY_EXCEED_MEMORY = "#!lua flags=allow-oom\n"
-_BRINGING_IN = frozenset({"accept"})
+_BRINGING_IN = frozenset({"accept", "accept_once"})
 
 
 #: The script's parts, in the order in which they build on one another.

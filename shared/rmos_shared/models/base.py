@@ -13,11 +13,12 @@ from pydantic import (
     ConfigDict,
     StringConstraints,
     ValidationError,
+    WithJsonSchema,
 )
 
 from rmos_shared.canonical import check_json, encoder
 from rmos_shared.errors import InvalidRequest
-from rmos_shared.ids import JOB_ID, is_safe_id
+from rmos_shared.ids import JOB_ID, SAFE_ID, is_safe_id
 
 
 class Frozen(BaseModel):
@@ -157,6 +158,19 @@ def _check_day(value: str) -> str:
     return value
 
 
+#: What a JSON Schema can say of these: of printable characters those of Latin-1.
+_LINE_SCHEMA = {
+    "type": "string",
+    "maxLength": 256,
+    "pattern": r"^ *[^\x00-\x20\x7f-\xa0\xad][^\x00-\x1f\x7f-\xa0\xad]*$",
+}
+_ID_SCHEMA = {
+    "type": "string",
+    "pattern": f"^{SAFE_ID.pattern}$",
+    "examples": ["01a20d3c3a8b73898836cc2b6ecc4ed6"],
+}
+_JOB_ID_SCHEMA = {"type": "string", "pattern": f"^{JOB_ID.pattern}$"}
+
 #: RFC 3339 in UTC, ending in Z. Naive times are refused, other offsets converted (contract section 2).
 #: pydantic writes it as ``format_utc`` does.
 UtcTime = Annotated[datetime, BeforeValidator(_parse_utc)]
@@ -165,12 +179,18 @@ JsonObject = Annotated[dict[str, Any], AfterValidator(_check_object)]
 #: Any Unicode text.
 Utf8Text = Annotated[str, AfterValidator(_check_text)]
 #: A short, printable, non-blank line: a mode, a tool, a request id.
-SingleLine = Annotated[str, StringConstraints(max_length=256), AfterValidator(_check_line)]
+SingleLine = Annotated[
+    str, StringConstraints(max_length=256), AfterValidator(_check_line), WithJsonSchema(_LINE_SCHEMA)
+]
 #: A run or advisory id that may become part of a path.
-SafeId = Annotated[str, AfterValidator(_check_id)]
+SafeId = Annotated[str, AfterValidator(_check_id), WithJsonSchema(_ID_SCHEMA)]
 #: A UTC date, ``YYYY-MM-DD``.
-IsoDate = Annotated[str, AfterValidator(_check_day)]
+IsoDate = Annotated[str, AfterValidator(_check_day), WithJsonSchema({"type": "string", "format": "date"})]
 #: An id of a job in the ledger.
-JobId = Annotated[str, AfterValidator(_check_job_id)]
+JobId = Annotated[str, AfterValidator(_check_job_id), WithJsonSchema(_JOB_ID_SCHEMA)]
 #: SHA-256 as 64 lower-case hex digits.
-Sha256 = Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{64}\z")]
+Sha256 = Annotated[
+    str,
+    StringConstraints(pattern=r"\A[0-9a-f]{64}\z"),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9a-f]{64}$"}),
+]

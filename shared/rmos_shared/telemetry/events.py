@@ -243,3 +243,48 @@ class PolicyFailed(Event, key="policy.failed", level=logging.ERROR):
 
 class UnsafePolicyInForce(Event, key="policy.unsafe_approve_all"):
     """``UnsafeApproveAll`` approves every advisory unread, RED ones too."""
+
+
+# -- the gateway ----------------------------------------------------------------------------------
+
+
+class RequestFinished(Event, key="request.finished", level=logging.INFO):
+    """The gateway has answered a request, or its client went away (status 499)."""
+
+    method: str
+    #: The template, such as /api/rmos/runs/{run_id}.
+    route: str
+    status: int
+    milliseconds: float
+    request_id: str
+    caller: str
+
+
+class ChangeRefused(Event, key="request.change_refused"):
+    """Somebody asked the gateway to change or delete what never changes."""
+
+    method: str
+    route: str
+    run_id: str | None
+    request_id: str
+    caller: str
+
+
+class GatewayFailed(Event, key="gateway.failed", level=logging.ERROR):
+    """A request met damage, a part that is away, or a bug; a bug comes with its traceback."""
+
+    code: str
+    error: str
+    request_id: str
+
+
+class ApiKeysChanged(Event, key="api_keys.changed", level=logging.INFO):
+    """The file of API keys was read again; so many are in force."""
+
+    keys: int
+
+
+class ApiKeysUnreadable(Event, key="api_keys.unreadable", level=logging.ERROR):
+    """The file of API keys is damaged, empty or gone; the last good keys stay in force."""
+
+    error: str

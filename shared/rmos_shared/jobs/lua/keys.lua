@@ -4,8 +4,8 @@
 -- Put before it by script.py: TASKS, by name: queue, topic, ids_per_notification, event; QUEUES, their names in order;
 -- DELIVERY and DELIVERIES, the task and the queue of webhook deliveries.
 -- KEYS[1]  prefix, "rmos:" outside tests. Keys below it:
---   job:<id>         hash  the record: task state run_id request_id sha256 accepted_at changed_at crash_count claim_count
---                          retry_count take_count lease due_at waiting_since result failure first_failed_at
+--   job:<id>         hash  the record: task state run_id request_id traceparent sha256 accepted_at changed_at crash_count
+--                          claim_count retry_count take_count lease due_at waiting_since result failure first_failed_at
 --                          last_failed_at code_version history replay; history: a JSON list of what happened
 --                          beside the normal way, the last MOST_HISTORY of it
 --   payload:<id>     str   until the job is done; by itself, so that the small record stays in its compact form
@@ -19,6 +19,7 @@
 --   held             zset  jobs put off for the advisory store's sake, by when; some may have moved on since
 --   dead, discarded  zset  by the time they became so
 --   counts           hash  accepted, done: they only grow
+--   once:<digest>    hash  what was accepted under an Idempotency-Key: body (its hash), receipt (JSON); expires
 --   subjects         hash  "<topic>:<run id>" -> the latest job on it that is not done
 --   workers          zset  worker instances by the time from which they count as silent
 --   raw:<id>         hash  a message that is no notification of ours: item queue reason detail kept_at size

@@ -1,0 +1,21 @@
+"""Run the gateway: ``python -m rmos_runs.gateway``, or ``rmos serve``."""
+
+from __future__ import annotations
+
+from rmos_runs.gateway.app import create_app
+from rmos_runs.gateway.catalog import no_catalog
+from rmos_runs.gateway.keys import KeyRing
+from rmos_runs.gateway.logs import configure_logs
+from rmos_runs.gateway.server import check_address, serve
+from rmos_shared.errors import SettingsInvalid
+from rmos_shared.settings.gateway import GatewaySettings
+
+if __name__ == "__main__":
+    try:
+        settings = GatewaySettings.load()
+        ring = KeyRing(settings.api_keys_file)
+        check_address(settings, ring)
+    except SettingsInvalid as error:
+        raise SystemExit(f"error: {error}") from None
+    configure_logs()
+    serve(create_app(settings, no_catalog, ring=ring), settings)

@@ -1,0 +1,97 @@
+"""The gateway's application (contract section 6). ``python -m rmos_runs.gateway`` serves it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from rmos_runs.gateway import closed, openapi
+from rmos_runs.gateway.access import needs, reads
+from rmos_runs.gateway.answers import described
+from rmos_runs.gateway.caller import Authentication
+from rmos_runs.gateway.catalog import Catalogs
+from rmos_runs.gateway.front import Front
+from rmos_runs.gateway.keys import KeyRing, Role
+from rmos_runs.gateway.paths import PREFIX
+from rmos_runs.gateway.problems import on_http_error, on_invalid, on_our_error
+from rmos_runs.gateway.rates import Rates
+from rmos_runs.gateway.routes import advisories, bulk, dead_letters, jobs, reviews, runs, status
+from rmos_runs.gateway.routes.attachments import attachment_routes
+from rmos_runs.gateway.services import services_of
+from rmos_shared.clock import Clock, SystemClock
+from rmos_shared.errors import RmosError
+from rmos_shared.runs.attachments import Attachments
+from rmos_shared.runs.reader import RunReader
+from rmos_shared.settings.gateway import GatewaySettings
+from rmos_shared.store.choice import chosen_store
+
+#: In this order: fixed paths go before those that begin with a run's id.
+_ROUTERS = (
+    *(bulk.router, jobs.router, dead_letters.router, reviews.router, status.router),
+    *(advisories.router, runs.router),
+)
+
+
+def create_app(
+    settings: GatewaySettings, catalogs: Catalogs, *, ring: KeyRing | None = None, clock: Clock | None = None
+) -> ASGIApp:
+    """Build the gateway; ``catalogs`` says what answers questions about many runs.
+
+    Every error is JSON with ``error`` (a code), ``message`` and ``problems``; what a caller sent wrong is
+    400, never 422 or 500. A job is accepted before its caller is told so. Nothing is connected before it is
+    needed.
+
+    Raises:
+        SettingsInvalid: the file of API keys cannot be read.
+    """
+    api = bare_app(settings, catalogs)
+    authentication = Authentication(ring or KeyRing(settings.api_keys_file))
+    rates = Rates(
+        per_second=settings.rate_requests, burst=settings.burst_requests, clock=clock or SystemClock()
+    )
+    return Front(api, settings, authentication, rates)
+
+
+def _attachments(settings: GatewaySettings) -> APIRouter:
+    # Nothing is opened yet, so these parts need not wait for the application's start.
+    store = chosen_store(settings)
+    return attachment_routes(
+        Attachments(store, most_bytes=settings.max_attachment_bytes),
+        RunReader(store),
+        may_upload=[needs(Role.ENQUEUE)],
+        may_read=[reads(Role.READ)],
+    )
+
+
+def bare_app(settings: GatewaySettings, catalogs: Catalogs) -> FastAPI:
+    """Build what stands behind ``Front``: the routes, and their description."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with services_of(settings, catalogs) as services:
+            app.state.services = services
+            yield
+
+    app = FastAPIOffline(
+        **openapi.ABOUT,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        swagger_ui_parameters={"persistAuthorization": True},
+    )
+    app.exception_handler(RmosError)(on_our_error)
+    app.exception_handler(HTTPException)(on_http_error)
+    app.exception_handler(RequestValidationError)(on_invalid)
+    closed.include(app, status.health, "")
+    told = described(None, 404, 408, 409, 413)
+    closed.include(app, _attachments(settings), PREFIX, tags=["attachments"], responses=told)
+    for router in _ROUTERS:
+        closed.include(app, router, PREFIX)
+    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # as FastAPI documents it
+    return app

@@ -1,0 +1,54 @@
+"""The ledger's figures, and whether the gateway and what it stands on answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from rmos_runs.gateway.access import reads
+from rmos_runs.gateway.answers import described, json_answer
+from rmos_runs.gateway.context import Given
+from rmos_runs.gateway.keys import Role
+from rmos_runs.gateway.models import HealthBody, ReadyBody, StatusBody
+from rmos_shared.errors import RmosError
+
+router = APIRouter(tags=["operators"])
+health = APIRouter(tags=["health"])
+
+
+@router.get("/status", dependencies=[reads(Role.OPERATE)], responses=described(StatusBody))
+async def get_status(services: Given) -> Response:
+    """Return the ledger's figures, all of one moment, and whether its invariant holds."""
+    stats = await services.threads.run(services.jobs.stats)
+    return json_answer(StatusBody(ledger=stats, pending=stats.pending, invariant=stats.invariant))
+
+
+@health.get("/healthz", responses={200: {"model": HealthBody, "description": "The process answers."}})
+async def healthz() -> Response:
+    """Say that the process answers; it asks nobody else."""
+    return json_answer(HealthBody(status="ok"))
+
+
+@health.get(
+    "/readyz",
+    responses={
+        200: {"model": ReadyBody, "description": "Store and broker answer."},
+        503: {"model": ReadyBody, "description": "One of them does not."},
+    },
+)
+async def readyz(services: Given) -> Response:
+    """Say whether the store and the broker answer."""
+    store = await _state(services.threads.run(services.store.identity))
+    broker = await _state(services.ledger.ping())
+    ready = store == broker == "ok"
+    return json_answer(ReadyBody(ready=ready, store=store, broker=broker), 200 if ready else 503)
+
+
+async def _state(answer: Awaitable[object]) -> str:
+    try:
+        await answer
+    except RmosError as error:
+        return error.code
+    return "ok"
