@@ -52,6 +52,8 @@ class Report:
     killed_mid_call: int
     #: Posts that were under way when the gateway was killed, and failed.
     posts_killed: int
+    #: The longest time from a kill of the gateway to its next answer; None when nothing was posted after one.
+    gateway_back_seconds: float | None
     #: By family; none where no job was left to be finished after any of its faults.
     recoveries: Mapping[str, Recovery]
     #: The longest time in which jobs were pending and none was finished, whatever the reason.
@@ -98,6 +100,7 @@ class Report:
             **families,
             "producers_killed_mid_call": self.killed_mid_call,
             "posts_killed": self.posts_killed,
+            "gateway_back_seconds": self.gateway_back_seconds and round(self.gateway_back_seconds, 2),
             "skipped": self._skipped(),
             "worst_recovery_seconds": {
                 family: round(worst.seconds, 2) for family, worst in self.recoveries.items()
@@ -145,6 +148,10 @@ class Report:
             (
                 "tries over HTTP that failed; under way when the gateway was killed",
                 f"{sum(found.posts_failed.values()):,}: {_shown(found.posts_failed)}; {self.posts_killed:,}",
+            ),
+            (
+                "longest time from a kill of the gateway to its next answer",
+                "-" if self.gateway_back_seconds is None else f"{self.gateway_back_seconds:.1f} s",
             ),
             ("lost, doubled, wrong", f"{len(found.lost)}, {len(found.doubled)}, {len(found.wrong)}"),
             ("other promises broken", f"{len(found.breaches)}"),
@@ -208,6 +215,9 @@ def make_report(
         counts=dict(faults.counts),
         skipped=dict(faults.skipped),
         killed_mid_call=faults.killed_mid_call,
+        gateway_back_seconds=max(
+            filter(None, map(posted.answered_after, faults.gateway.killed_at)), default=None
+        ),
         posts_killed=sum(map(posted.failed_over, faults.gateway.killed_at)),
         recoveries=recoveries,
         longest_stall_seconds=longest_stall(samples),

@@ -55,6 +55,7 @@ def test_a_minute_of_chaos_loses_and_doubles_nothing(told: dict[str, Any]) -> No
     assert told["later"] == told["later_done"] == 2, told
     assert told["mounts"] == 1 or any("no mount of its own" in detail for detail in told["details"]), told
     assert told["gateway_by_kind"]["kill_gateway"] >= 1, told
+    assert told["gateway_back_seconds"], told
     assert sum(told["posts_failed"].values()), told
     # Accepted, and nobody was told: only the key kept the repeat from being another run.
     assert told["posts_answered_late"] > 0, told
