@@ -35,6 +35,7 @@ from rmos_shared.errors import RmosError
 from rmos_shared.settings.advisory_store import AdvisoryStoreSettings
 from rmos_shared.settings.base import Settings
 from rmos_shared.settings.broker import BrokerSettings
+from rmos_shared.settings.index import IndexSettings
 from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.settings.store import StoreSettings
 from rmos_shared.settings.worker import WorkerSettings
@@ -58,6 +59,7 @@ ROLES: list[type[Settings]] = [
     StoreSettings,
     WorkerSettings,
     AdvisoryStoreSettings,
+    IndexSettings,
 ]
 SECRETS = {"RMOS_REDIS_PASSWORD", "RMOS_ADVISORY_TOKEN", "FLOWER_BASIC_AUTH"}
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from rmos_shared.settings.advisory_store import AdvisoryStoreSettings
 from rmos_shared.settings.base import Settings
+from rmos_shared.settings.index import IndexSettings
 from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.settings.worker import WorkerSettings
 
 
 def variables() -> frozenset[str]:
     """Return the name of every environment variable that some role reads."""
-    roles: tuple[type[Settings], ...] = (ProducerSettings, WorkerSettings, AdvisoryStoreSettings)
+    roles: tuple[type[Settings], ...] = (
+        ProducerSettings,
+        WorkerSettings,
+        AdvisoryStoreSettings,
+        IndexSettings,
+    )
     return frozenset(f"RMOS_{name.upper()}" for role in roles for name in role.model_fields)
