@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -86,6 +86,17 @@ class DayReader:
             return CorruptRow(place_of(names.file), error.reason, self.seen(names.file))
         return IndexRow.of(run, names.file, self.facts(names))
 
+    def new_row(self, file: str) -> IndexRow | CorruptRow | None:
+        """Read a run that may not be there, as if nothing lay beside it; None when it is not there."""
+        return None if self.is_gone(file) else self.row(RunNames(file))
+
+    def is_gone(self, file: str) -> bool:
+        """Say whether nothing has this name."""
+        try:
+            return self._store.head(file) is None
+        except (CorruptArtifact, KeyInvalid):
+            return False
+
     def facts(self, names: RunNames) -> Facts:
         """Read the files beside an artifact. What cannot be read of them is reported, and the run waits."""
         day, _, name = place_of(names.file).partition("/")
@@ -114,19 +125,21 @@ class DayReader:
             return None
         return None if head is None else f"{head.size_bytes} {head.modified_at.timestamp():.6f}"
 
-    def _counted(self, branch: str) -> Counter[str]:
-        """Return how many files each run has in a branch."""
+    def reviews(self, day: str, run_id: str) -> int:
+        """Return how many reviews there are of a run."""
+        return self._counted(f"{keys.REVIEWS}{day}/", run_id)[run_id]
+
+    def _counted(self, branch: str, run_id: str = "") -> Counter[str]:
+        """Return how many files each run has in a branch, or one run."""
+        prefix = f"{branch}{run_id}/" if run_id else branch
         try:
-            names: Sequence[str] = [*self._store.list(branch)]
+            names = [name.removeprefix(branch) for name in self._store.list(prefix)]
         except CorruptArtifact as error:
             reported(error)
-            return Counter()
-        return Counter(
-            name.removeprefix(branch).partition("/")[0]
-            for name in names
-            # A run's directory that cannot be listed has no end of ours, and counts as one file.
-            if name.endswith(".json") or "/" not in name.removeprefix(branch)
-        )
+            # Something is there; reading it says what.
+            return Counter({run_id: 1})
+        # So it is with a run's directory that cannot be listed, which stands by its own name.
+        return Counter(name.partition("/")[0] for name in names if name.endswith(".json") or "/" not in name)
 
 
 def _possible_runs(link: str) -> Iterator[str]:

@@ -45,6 +45,9 @@ class StoreCatalog:
                 break
         return page_of(found, choice, limit=limit, rest=rest, complete_until=began)
 
+    def close(self) -> None:
+        """Do nothing: no connection is kept."""
+
 
 class _Look:
     """Holds the entries of one page against its filter; keeps the names of the day that it is in."""

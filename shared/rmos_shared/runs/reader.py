@@ -123,6 +123,11 @@ class RunReader:
         reviews = self._files.reviews(partition, run_id) if links else []
         return compose(artifact, links, reviews, self._files.attempts(partition, run_id), job)
 
+    @property
+    def knows_jobs(self) -> bool:
+        """Whether there is a ledger to ask, so that an explanation may read PENDING."""
+        return self._jobs is not None
+
     def explanation_jobs(self, run_ids: Sequence[str]) -> Mapping[str, JobRecord]:
         """Return the unfinished or dead explanation job of each run that has one; none without a ledger.
 

@@ -216,6 +216,61 @@ class RequestFailed(Event, key="request.failed", level=logging.ERROR):
     error: str
 
 
+# -- the index ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexUnused(Event):
+    """Lists are answered by the store, slower, because the index is damaged or away."""
+
+    key: ClassVar[str] = "index.unused"
+    level: ClassVar[int] = logging.ERROR
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexInUse(Event):
+    """Lists are answered by the index again."""
+
+    key: ClassVar[str] = "index.in_use"
+    level: ClassVar[int] = logging.INFO
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexRebuilding(Event):
+    """The index is made anew from the store."""
+
+    key: ClassVar[str] = "index.rebuilding"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexRebuilt(Event):
+    """The index was made anew, and is in use from now on."""
+
+    key: ClassVar[str] = "index.rebuilt"
+    level: ClassVar[int] = logging.INFO
+    runs: int
+    corrupt: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexerWaiting(Event):
+    """The indexer cannot do its work now and tries again; lists say up to when they are complete."""
+
+    key: ClassVar[str] = "indexer.waiting"
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexerFailed(Event):
+    """The indexer met a bug, which the traceback names; it tries again."""
+
+    key: ClassVar[str] = "indexer.failed"
+    level: ClassVar[int] = logging.ERROR
+
+
 # -- policies -------------------------------------------------------------------------------------
 
 
