@@ -8,8 +8,9 @@ from rmos_shared.errors import IndexDamaged, IndexUnavailable, InvalidRequest
 from rmos_shared.index.cursor import read_cursor
 from rmos_shared.index.database import IndexDatabase, OpenIndex, read_state
 from rmos_shared.index.pages import Found, Span, check_limit, examined_at_most, merged, page_of, span_of
-from rmos_shared.index.row import IndexRow, live_explanation
+from rmos_shared.index.row import Listed, live_explanation
 from rmos_shared.index.streams import Window, drivers_of, read_corrupt, read_window
+from rmos_shared.jobs.model import JobState
 from rmos_shared.runs.model import ExplanationStatus
 from rmos_shared.runs.query import RunFilter, RunPage
 from rmos_shared.runs.reader import RunReader
@@ -83,7 +84,7 @@ class IndexCatalog:
             )
             low = window.rest or span.low
             corrupt = read_corrupt(connection, Span(low, span.high), rows=limit + 1)
-        passing: Iterable[IndexRow] = self._live(window, wanted) if asks and wanted else window.rows
+        passing: Iterable[Listed] = self._live(window, wanted) if asks and wanted else window.rows
         return page_of(
             merged(map(_found, passing), ((place, None) for place in corrupt)),
             choice,
@@ -92,16 +93,18 @@ class IndexCatalog:
             complete_until=state.complete_until_utc,
         )
 
-    def _live(self, window: Window, wanted: ExplanationStatus) -> list[IndexRow]:
+    def _live(self, window: Window, wanted: ExplanationStatus) -> list[Listed]:
         """Return the rows whose explanation reads as ``wanted`` now."""
-        ids = {row.place: row.place.partition("/")[2] for row in window.rows}
-        jobs = self._reader.explanation_jobs([*ids.values()])
+        jobs = self._reader.explanation_jobs([row.run_id for row in window.rows])
         states = {run_id: job.state for run_id, job in jobs.items()}
-        return [
-            row
-            for row in window.rows
-            if live_explanation(row.facts.explanation, states.get(ids[row.place])) is wanted
-        ]
+        return [row for row in window.rows if _explanation(row, states.get(row.run_id)) is wanted]
+
+
+def _explanation(row: Listed, job: JobState | None) -> ExplanationStatus:
+    try:
+        return live_explanation(ExplanationStatus(row.explanation), job)
+    except ValueError:
+        raise IndexDamaged("a row of it is no run") from None
 
 
 def _stored(wanted: ExplanationStatus | None, *, asks: bool) -> Sequence[ExplanationStatus] | None:
@@ -113,7 +116,7 @@ def _stored(wanted: ExplanationStatus | None, *, asks: bool) -> Sequence[Explana
     return () if wanted is ExplanationStatus.PENDING else (wanted,)
 
 
-def _found(row: IndexRow) -> Found:
+def _found(row: Listed) -> Found:
     try:
         return row.place, row.item()
     except (InvalidRequest, ValueError):

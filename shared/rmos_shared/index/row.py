@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rmos_shared.advisories.model import AdvisoryLink, Review
 from rmos_shared.jobs.model import JobState
@@ -121,26 +122,20 @@ class IndexRow:
         )
 
     def item(self) -> RunItem:
-        """Return the run as a list shows it.
-
-        Raises:
-            InvalidRequest: no run has such fields, so the row is damaged.
-        """
-        return RunItem.read(
-            {
-                "run_id": self.place.partition("/")[2],
-                "created_at_utc": self.created_at_utc,
-                "status": self.status,
-                "mode": self.mode,
-                "tool_id": self.tool_id,
-                "event_type": self.event_type,
-                "risk_level": self.risk_level,
-                "score": None if self.score is None else json.loads(self.score),
-                "feasibility_sha256": self.feasibility_sha256,
-                "toolpaths_sha256": self.toolpaths_sha256,
-                "artifact_path": file_at(self.place),
-            }
-        )
+        """Return the run as a list shows it."""
+        return Listed(
+            self.place,
+            self.created_at_utc,
+            self.status,
+            self.mode,
+            self.tool_id,
+            self.event_type,
+            self.risk_level,
+            self.score,
+            self.feasibility_sha256,
+            self.toolpaths_sha256,
+            self.facts.explanation,
+        ).item()
 
     def passes(self, choice: RunFilter) -> bool:
         """Say whether it passes the filter, save for its dates and ``explanation_status``."""
@@ -149,6 +144,44 @@ class IndexRow:
             for name in EQUALITIES
             for wanted in (getattr(choice, name),)
         ) and self.tool_id.startswith(choice.tool_id_prefix or "")
+
+
+class Listed(NamedTuple):
+    """The fields of a row that a list needs."""
+
+    place: str
+    created_at_utc: str
+    status: str
+    mode: str
+    tool_id: str
+    event_type: str | None
+    risk_level: str
+    score: str | None
+    feasibility_sha256: str
+    toolpaths_sha256: str | None
+    explanation: str
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.place.partition("/")[2]
+
+    def item(self) -> RunItem:
+        """Return the run as a list shows it.
+
+        Raises:
+            InvalidRequest: no run has such fields, so the row is damaged.
+            ValueError: its score is no number.
+        """
+        fields = self._asdict()
+        score, place = fields.pop("score"), fields.pop("place")
+        del fields["explanation"]
+        fields["score"] = None if score is None else json.loads(score)
+        return RunItem.read({"run_id": self.run_id, "artifact_path": file_at(place), **fields})
+
+
+#: Their names, in order.
+LISTED = Listed._fields
 
 
 @dataclass(frozen=True, slots=True)

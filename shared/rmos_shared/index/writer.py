@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Insert, Row, bindparam, delete, select, update
+from sqlalchemy import Connection, Insert, bindparam, delete, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from rmos_shared.errors import IndexDamaged
 from rmos_shared.index.row import CorruptRow, Facts, IndexRow
 from rmos_shared.index.stamps import Stamps
 from rmos_shared.index.tables import CORRUPT, DAY, RUN
-from rmos_shared.runs.model import ExplanationStatus
 
 #: The columns that a run's artifact fills, which never change; the others are its facts.
 _FACTS = ("explanation", "needs_review", "links", "reviews", "attempts")
@@ -108,24 +106,6 @@ class IndexWriter:
             index_elements=[CORRUPT.c.place], set_={"reason": new.reason, "seen": new.seen}
         )
         return changed
-
-
-def read_row(row: Row[Any]) -> IndexRow:
-    """Return what a row of ``RUN`` holds.
-
-    Raises:
-        IndexDamaged: it is none that we wrote.
-    """
-    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
-    try:
-        facts = Facts(
-            ExplanationStatus(values["explanation"]),
-            bool(values["needs_review"]),
-            *(int(values[name]) for name in ("links", "reviews", "attempts")),
-        )
-        return IndexRow(**{name: values[name] for name in _ARTIFACT}, facts=facts)
-    except (KeyError, ValueError, TypeError):
-        raise IndexDamaged("a row of it is none that was written") from None
 
 
 def stored_stamps(connection: Connection) -> Iterator[tuple[str, Stamps]]:
