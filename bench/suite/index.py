@@ -20,17 +20,15 @@ from lib.scene import requests_of
 from lib.size import Size
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
-from support.postgres import PostgresServer
-
 from rmos_shared.ids import new_uuid7
 from rmos_shared.index.catalog import IndexCatalog
 from rmos_shared.index.choice import chosen_database
+from rmos_shared.index.cursor import cursor_at
 from rmos_shared.index.database import State, write_state
 from rmos_shared.index.process import processes_for_a_rebuild
-from rmos_shared.index.reconciler import chunks
 from rmos_shared.index.rebuild import rebuild
+from rmos_shared.index.reconciler import chunks
 from rmos_shared.index.row import Facts, IndexRow
-from rmos_shared.index.cursor import cursor_at
 from rmos_shared.index.tables import FINGERPRINT
 from rmos_shared.index.writer import IndexWriter
 from rmos_shared.runs.model import ExplanationStatus, RunRequest
@@ -42,6 +40,7 @@ from rmos_shared.store.identity import init_store
 from rmos_shared.store.local import LocalStore
 from rmos_shared.store.memory import MemoryStore
 from rmos_worker.handlers.artifact import artifact_of
+from support.postgres import PostgresServer
 
 _FIRST = datetime(2016, 1, 1, tzinfo=UTC)
 _DAYS = 3_650
@@ -186,7 +185,7 @@ class _Filled:
 
 
 def _place(number: int, of: int) -> str:
-    at = _FIRST + timedelta(days=_DAYS) * number / of
+    at = _FIRST + timedelta(days=_DAYS * number / of)
     return f"{at.date().isoformat()}/{new_uuid7(at, noise=number.to_bytes(10))}"
 
 
