@@ -13,8 +13,8 @@ from rmos_shared.runs.query import MAX_LIMIT, RunFilter, RunItem, RunPage
 
 #: Runs that one page looks at for each that it may hold, and at least so many: past that it ends early, so
 #: that no filter, however few runs pass it, makes a page dear.
-_EXAMINED_PER_ROW = 20
-_LEAST_EXAMINED = 1_000
+_EXAMINED_PER_ROW = 10
+_LEAST_EXAMINED = 500
 
 #: One thing found: its place, and the run or, when it cannot be read, None.
 Found = tuple[str, RunItem | None]

@@ -20,7 +20,7 @@ from rmos_shared.index.database import IndexDatabase, OpenIndex, State, write_st
 from rmos_shared.index.day import DayReader, RunNames
 from rmos_shared.index.reconciler import CHUNK, Reconciler, chunks
 from rmos_shared.index.row import CorruptRow, IndexRow
-from rmos_shared.index.stamps import Stamps, stamps_of
+from rmos_shared.index.stamps import ABSENT, Stamps, stamps_of
 from rmos_shared.index.tables import FINGERPRINT
 from rmos_shared.index.writer import IndexWriter
 from rmos_shared.store.base import ArtifactStore
@@ -108,7 +108,9 @@ class _Source:
         self._clock = clock
         self._days = DayReader(store)
         # From the oldest on, so that each row comes after those before it in the tables, too.
-        self.days = sorted(Reconciler(store).days())
+        self.days = [
+            day for day in sorted(Reconciler(store).days()) if stamps_of(store, day, clock.now())[0] != ABSENT
+        ]
 
     def parts(self) -> Iterator[Part]:
         """Yield all runs, in order."""
