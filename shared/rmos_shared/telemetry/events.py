@@ -219,56 +219,38 @@ class RequestFailed(Event, key="request.failed", level=logging.ERROR):
 # -- the index ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexUnused(Event):
+class IndexUnused(Event, key="index.unused", level=logging.ERROR):
     """Lists are answered by the store, slower, because the index is damaged or away."""
 
-    key: ClassVar[str] = "index.unused"
-    level: ClassVar[int] = logging.ERROR
     error: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexInUse(Event):
+class IndexInUse(Event, key="index.in_use", level=logging.INFO):
     """Lists are answered by the index again."""
 
-    key: ClassVar[str] = "index.in_use"
-    level: ClassVar[int] = logging.INFO
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexRebuilding(Event):
+class IndexRebuilding(Event, key="index.rebuilding"):
     """The index is made anew from the store."""
 
-    key: ClassVar[str] = "index.rebuilding"
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexRebuilt(Event):
+class IndexRebuilt(Event, key="index.rebuilt", level=logging.INFO):
     """The index was made anew, and is in use from now on."""
 
-    key: ClassVar[str] = "index.rebuilt"
-    level: ClassVar[int] = logging.INFO
     runs: int
     corrupt: int
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexerWaiting(Event):
+class IndexerWaiting(Event, key="indexer.waiting"):
     """The indexer cannot do its work now and tries again; lists say up to when they are complete."""
 
-    key: ClassVar[str] = "indexer.waiting"
     error: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexerFailed(Event):
+class IndexerFailed(Event, key="indexer.failed", level=logging.ERROR):
     """The indexer met a bug, which the traceback names; it tries again."""
-
-    key: ClassVar[str] = "indexer.failed"
-    level: ClassVar[int] = logging.ERROR
 
 
 # -- policies -------------------------------------------------------------------------------------
