@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,8 @@ from rmos_shared.errors import IndexDamaged, IndexUnavailable
 from rmos_shared.index.database import read_state
 from rmos_shared.index.rebuild import rebuild
 from rmos_shared.index.reconciler import Reconciler
-from rmos_shared.index.row import Facts
+from rmos_shared.index.row import EQUALITIES, Facts
+from rmos_shared.index.statements import Condition, Fetch, fetch
 from rmos_shared.index.writer import IndexWriter
 from rmos_shared.runs.layout import review_prefix, run_key
 from rmos_shared.runs.model import ExplanationStatus, RunArtifact
@@ -61,6 +63,26 @@ def reconcile(indexed: Indexed) -> int:
 
 def path_of(runs_dir: Path, run: RunArtifact) -> Path:
     return runs_dir / run_key(run.date, run.run_id)
+
+
+# -- pages ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize("column", [*EQUALITIES, "explanation"])
+def test_each_field_is_read_by_its_own_index_whatever_the_statistics(
+    indexed: Indexed, column: str, url: str
+) -> None:
+    statement = fetch(Fetch(column, 1, (Condition("tool_id", 1),), prefix=False))
+    values = {"value_0": 1 if column == "needs_review" else "x", "tool_id_0": "x"}
+    values |= {"low": "2026", "high": "~", "each": 500, "rows": 51}
+    with indexed.database.current().read() as connection:
+        words = "EXPLAIN QUERY PLAN" if url.startswith("sqlite") else "EXPLAIN"
+        literal = statement.params(values).compile(connection, compile_kwargs={"literal_binds": True})
+        plan = "\n".join(str(row) for row in connection.exec_driver_sql(f"{words} {literal}"))
+    used = re.findall(r"(?:USING (?:COVERING )?INDEX|Scan Backward using|Scan using) (\w+)", plan)
+    assert used == [f"run_by_{column}"], plan
+    assert "Sort" not in plan
 
 
 # -- what no notice told of -----------------------------------------------------------------------

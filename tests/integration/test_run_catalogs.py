@@ -14,14 +14,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rmos_runs.client import RunsClient
+from rmos_shared.errors import InvalidRequest
 from rmos_shared.index import pages, streams
 from rmos_shared.index.catalog import IndexCatalog
 from rmos_shared.index.choice import chosen_database
 from rmos_shared.index.rebuild import rebuild
 from rmos_shared.index.store_catalog import StoreCatalog
-from rmos_shared.jobs.model import JobRecord, JobState
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.jobs.model import Failure, JobRecord, JobState
+from rmos_shared.jobs.work import Lease
 from rmos_shared.runs.layout import run_key
-from rmos_shared.runs.query import RunCatalog, RunFilter, RunPage
+from rmos_shared.runs.query import MAX_LIMIT, RunCatalog, RunFilter, RunPage
 from rmos_shared.runs.reader import RunReader
 from rmos_shared.runs.writer import RunWriter
 from rmos_shared.settings.index import IndexSettings
@@ -112,6 +116,7 @@ class Shelf:
     store: MemoryStore = field(default_factory=MemoryStore)
     specs: list[tuple[str, Spec]] = field(default_factory=list)
     states: dict[str, JobState] = field(default_factory=dict)
+    ledger: JobLedger | None = None
 
     def put(self, spec: Spec) -> None:
         at = FIRST + timedelta(days=spec.day, milliseconds=len(self.specs))
@@ -153,7 +158,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Shelf], 
 
     @contextmanager
     def open_(shelf: Shelf) -> Iterator[RunCatalog]:
-        reader = RunReader(shelf.store, Jobs(shelf.states))
+        reader = RunReader(shelf.store, shelf.ledger or Jobs(shelf.states))
         if request.param == "store":
             yield StoreCatalog(reader, shelf.store)
             return
@@ -269,3 +274,47 @@ def test_the_pages_together_are_the_list(
         patch.setattr(streams, "MOST_TOOLS", tools)
         for choice in (RunFilter(), *choices):
             assert walk(catalog, choice, limit) == shelf.listed(choice)
+
+
+def test_the_real_ledger_says_what_is_pending_and_what_is_dead(
+    opened: Callable[[Shelf], Any], runs_client: RunsClient
+) -> None:
+    shelf = Shelf()
+    fields = {"status": "OK", "mode": "a", "tool_id": "a", "risk_level": "GREEN", "event_type": None}
+    for _ in range(5):
+        shelf.put(Spec(0, {**fields, "request_id": None}, {}))
+    pending, dead = (key.partition("/")[2].removesuffix(".json") for key, _ in shelf.specs[:2])
+    runs_client.suggest_and_attach(pending)
+    receipt = runs_client.suggest_and_attach(dead)
+    lease = Lease("test", "1")
+    runs_client.ledger.work.claim([receipt.job_id], lease, lease_seconds=60)
+    failure = Failure(reason="crash_loop", error_type="X", message="gone")
+    runs_client.ledger.work.bury(receipt.job_id, lease, failure=failure)
+    assert set(runs_client.ledger.explanation_jobs([pending, dead, "nobody"])) == {pending, dead}
+    assert runs_client.ledger.explanation_jobs([]) == {}
+    shelf.ledger = runs_client.ledger
+    with opened(shelf) as catalog:
+        for status, numbers in {"PENDING": [0], "ERROR": [1], "NONE": [2, 3, 4], "READY": []}.items():
+            choice = RunFilter.read({"explanation_status": status})
+            assert walk(catalog, choice, 2) == [shelf.specs[number][0] for number in numbers]
+
+
+def test_a_limit_that_no_page_has_is_refused(opened: Callable[[Shelf], Any]) -> None:
+    with opened(Shelf()) as catalog:
+        for limit in (0, -1, MAX_LIMIT + 1):
+            with pytest.raises(InvalidRequest, match="limit"):
+                catalog.page(RunFilter(), limit=limit)
+        assert catalog.page(RunFilter(), limit=MAX_LIMIT).next_cursor is None
+
+
+def test_few_that_pass_make_short_pages_not_dear_ones(opened: Callable[[Shelf], Any]) -> None:
+    shelf = Shelf()
+    fields = {"tool_id": "a", "risk_level": "GREEN", "event_type": None, "request_id": None}
+    for number in range(1_300):
+        status, mode = ("OK", "a") if number % 2 else ("BLOCKED", "b")
+        shelf.put(Spec(0, {**fields, "status": status, "mode": mode}, {}))
+    with opened(shelf) as catalog:
+        page = catalog.page(RunFilter.read({"status": "OK", "mode": "b"}), limit=50)
+        assert page.items == []
+        assert page.next_cursor is not None
+        assert walk(catalog, RunFilter.read({"status": "OK", "mode": "b"}), 50) == []

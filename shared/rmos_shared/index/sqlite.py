@@ -183,6 +183,8 @@ def _keep_log(file: Path) -> None:
 def _check_size(file: Path) -> None:
     """Find a file that was cut off before SQLite does, which may be late.
 
+    While there is a log its pages may be on their way into the file; then only SQLite can tell.
+
     Raises:
         IndexDamaged: it is shorter than its header says.
     """
@@ -194,6 +196,9 @@ def _check_size(file: Path) -> None:
         raise IndexUnavailable(f"the index cannot be read: {error.strerror}") from error
     if not header.startswith(b"SQLite format 3\0") or len(header) < _HEADER_BYTES:
         raise IndexDamaged("it is no file of SQLite")
+    log = file.with_name(f"{file.name}-wal")
+    if log.exists() and log.stat().st_size:
+        return
     page = int.from_bytes(header[16:18])
     pages = int.from_bytes(header[28:32])
     if size < pages * (_LARGEST_PAGE if page == 1 else page):

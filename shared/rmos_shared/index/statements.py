@@ -70,7 +70,10 @@ def fetch(shape: Fetch) -> Select[Any]:
     Parameters: ``low``, ``high``, ``each``, ``rows``, ``value_<number>`` of the streams, those of the
     conditions, and ``prefix`` and ``after_prefix``.
     """
-    names = [*LISTED, *(each.column for each in shape.conditions), *(["tool_id"] if shape.prefix else [])]
+    asked = [each.column for each in shape.conditions] + (["tool_id"] if shape.prefix else [])
+    # One stream comes in the order that is asked for; where there are more, or all runs, only places do.
+    ordered = [shape.column] if shape.column is not None and shape.values == 1 else []
+    names = [*LISTED, *asked, *ordered]
     parts = [
         # One select more, for an order and a limit stand in no part of a union.
         select(
@@ -93,7 +96,8 @@ def fetch(shape: Fetch) -> Select[Any]:
         )
     if shape.prefix:
         statement = statement.where(_begins(source.c.tool_id))
-    return statement.order_by(source.c.place.desc()).limit(_number("rows"))
+    order = [source.c[name].desc() for name in (*ordered, "place")]
+    return statement.order_by(*order).limit(_number("rows"))
 
 
 @lru_cache(maxsize=_SHAPES)
