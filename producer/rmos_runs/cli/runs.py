@@ -154,6 +154,7 @@ class Walk:
         self._choice = choice
         self._cursor = cursor
         self._page = page
+        self._began = datetime.now(UTC)
         self._complete_until: datetime | None = None
 
     def __iter__(self) -> Iterator[tuple[str, RunItem | None]]:
@@ -169,16 +170,18 @@ class Walk:
                 return
 
     def tell_what_may_lack(self) -> None:
-        """Say up to when the list is complete, if that is not about now."""
+        """Say up to when the list is complete, if that is not now: an index is always a little behind."""
         moment = self._complete_until
-        if moment is None or datetime.now(UTC) - moment > _MAY_LAG:
-            until = "an unknown time" if moment is None else format_utc(moment)
-            sys.stdout.flush()
-            err.print(
-                f"runs: complete up to {until}; later ones may be missing, for the index is behind: is the "
-                "indexer running? `rmos index reconcile` completes it now",
-                markup=False,
-            )
+        if moment is not None and moment >= self._began:
+            return
+        until = "an unknown time" if moment is None else format_utc(moment.replace(microsecond=0))
+        lags = moment is None or datetime.now(UTC) - moment > _MAY_LAG
+        sys.stdout.flush()
+        err.print(
+            f"runs: complete up to {until}"
+            + ("; the indexer is behind, see rmos index status" if lags else ""),
+            markup=False,
+        )
 
 
 def _key(runs: RunReader, after: str) -> str:
