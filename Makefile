@@ -44,7 +44,7 @@ lint: $(STAMP) ## Ruff, mypy, imports and commit subjects, without changing anyt
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	MYPYPATH=tests:$(PACKAGES) $(BIN)/mypy --explicit-package-bases tests
-	MYPYPATH=bench:$(PACKAGES) $(BIN)/mypy --explicit-package-bases bench
+	MYPYPATH=bench:tests:$(PACKAGES) $(BIN)/mypy --explicit-package-bases bench
 	$(BIN)/lint-imports
 	@git log --format=%s 719aeb7..HEAD | awk 'length > 72 { print "subject longer than 72: " $$0; bad = 1 } END { exit bad }'
 

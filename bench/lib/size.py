@@ -27,6 +27,11 @@ class Size:
     producers: tuple[int, ...]
     producer_seconds: float
     backlog: tuple[int, ...]
+    #: Rows of the large index; partitions, and files that one is rebuilt from.
+    index_runs: int
+    index_days: int
+    index_by_id_runs: int
+    index_files: int
 
 
 FULL = Size(
@@ -46,6 +51,10 @@ FULL = Size(
     producers=(1, 10, 100),
     producer_seconds=5.0,
     backlog=(10_000, 100_000, 1_000_000),
+    index_runs=1_000_000,
+    index_days=3_650,
+    index_by_id_runs=3_650,
+    index_files=50_000,
 )
 QUICK = Size(
     rounds=3,
@@ -64,4 +73,8 @@ QUICK = Size(
     producers=(1,),
     producer_seconds=1.0,
     backlog=(4_000,),
+    index_runs=50_000,
+    index_days=365,
+    index_by_id_runs=365,
+    index_files=2_000,
 )

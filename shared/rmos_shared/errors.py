@@ -32,12 +32,14 @@
     │   ├── WebhookUnavailable     the receiver did not answer, or asked for patience
     │   │   └── EndpointResting        not even tried
     │   ├── TooManyClients
+    │   ├── IndexUnavailable       its database does not answer, or others hold it
     │   ├── RunPending             the run is still on its way
     │   ├── AttachmentPending      what the run names is not stored yet
     │   ├── UploadTimeout          the sender was too slow; nothing was kept
     │   └── WaitTimeout
     └── DamageFound            tell an operator; repeating or repairing the call does not help
         ├── BrokerDamaged          a key of the ledger is not what the ledger writes
+        ├── IndexDamaged           it is missing, damaged, of another version or store: make it anew
         ├── CorruptArtifact        never a kind of NotFound, so that no broad handler eats it
         └── InvariantBroken
 
@@ -335,6 +337,12 @@ class TooManyClients(TryLater):
     code = "TOO_MANY_CLIENTS"
 
 
+class IndexUnavailable(TryLater):
+    """The index's database does not answer, or another process holds it; nothing of the store is in doubt."""
+
+    code = "INDEX_UNAVAILABLE"
+
+
 class RunPending(TryLater):
     """The run is accepted but not stored yet."""
 
@@ -382,6 +390,17 @@ class BrokerDamaged(DamageFound):
     """A key of the ledger is not what the ledger writes; nothing was changed."""
 
     code = "BROKER_DAMAGED"
+
+
+class IndexDamaged(DamageFound):
+    """The index cannot be used: missing, damaged, or of another version or store; a rebuild makes it anew."""
+
+    code = "INDEX_DAMAGED"
+
+    def __init__(self, reason: str) -> None:
+        """Say what is wrong with it."""
+        self.reason = reason
+        super().__init__(f"the index cannot be used: {reason}; `rmos index rebuild` makes it anew")
 
 
 class CorruptArtifact(DamageFound):

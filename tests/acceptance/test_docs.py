@@ -36,6 +36,7 @@ from rmos_shared.settings.advisory_store import AdvisoryStoreSettings
 from rmos_shared.settings.base import Settings
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.settings.gateway import GatewaySettings
+from rmos_shared.settings.index import IndexSettings
 from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.settings.store import StoreSettings
 from rmos_shared.settings.webhooks import WebhookSettings
@@ -62,6 +63,7 @@ ROLES: list[type[Settings]] = [
     WorkerSettings,
     AdvisoryStoreSettings,
     GatewaySettings,
+    IndexSettings,
 ]
 SECRETS = {"RMOS_REDIS_PASSWORD", "RMOS_ADVISORY_TOKEN", "FLOWER_BASIC_AUTH"}
 

@@ -22,6 +22,7 @@ _WORDS = {
     "flower": ("rmos_worker.celery_app.flower", "flower"),
     "advisory-store": ("rmos_advisory_store",),
     GATEWAY: ("rmos_runs.gateway",),
+    "indexer": ("rmos_shared.index",),
 }
 WORKERS = ("worker-create", "worker-advise", "worker-notify")
 

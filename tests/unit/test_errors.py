@@ -62,10 +62,12 @@ EXIT_CODES = {
     "RunPending": 6,
     "AttachmentPending": 6,
     "UploadTimeout": 6,
+    "IndexUnavailable": 6,
     "WaitTimeout": 6,
     "DamageFound": 7,
     "CorruptArtifact": 7,
     "BrokerDamaged": 7,
+    "IndexDamaged": 7,
     "InvariantBroken": 8,
 }
 LEAVES_OF = {kind: [other for other in TREE if issubclass(other, kind)] for kind in TREE}

@@ -81,6 +81,9 @@ TABLE: dict[type[RmosError], tuple[RmosError, DeadReason | tuple[str, WaitReason
     errors.RunPending: (errors.RunPending("r"), (FREE, WaitReason.RUN_PENDING)),
     errors.AttachmentPending: (errors.AttachmentPending("f"), (FREE, WaitReason.ATTACHMENT_PENDING)),
     errors.UploadTimeout: (errors.UploadTimeout("x"), DeadReason.UNEXPECTED_ERROR),
+    # No job asks the index for anything.
+    errors.IndexUnavailable: (errors.IndexUnavailable("x"), DeadReason.UNEXPECTED_ERROR),
+    errors.IndexDamaged: (errors.IndexDamaged("x"), DeadReason.UNEXPECTED_ERROR),
     errors.WaitTimeout: (errors.WaitTimeout("x"), DeadReason.UNEXPECTED_ERROR),
     errors.DamageFound: (errors.DamageFound("x"), DeadReason.UNEXPECTED_ERROR),
     errors.CorruptArtifact: (errors.CorruptArtifact("k", "cut off"), DeadReason.CORRUPT_ARTIFACT),

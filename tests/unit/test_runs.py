@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,9 @@ class Jobs:
         self.asked.append(run_id)
         self.on_ask()
         return self.job
+
+    def explanation_jobs(self, run_ids: Sequence[str]) -> Mapping[str, JobRecord]:
+        return {run_id: self.job for run_id in run_ids if self.job is not None}
 
 
 class CountingStore(MemoryStore):

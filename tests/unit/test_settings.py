@@ -19,6 +19,7 @@ from rmos_shared.settings.advisory_store import AdvisoryStoreSettings
 from rmos_shared.settings.base import Settings
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.settings.gateway import GatewaySettings
+from rmos_shared.settings.index import IndexSettings
 from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.settings.store import StoreSettings
 from rmos_shared.settings.webhooks import WebhookSettings
@@ -32,6 +33,7 @@ ROLES: list[type[BaseSettings]] = [
     WorkerSettings,
     AdvisoryStoreSettings,
     GatewaySettings,
+    IndexSettings,
 ]
 FIELDS = [(role, name) for role in ROLES for name in role.model_fields]
 NUMBERS = [(role, name) for role, name in FIELDS if role.model_fields[name].annotation in {int, float}]
@@ -186,7 +188,8 @@ def test_the_environment_is_read_and_keywords_outrank_it(
     ],
 )
 def test_secrets_do_not_appear(role: Any, name: str) -> None:
-    value = f"redis://:{SECRET}@h/0" if name == "broker_url" else SECRET
+    addresses = {"broker_url": f"redis://:{SECRET}@h/0", "index_url": f"postgresql://u:{SECRET}@h/d"}
+    value = addresses.get(name, SECRET)
     loaded = role.load(**{name: value})
     assert SECRET in getattr(loaded, name).get_secret_value()
     for told in (repr(loaded), str(loaded), repr(loaded.model_dump()), loaded.model_dump_json()):

@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import date, datetime
 from itertools import chain, islice
 from pathlib import Path
@@ -20,7 +20,9 @@ from rmos_runs.cli.table import Layout, Row, tabbed
 from rmos_runs.client import RunsClient
 from rmos_runs.local.home import Home
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable, CorruptArtifact
+from rmos_shared.index.choice import chosen_catalog, has_index
 from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.runs.query import RunCatalog
 from rmos_shared.runs.reader import RunReader
 from rmos_shared.store.base import ArtifactStore
 from rmos_shared.store.choice import chosen_store
@@ -91,6 +93,16 @@ def runs_of(home: Path) -> Iterator[RunReader]:
             yield RunReader(store)
         else:
             yield RunReader(store, ledger)
+
+
+@contextmanager
+def catalog_of(home: Path) -> Iterator[tuple[RunCatalog, RunReader]]:
+    """Yield the lists of runs, by the index where there is one, and the runs themselves."""
+    settings = Home(home).index_settings()
+    if not has_index(settings):
+        settings = settings.model_copy(update={"index_url": None})
+    with runs_of(home) as runs, closing(chosen_catalog(settings, runs, store_of(home))) as catalog:
+        yield catalog, runs
 
 
 def person(by: str | None) -> str:

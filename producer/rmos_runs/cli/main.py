@@ -15,6 +15,7 @@ from rmos_runs.cli.dlq import app as dlq
 from rmos_runs.cli.doctor import doctor
 from rmos_runs.cli.enqueue import attach, enqueue, suggest
 from rmos_runs.cli.exit_codes import EXIT_CODES
+from rmos_runs.cli.index import app as index
 from rmos_runs.cli.jobs import app as jobs
 from rmos_runs.cli.keys import app as keys
 from rmos_runs.cli.migrate import app as migrate
@@ -46,6 +47,7 @@ app.command("doctor")(doctor)
 app.add_typer(jobs, name="jobs", help="The job ledger.")
 app.add_typer(runs, name="runs", help="The stored runs.")
 app.add_typer(attachments, name="attachments", help="Large outputs beside the runs, by their hash.")
+app.add_typer(index, name="index", help="The index that answers lists of runs.")
 app.add_typer(store, name="store", help="The directory that holds the artifacts.")
 app.add_typer(migrate, name="migrate", help="The records of older systems.")
 app.add_typer(dlq, name="dlq", help="The dead letters: what could not be done.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -14,20 +16,30 @@ from rmos_runs.cli.context import (
     HomeOption,
     JsonOption,
     LimitOption,
+    catalog_of,
+    err,
     out,
     print_json,
     print_rows,
     runs_of,
-    utc_day,
+    store_of,
 )
 from rmos_runs.cli.table import Row
 from rmos_runs.cli.verdict import verdict_lines
 from rmos_runs.cli.verify import verify
-from rmos_shared.errors import RunNotFound
+from rmos_shared.errors import CorruptArtifact, RunNotFound
+from rmos_shared.index.cursor import cursor_at
+from rmos_shared.index.row import place_of
+from rmos_shared.models.base import format_utc
 from rmos_shared.runs import layout as keys
-from rmos_shared.runs.reader import RunEntry, RunReader
+from rmos_shared.runs.files import RunFiles
+from rmos_shared.runs.model import ExplanationStatus, RiskLevel, Status
+from rmos_shared.runs.query import MAX_LIMIT, RunCatalog, RunFilter, RunItem
+from rmos_shared.runs.reader import RunReader
 
 app = typer.Typer(no_args_is_help=True)
+#: An indexer that works is never farther behind.
+_MAY_LAG = timedelta(seconds=60)
 
 
 @app.command("list")
@@ -35,24 +47,76 @@ def list_runs(
     *,
     date_from: DayOption = None,
     date_to: DayOption = None,
+    status: Annotated[Status | None, typer.Option(case_sensitive=False)] = None,
+    mode: Annotated[str | None, typer.Option()] = None,
+    tool_id: Annotated[str | None, typer.Option()] = None,
+    tool_id_prefix: Annotated[str | None, typer.Option(help="What the tool begins with.")] = None,
+    risk: Annotated[RiskLevel | None, typer.Option(case_sensitive=False)] = None,
+    event_type: Annotated[str | None, typer.Option()] = None,
+    request_id: Annotated[str | None, typer.Option()] = None,
+    session: Annotated[str | None, typer.Option(help="The run's session_id.")] = None,
+    batch: Annotated[str | None, typer.Option(help="The run's batch_label.")] = None,
+    parent: Annotated[str | None, typer.Option(help="The run's parent_run_id.")] = None,
+    machine: Annotated[str | None, typer.Option(help="The run's machine_id.")] = None,
+    material: Annotated[str | None, typer.Option(help="The run's material_id.")] = None,
+    explanation: Annotated[
+        ExplanationStatus | None, typer.Option(case_sensitive=False, help="How far its explanation is.")
+    ] = None,
+    needs_review: Annotated[
+        bool | None,
+        typer.Option("--needs-review/--needs-no-review", help="Whether an advisory waits for a person."),
+    ] = None,
     after: Annotated[
         str | None, typer.Option(metavar="RUN", help="Go on after this run: its id, or its path as listed.")
+    ] = None,
+    cursor: Annotated[
+        str | None, typer.Option(help="Go on where a list of the gateway stopped; the filters are the same.")
     ] = None,
     limit: LimitOption = 50,
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """List runs, newest first. Corrupt files are listed too, and make the exit code 7."""
+    """List runs, newest first. Corrupt files are listed too, and make the exit code 7.
+
+    The index answers if there is one; what it may lack is told. Without one every run is read.
+    """
+    if after is not None and cursor is not None:
+        raise typer.BadParameter("give --after or --cursor, not both")
+    days = [None if day is None else day.date().isoformat() for day in (date_from, date_to)]
+    choice = RunFilter.read(
+        {
+            "date_from": days[0],
+            "date_to": days[1],
+            "status": status,
+            "mode": mode,
+            "tool_id": tool_id,
+            "tool_id_prefix": tool_id_prefix,
+            "risk_level": risk,
+            "event_type": event_type,
+            "request_id": request_id,
+            "session_id": session,
+            "batch_label": batch,
+            "parent_run_id": parent,
+            "machine_id": machine,
+            "material_id": material,
+            "explanation_status": explanation,
+            "needs_review": needs_review,
+        },
+        what="list",
+    )
     damage = Damage()
-    with runs_of(home) as runs:
-        entries = runs.list_runs(utc_day(date_from), utc_day(date_to), after=_key(runs, after))
+    with catalog_of(home) as (catalog, runs):
+        if after is not None:
+            cursor = cursor_at(place_of(_key(runs, after)), choice)
+        walk = Walk(catalog, choice, cursor, page=min(limit + 1, MAX_LIMIT))
         print_rows(
-            _rows(entries, damage),
+            _rows(walk, RunFiles(store_of(home)), damage),
             as_json=as_json,
             title="runs",
             limit=limit,
             more=lambda last: f"--after {last['path']}, or raise --limit",
         )
+        walk.tell_what_may_lack()
     damage.exit()
 
 
@@ -81,8 +145,47 @@ def show(
 app.command()(verify)
 
 
-def _key(runs: RunReader, after: str | None) -> str | None:
-    if after is None or keys.partition_day(keys.partition_of(after)) is not None:
+class Walk:
+    """The list of a filter, page by page; each is asked for when the one before is through."""
+
+    def __init__(self, catalog: RunCatalog, choice: RunFilter, cursor: str | None, *, page: int) -> None:
+        """Walk from ``cursor`` on, ``page`` runs at a time."""
+        self._catalog = catalog
+        self._choice = choice
+        self._cursor = cursor
+        self._page = page
+        self._began = datetime.now(UTC)
+        self._complete_until: datetime | None = None
+
+    def __iter__(self) -> Iterator[tuple[str, RunItem | None]]:
+        """Yield each run with the file it lies in, and files that cannot be read by themselves."""
+        while True:
+            page = self._catalog.page(self._choice, limit=self._page, cursor=self._cursor)
+            self._complete_until = page.complete_until_utc
+            found: list[tuple[str, RunItem | None]] = [(item.artifact_path, item) for item in page.items]
+            found += [(file, None) for file in page.corrupt]
+            yield from sorted(found, key=lambda entry: place_of(entry[0]), reverse=True)
+            self._cursor = page.next_cursor
+            if self._cursor is None:
+                return
+
+    def tell_what_may_lack(self) -> None:
+        """Say up to when the list is complete, if that is not now: an index is always a little behind."""
+        moment = self._complete_until
+        if moment is not None and moment >= self._began:
+            return
+        until = "an unknown time" if moment is None else format_utc(moment.replace(microsecond=0))
+        lags = moment is None or datetime.now(UTC) - moment > _MAY_LAG
+        sys.stdout.flush()
+        err.print(
+            f"runs: complete up to {until}"
+            + ("; the indexer is behind, see rmos index status" if lags else ""),
+            markup=False,
+        )
+
+
+def _key(runs: RunReader, after: str) -> str:
+    if keys.partition_day(keys.partition_of(after)) is not None:
         return after
     key = runs.artifact_key(after)
     if key is None:
@@ -90,21 +193,32 @@ def _key(runs: RunReader, after: str | None) -> str | None:
     return key
 
 
-def _rows(entries: Iterable[RunEntry], damage: Damage) -> Iterator[Row]:
-    for entry in entries:
-        if entry.error is not None:
-            damage.tell(entry.error)
-        yield _row(entry)
+def _rows(found: Iterable[tuple[str, RunItem | None]], files: RunFiles, damage: Damage) -> Iterator[Row]:
+    for file, item in found:
+        if item is None:
+            damage.tell(_damage_of(files, file))
+        yield _row(file, item)
 
 
-def _row(entry: RunEntry) -> Row:
-    run = entry.artifact
-    if run is None:
-        return {"run_id": None, "status": "CORRUPT", "risk": None, "tool": None, "path": entry.key}
+def _damage_of(files: RunFiles, file: str) -> CorruptArtifact:
+    """Return what is wrong with a file that is named as corrupt."""
+    try:
+        if "/" in file:
+            files.run(file)
+        else:
+            files.json_keys(f"{file}/")
+    except CorruptArtifact as error:
+        return error
+    return CorruptArtifact(file, "it could not be read when it was indexed, and can be now")
+
+
+def _row(file: str, item: RunItem | None) -> Row:
+    if item is None:
+        return {"run_id": None, "status": "CORRUPT", "risk": None, "tool": None, "path": file}
     return {
-        "run_id": run.run_id,
-        "status": run.status.value,
-        "risk": run.decision.risk_level.value,
-        "tool": run.tool_id,
-        "path": entry.key,
+        "run_id": item.run_id,
+        "status": item.status.value,
+        "risk": item.risk_level.value,
+        "tool": item.tool_id,
+        "path": file,
     }

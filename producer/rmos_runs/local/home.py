@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rmos_shared.errors import BrokerUnavailable, SettingsInvalid
+from rmos_shared.settings.index import SQLITE, IndexSettings
 from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.settings.store import StoreSettings
 from rmos_shared.store.choice import chosen_store
@@ -176,6 +177,12 @@ class Home:
             return settings
         known = self._recall().get("stores", {})
         return settings.model_copy(update={"store_id": known.get(str(settings.runs_dir.resolve()))})
+
+    def index_settings(self) -> IndexSettings:
+        """Return the settings; ``RMOS_INDEX_URL`` outranks this home's file, which is for its own store."""
+        if {"RMOS_INDEX_URL", "RMOS_RUNS_DIR"} & {*os.environ}:
+            return IndexSettings.load()
+        return IndexSettings.load(index_url=f"{SQLITE}{self.root / 'index.db'}")
 
     def open_store(self) -> StoreIdentity:
         """Return the identity of this home's store, which is made at the first start and never again.

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Self
 from urllib.error import URLError
@@ -47,6 +48,7 @@ PROCESSES: Mapping[str, tuple[str, ...]] = {
     # By itself, so that receivers of webhooks which are down or slow hold up no advisory.
     "worker-notify": (*_WORKER, "-n", "notify@%h", "-P", "threads", "-c", "8", "-Q", "runs.notify", *_ALONE),
     "beat": (*_CELERY, "beat", "-l", "INFO"),
+    "indexer": ("-m", "rmos_shared.index"),
     "flower": ("-m", "celery", "-A", "rmos_worker.celery_app.flower", "flower"),
     "gateway": ("-m", "rmos_runs.gateway"),
 }
@@ -88,6 +90,10 @@ class Pipeline:
         broker_url = os.environ.get("RMOS_BROKER_URL") or self._start_server()
         advisory_url = os.environ.get("RMOS_ADVISORY_URL")
         names = [name for name in self._names if not (advisory_url and name == "advisory-store")]
+        index_url = self._home.index_settings().index_url
+        if index_url is None or find_spec("sqlalchemy") is None:
+            # Lists are answered by the store then.
+            names = [name for name in names if name != "indexer"]
         # Without a store of ours nobody answers there; the workers need an address all the same.
         advisory_port = (
             self._port("advisory-store")
@@ -121,6 +127,8 @@ class Pipeline:
             "FLOWER_PORT": str(flower_port),
             "FLOWER_BASIC_AUTH": addresses.flower_auth or "",
         }
+        if index_url is not None:
+            environment["RMOS_INDEX_URL"] = index_url.get_secret_value()
         if addresses.advisory_token is not None:
             environment["RMOS_ADVISORY_TOKEN"] = addresses.advisory_token
         for name in names:

@@ -17,11 +17,13 @@ from urllib.request import HTTPErrorProcessor, ProxyHandler, Request, build_open
 
 from rmos_runs.local.home import Home
 from rmos_shared.advisories.answers import ASSETS_PATH, mistake_behind
-from rmos_shared.errors import BrokerDamaged, BrokerUnavailable, RmosError
+from rmos_shared.errors import BrokerDamaged, BrokerUnavailable, RmosError, StoreUnavailable
+from rmos_shared.index.choice import has_index, index_state, store_id_of
 from rmos_shared.jobs.connection import connect_broker
 from rmos_shared.jobs.consistency import OTHER_VERSION
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.redis_errors import broker_errors
+from rmos_shared.models.base import format_utc
 from rmos_shared.runs.verification import StoreVerification
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.settings.variables import variables
@@ -29,6 +31,8 @@ from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.store.base import ArtifactStore
 from rmos_shared.store.choice import chosen_store
 
+#: An indexer that works is never farther behind.
+_INDEX_LAG = timedelta(minutes=1)
 _CLOCK_SKEW_SECONDS = 2.0
 _MOST_NAMED = 100
 #: Longest time that the files of the last two days may take.
@@ -50,11 +54,12 @@ class Finding:
 def findings(place: Home) -> Iterator[Finding]:
     """Yield what each check came to; one that cannot be made is itself a finding.
 
-    Looks at settings, processes, both stores, the broker, and the ledger with its invariant.
+    Looks at settings, processes, both stores, the index, the broker, and the ledger with its invariant.
     """
     yield from _settings()
     yield from _processes(place)
     yield from _store(place)
+    yield from _index(place)
     yield from _advisory_store(place)
     try:
         settings = place.producer_settings()
@@ -222,6 +227,27 @@ def _files(store: ArtifactStore) -> Iterator[Finding]:
         f"{files} of today and yesterday{cut}, {damaged} damaged",
         f"rmos runs verify --date-from {yesterday} checks all of them" if damaged or cut else "",
     )
+
+
+def _index(place: Home) -> Iterator[Finding]:
+    """Check that lists are answered by the index, and how far behind it is."""
+    try:
+        settings = place.index_settings()
+        if not has_index(settings):
+            yield Finding("index", "ok", "none: lists are answered by the store, slower")
+            return
+        state = index_state(settings, store_id_of(chosen_store(place.store_settings())))
+    except StoreUnavailable:
+        return  # the store's row tells
+    except RmosError as error:
+        yield Finding("index", "warning", str(error), "rmos index rebuild; the store answers meanwhile")
+        return
+    behind = datetime.now(UTC) - state.complete_until_utc
+    until = f"complete up to {format_utc(state.complete_until_utc)}"
+    if behind > _INDEX_LAG:
+        yield Finding("index", "warning", until, "start the indexer; rmos index reconcile completes it now")
+    else:
+        yield Finding("index", "ok", until)
 
 
 def _advisory_store(place: Home) -> Iterator[Finding]:

@@ -158,6 +158,23 @@ class JobLedger:
         """Return the latest explanation job of a run that is not done or discarded, or None."""
         return self.job_about("explain", run_id)
 
+    def explanation_jobs(self, run_ids: Sequence[str]) -> dict[str, JobRecord]:
+        """Return, as ``explanation_job`` does for one, those of many runs; runs without one are left out.
+
+        A damaged record is reported and left out.
+        """
+        if not run_ids:
+            return {}
+        with broker_errors():
+            subjects = [f"explain:{run_id}" for run_id in run_ids]
+            answer = cast("list[bytes | None]", self._client.hmget(f"{self._prefix}subjects", subjects))
+        found = {
+            run_id: self.readable(job_id.decode())
+            for run_id, job_id in zip(run_ids, answer, strict=True)
+            if job_id is not None
+        }
+        return {run_id: record for run_id, record in found.items() if record is not None}
+
     def job_about(self, topic: str, run_id: str) -> JobRecord | None:
         """Return the latest job on ``topic`` (see ``TaskSpec``) and run that is not done, or None."""
         with broker_errors():

@@ -73,6 +73,9 @@ class RunItem(Frozen):
 class RunPage(Frozen):
     """Some runs, newest day first, then by id downwards, and how the list goes on.
 
+    A page may end early: where few runs pass the filter it holds less than was asked for, even none, and has
+    a cursor all the same. A list is at its end only when there is none.
+
     A stored run that the page lacks is never passed over in silence: ``complete_until_utc`` says up to when
     everything that was stored is sure to be seen. None: nothing is known.
     """
@@ -81,7 +84,8 @@ class RunPage(Frozen):
     #: For the next page; None at the end.
     next_cursor: str | None
     complete_until_utc: UtcTime | None
-    #: Keys of files in the page's range that should be artifacts and cannot be read as such.
+    #: Keys of files in the page's range that should be artifacts and cannot be read as such. Which filter
+    #: they would pass nobody knows, so all of its days are named; they count as runs do.
     corrupt: list[Utf8Text] = Field(default_factory=list)
 
 

@@ -5,7 +5,7 @@ What cannot be read is reported, never skipped (contract section 4).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Protocol
@@ -27,6 +27,10 @@ class ExplanationJobs(Protocol):
 
     def explanation_job(self, run_id: str) -> JobRecord | None:
         """Return the run's unfinished or dead explanation job; None when there is none."""
+        ...
+
+    def explanation_jobs(self, run_ids: Sequence[str]) -> Mapping[str, JobRecord]:
+        """Return the same for many runs; those without one are left out."""
         ...
 
 
@@ -118,6 +122,19 @@ class RunReader:
             links = self._files.links(partition, run_id)
         reviews = self._files.reviews(partition, run_id) if links else []
         return compose(artifact, links, reviews, self._files.attempts(partition, run_id), job)
+
+    @property
+    def knows_jobs(self) -> bool:
+        """Whether there is a ledger to ask, so that an explanation may read PENDING."""
+        return self._jobs is not None
+
+    def explanation_jobs(self, run_ids: Sequence[str]) -> Mapping[str, JobRecord]:
+        """Return the unfinished or dead explanation job of each run that has one; none without a ledger.
+
+        Raises:
+            BrokerUnavailable: the ledger cannot say.
+        """
+        return {} if self._jobs is None else self._jobs.explanation_jobs(run_ids)
 
     def list_runs(
         self, date_from: date | None = None, date_to: date | None = None, *, after: str | None = None

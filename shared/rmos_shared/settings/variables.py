@@ -5,6 +5,7 @@ from __future__ import annotations
 from rmos_shared.settings.advisory_store import AdvisoryStoreSettings
 from rmos_shared.settings.base import Settings
 from rmos_shared.settings.gateway import GatewaySettings
+from rmos_shared.settings.index import IndexSettings
 from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.settings.worker import WorkerSettings
 
@@ -16,6 +17,7 @@ def variables() -> frozenset[str]:
         WorkerSettings,
         AdvisoryStoreSettings,
         GatewaySettings,
+        IndexSettings,
     )
     # GATEWAY_URL is for programs that call it; `rmos up` sets it in the home's file of variables.
     return frozenset(f"RMOS_{name.upper()}" for role in roles for name in role.model_fields) | {

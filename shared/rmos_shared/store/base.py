@@ -41,6 +41,17 @@ class Head:
     modified_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a directory looked like from outside: another token says that names may have come since.
+
+    The same token says nothing about names that came within the file system's clock tick of ``changed_at``.
+    """
+
+    token: str
+    changed_at: datetime
+
+
 class KeyInvalid(CallerError):
     """A key that could leave the store's root, or that no store could hold."""
 
@@ -131,5 +142,20 @@ class ArtifactStore(Protocol):
         """Yield the published keys that begin with ``prefix`` and sort after ``after``, in order.
 
         Staging files never appear. Memory use does not grow with the number of partitions.
+        """
+        ...
+
+
+@runtime_checkable
+class StampedStore(ArtifactStore, Protocol):
+    """A store that can tell without listing a directory whether its names are those of before."""
+
+    def stamp(self, directory: str) -> Stamp | None:
+        """Return the stamp of a directory's own names, not of those below them; None when there is none.
+
+        Raises:
+            KeyInvalid: see ``check_key``.
+            StoreUnavailable: the root could not be read.
+            CorruptArtifact: the directory could not be.
         """
         ...

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from rmos_shared.errors import CorruptArtifact, DurabilityUnknown, StoreUnavailable
-from rmos_shared.store.base import PIECE_BYTES, Head, KeyInvalid, Outcome, check_key
+from rmos_shared.store.base import PIECE_BYTES, Head, KeyInvalid, Outcome, Stamp, check_key
 from rmos_shared.store.identity import IDENTITY_FILE, StoreIdentity, is_of_identity, read_identity
 from rmos_shared.store.os_errors import PLANTED, UNREADABLE, store_error
 
@@ -187,6 +187,25 @@ class LocalStore:
         if branch:
             check_key(f"{branch}x")
         yield from self._walk(branch, self._names(branch), prefix, after)
+
+    def stamp(self, directory: str) -> Stamp | None:
+        """Return the stamp of a directory, at the cost of opening it; None when there is none.
+
+        Raises:
+            KeyInvalid: see ``check_key``.
+            StoreUnavailable: the root could not be read.
+            CorruptArtifact: the directory could not be.
+        """
+        check_key(f"{directory}/x")
+        with ExitStack() as stack:
+            chain = self._chain(directory, stack, make=False)
+            if not chain:
+                return None
+            status = os.fstat(chain[-1])
+        # Both times: who puts a backup back sets the first, and who repairs access changes only the second.
+        token = f"{status.st_ino}:{status.st_mtime_ns}:{status.st_ctime_ns}"
+        changed = max(status.st_mtime, status.st_ctime)
+        return Stamp(token, datetime.fromtimestamp(changed, UTC))
 
     def _walk(self, branch: str, names: Sequence[str], prefix: str, after: str) -> Iterator[str]:
         for name in names:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from rmos_shared.store.base import PIECE_BYTES, Head, Outcome, check_key
+from rmos_shared.store.base import PIECE_BYTES, Head, Outcome, Stamp, check_key
 
 
 class MemoryStore:
@@ -66,6 +66,21 @@ class MemoryStore:
         with self._lock:
             keys = sorted(key for key in self._files if key.startswith(prefix) and key > after)
         yield from keys
+
+    def stamp(self, directory: str) -> Stamp | None:
+        """Return the stamp of a directory; None when it holds nothing.
+
+        Raises:
+            KeyInvalid: see ``check_key``.
+        """
+        branch = check_key(f"{directory}/x")[:-1]
+        with self._lock:
+            below = {
+                key.removeprefix(branch).partition("/")[0]: file[1]
+                for key, file in reversed(self._files.items())
+                if key.startswith(branch)
+            }
+        return Stamp(str(len(below)), max(below.values())) if below else None
 
     def _create(self, key: str, data: bytes) -> Outcome:
         if key not in self._files:

@@ -231,6 +231,43 @@ class WebhooksNotConfigured(Event, key="webhooks.not_configured"):
     error: str
 
 
+# -- the index ------------------------------------------------------------------------------------
+
+
+class IndexUnused(Event, key="index.unused", level=logging.ERROR):
+    """Lists are answered by the store, slower, because the index is damaged or away."""
+
+    error: str
+
+
+class IndexInUse(Event, key="index.in_use", level=logging.INFO):
+    """Lists are answered by the index again."""
+
+
+class IndexRebuilding(Event, key="index.rebuilding"):
+    """The index is made anew from the store."""
+
+    reason: str
+
+
+class IndexRebuilt(Event, key="index.rebuilt", level=logging.INFO):
+    """The index was made anew, and is in use from now on."""
+
+    runs: int
+    corrupt: int
+    seconds: float
+
+
+class IndexerWaiting(Event, key="indexer.waiting"):
+    """The indexer cannot do its work now and tries again; lists say up to when they are complete."""
+
+    error: str
+
+
+class IndexerFailed(Event, key="indexer.failed", level=logging.ERROR):
+    """The indexer met a bug, which the traceback names; it tries again."""
+
+
 # -- policies -------------------------------------------------------------------------------------
 
 
