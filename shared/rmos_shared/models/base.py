@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Self
 
@@ -15,6 +16,7 @@ from pydantic import (
     ValidationError,
     WithJsonSchema,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from rmos_shared.canonical import check_json, encoder
 from rmos_shared.errors import InvalidRequest
@@ -68,6 +70,21 @@ class Frozen(BaseModel):
     def to_bytes(self) -> bytes:
         """Return the canonical JSON of the model: the bytes that are stored, those of ``dump``."""
         return _encode(self)
+
+
+def joined(errors: Iterable[ValidationError]) -> ValidationError:
+    """Return one error that names every field that ``errors`` do, without the values."""
+    details = (
+        InitErrorDetails(
+            # The message is a text by now, not a template: without a context its braces stay.
+            type=PydanticCustomError("refused", item["msg"].removeprefix("Value error, ")),
+            loc=item["loc"],
+            input=None,
+        )
+        for error in errors
+        for item in error.errors(include_url=False, include_input=False, include_context=False)
+    )
+    return ValidationError.from_exception_data("request", list(details), hide_input=True)
 
 
 #: RFC 3339, save that the zone may be missing: that is told apart, as a time without one.
@@ -182,6 +199,10 @@ Utf8Text = Annotated[str, AfterValidator(_check_text)]
 SingleLine = Annotated[
     str, StringConstraints(max_length=256), AfterValidator(_check_line), WithJsonSchema(_LINE_SCHEMA)
 ]
+#: A name or reference of contract section 7: longer than a line elsewhere, and printable as well.
+Word = Annotated[str, StringConstraints(max_length=512), AfterValidator(_check_line)]
+#: Prose of contract section 7.
+WordText = Annotated[str, StringConstraints(max_length=512), AfterValidator(_check_text)]
 #: A run or advisory id that may become part of a path.
 SafeId = Annotated[str, AfterValidator(_check_id), WithJsonSchema(_ID_SCHEMA)]
 #: A UTC date, ``YYYY-MM-DD``.

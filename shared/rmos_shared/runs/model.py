@@ -20,8 +20,9 @@ from pydantic import (
 from rmos_shared.advisories.model import ComposedAdvisory
 from rmos_shared.canonical import encode, sha256_hex
 from rmos_shared.ids import new_uuid7, uuid7_time
-from rmos_shared.models.base import Frozen, JsonObject, SafeId, Sha256, SingleLine, UtcTime, Utf8Text
+from rmos_shared.models.base import Frozen, JsonObject, SafeId, Sha256, SingleLine, UtcTime, Utf8Text, joined
 from rmos_shared.runs.attachment_key import ATTACHMENTS, attachment_sha256
+from rmos_shared.runs.vocabulary import WORDS, with_words_in_meta
 
 #: Contract section 2: more G-code than this, in bytes of UTF-8, goes to an attachment.
 INLINE_GCODE_BYTES = 204_800
@@ -145,7 +146,8 @@ class RunRequest(Frozen):
 
     Wrong values are refused. Missing invariants are not: ``missing`` names them, and the run is stored
     as BLOCKED (contract section 1). Ids and time are fixed here, before the first try, so that every
-    retry writes the same bytes; a run id without a time gives its own.
+    retry writes the same bytes; a run id without a time gives its own. What the vocabulary of ``meta`` names
+    (contract section 7) may stand at the top level, and is put under ``meta``.
     """
 
     run_id: SafeId = Field(default_factory=new_uuid7)
@@ -169,6 +171,8 @@ class RunRequest(Frozen):
         if not isinstance(data, dict):
             return data
         data = {key: value for key, value in data.items() if value is not None or key not in _NULL_IS_ABSENT}
+        if not WORDS.isdisjoint(data):
+            data = _settle_words(data)
         run_id, created = data.get("run_id"), data.get("created_at_utc")
         if created is None:
             run_id = new_uuid7() if run_id is None else run_id
@@ -265,6 +269,20 @@ _NULL_IS_ABSENT = frozenset(
     {"run_id", "created_at_utc", "request_summary", "decision", "hashes", "outputs", "meta"}
 )
 _UTC_TIME: TypeAdapter[datetime] = TypeAdapter(UtcTime)
+
+
+def _settle_words(data: dict[str, Any]) -> dict[str, Any]:
+    """Return ``with_words_in_meta``; an error names what is wrong with the rest of the request too."""
+    try:
+        return with_words_in_meta(data)
+    except ValidationError as error:
+        rest = {name: value for name, value in data.items() if name not in WORDS}
+        errors = [error]
+        try:
+            RunRequest.model_validate(rest)
+        except ValidationError as other:
+            errors.append(other)
+        raise joined(errors) from None
 
 
 def _mint(created: object) -> str:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from pydantic import Field
 
-from rmos_shared.models.base import Frozen, IsoDate, SafeId, Sha256, SingleLine, UtcTime, Utf8Text
+from rmos_shared.models.base import Frozen, IsoDate, SafeId, Sha256, SingleLine, UtcTime, Utf8Text, Word
 from rmos_shared.runs.model import RiskField, RunRecord, Score, StatusField, StatusOfExplanation
 
 DEFAULT_LIMIT = 50
@@ -26,11 +26,11 @@ class RunFilter(Frozen):
     date_from: IsoDate | None = None
     date_to: IsoDate | None = None
     request_id: SingleLine | None = None
-    session_id: SingleLine | None = None
-    batch_label: SingleLine | None = None
+    session_id: Word | None = None
+    batch_label: Word | None = None
     parent_run_id: SafeId | None = None
-    machine_id: SingleLine | None = None
-    material_id: SingleLine | None = None
+    machine_id: Word | None = None
+    material_id: Word | None = None
     explanation_status: StatusOfExplanation | None = None
     #: Whether an advisory of it waits for a person.
     needs_review: bool | None = None
