@@ -10,6 +10,7 @@ from typing import Self, cast
 import redis
 
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable, JobNotFound
+from rmos_shared.ids import create_job_id, explain_job_id
 from rmos_shared.jobs.arguments import accept_args, accept_once_args
 from rmos_shared.jobs.connection import connect_broker
 from rmos_shared.jobs.consistency import LedgerConsistency
@@ -180,6 +181,25 @@ class JobLedger:
         with broker_errors():
             job_id = self._client.hget(f"{self._prefix}subjects", f"{topic}:{run_id}")
         return None if job_id is None else self.find(cast("bytes", job_id).decode())
+
+    def jobs_of_run(self, run_id: str, also: Iterable[str] = ()) -> list[JobRecord]:
+        """Return the jobs about one run, oldest first: of each topic the last, and the last that ended.
+
+        ``also`` are ids of jobs that may be of this run. A done job leaves when its record expires.
+        """
+        subjects = [f"{topic}:{run_id}" for topic in dict.fromkeys(spec.topic for spec in TASKS.values())]
+        with broker_errors():
+            unfinished = self._client.hmget(f"{self._prefix}subjects", subjects)
+            ended = self._client.mget([f"{self._prefix}ended:{subject}" for subject in subjects])
+        answers = cast("list[bytes | None]", [*unfinished, *ended])
+        known = {*also, *(answer.decode() for answer in answers if answer is not None)}
+        # A run's creation and the explanation that follows it tell each other's id.
+        fellows = {create_job_id(job_id) or explain_job_id(job_id) for job_id in known}
+        records = (self.find(job_id) for job_id in known | fellows)
+        return sorted(
+            (record for record in records if record is not None and record.run_id == run_id),
+            key=lambda record: (record.accepted_at_utc, record.job_id),
+        )
 
     def jobs(self, state: JobState | None = None) -> Iterator[JobRecord]:
         """Yield jobs, newest first, of one state or any; done ones till their record expires.

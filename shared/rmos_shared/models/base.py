@@ -200,7 +200,12 @@ SingleLine = Annotated[
     str, StringConstraints(max_length=256), AfterValidator(_check_line), WithJsonSchema(_LINE_SCHEMA)
 ]
 #: A name or reference of contract section 7: longer than a line elsewhere, and printable as well.
-Word = Annotated[str, StringConstraints(max_length=512), AfterValidator(_check_line)]
+Word = Annotated[
+    str,
+    StringConstraints(max_length=512),
+    AfterValidator(_check_line),
+    WithJsonSchema({**_LINE_SCHEMA, "maxLength": 512}),
+]
 #: Prose of contract section 7.
 WordText = Annotated[str, StringConstraints(max_length=512), AfterValidator(_check_text)]
 #: A run or advisory id that may become part of a path.

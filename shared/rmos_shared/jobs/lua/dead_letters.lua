@@ -41,6 +41,8 @@ function operations.discard()
   redis.call('ZREM', prefix .. 'dead', id)
   unmirror_one()
   forget_subject(id)
+  -- For ever, as its record is kept.
+  redis.call('SET', prefix .. 'ended:' .. subject_of(id), id)
   redis.call('HSET', job_key(id), 'state', 'discarded', 'changed_at', now)
   redis.call('ZADD', prefix .. 'discarded', now, id)
   add_event_of('discarded', id)

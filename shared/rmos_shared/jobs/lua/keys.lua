@@ -21,6 +21,7 @@
 --   counts           hash  accepted, done: they only grow
 --   once:<digest>    hash  what was accepted under an Idempotency-Key: body (its hash), receipt (JSON); expires
 --   subjects         hash  "<topic>:<run id>" -> the latest job on it that is not done
+--   ended:<topic>:<run id>  str  the last job on it that is done or discarded, for as long as its record stays
 --   workers          zset  worker instances by the time from which they count as silent
 --   raw:<id>         hash  a message that is no notification of ours: item queue reason detail kept_at size
 --   raw, raw_discarded  zset  by time
