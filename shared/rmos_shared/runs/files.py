@@ -27,11 +27,11 @@ class RunFiles:
 
     def run(self, key: str) -> RunArtifact:
         """Return the artifact of a key that was listed."""
-        return parse_run(key, self._bytes(key))
+        return parse_run(key, self.bytes(key))
 
     def link(self, key: str) -> AdvisoryLink:
         """Return the link of a key that was listed."""
-        return parse_link(key, self._bytes(key))
+        return parse_link(key, self.bytes(key))
 
     def links(self, partition: str, run_id: str) -> list[AdvisoryLink]:
         """Return a run's links, oldest first."""
@@ -45,7 +45,7 @@ class RunFiles:
         """Return the reviews of a run's advisories, oldest first."""
         return sorted(
             (
-                _parse(Review, key, self._bytes(key), lambda review: keys.review_key(partition, review))
+                parse_review(key, self.bytes(key))
                 for key in self.json_keys(keys.review_prefix(partition, run_id))
             ),
             key=lambda review: (review.created_at_utc, review.review_id),
@@ -55,7 +55,7 @@ class RunFiles:
         """Return a run's explanations that failed for good, oldest first."""
         return sorted(
             (
-                _parse(Attempt, key, self._bytes(key), lambda attempt: keys.attempt_key(partition, attempt))
+                parse_attempt(key, self.bytes(key))
                 for key in self.json_keys(keys.attempt_prefix(partition, run_id))
             ),
             key=lambda attempt: (attempt.failed_at_utc, attempt.job_id),
@@ -81,7 +81,8 @@ class RunFiles:
         except CorruptArtifact as error:
             raise reported(error) from error.__cause__
 
-    def _bytes(self, key: str) -> bytes:
+    def bytes(self, key: str) -> bytes:
+        """Return the bytes of a key that was listed, not proven yet."""
         data = self.get(key)
         if data is None:
             raise reported(CorruptArtifact(key, "it was listed and is gone"))
@@ -99,6 +100,21 @@ def parse_link(key: str, data: bytes) -> AdvisoryLink:
     return _parse(
         AdvisoryLink, key, data, lambda link: keys.link_key(partition, link.run_id, link.advisory_id)
     )
+
+
+def parse_review(key: str, data: bytes) -> Review:
+    """Return the review that these bytes are, of the key that it belongs under."""
+    return _parse(Review, key, data, lambda review: keys.review_key(_day(key), review))
+
+
+def parse_attempt(key: str, data: bytes) -> Attempt:
+    """Return the failed attempt that these bytes are, of the key that it belongs under."""
+    return _parse(Attempt, key, data, lambda attempt: keys.attempt_key(_day(key), attempt))
+
+
+def _day(key: str) -> str:
+    # Below the directory of their kind: "_reviews/2026-08-01/...".
+    return keys.partition_of(key.partition("/")[2])
 
 
 def _parse(model: type[Record], key: str, data: bytes, belongs: Callable[[Record], str]) -> Record:
