@@ -82,17 +82,24 @@ def store_of(home: Path) -> ArtifactStore:
 @contextmanager
 def runs_of(home: Path) -> Iterator[RunReader]:
     """Yield the runs; without a broker they still tell all that the files do."""
-    place, store = Home(home), store_of(home)
+    store = store_of(home)
+    with ledger_if_up(home, "explanation states come from the files alone") as ledger:
+        yield RunReader(store, ledger)
+
+
+@contextmanager
+def ledger_if_up(home: Path, without: str) -> Iterator[JobLedger | None]:
+    """Yield the job ledger; None without a broker, after saying what that means."""
     with ExitStack() as stack:
+        found: JobLedger | None = None
         try:
-            ledger = JobLedger.connect(place.producer_settings(broker_timeout_seconds=2.0))
-            stack.callback(ledger.close)
-            ledger.stats()
+            found = JobLedger.connect(Home(home).producer_settings(broker_timeout_seconds=2.0))
+            stack.callback(found.close)
+            found.stats()
         except (BrokerUnavailable, BrokerDamaged):
-            err.print("[yellow]the broker is away: explanation states come from the files alone[/]")
-            yield RunReader(store)
-        else:
-            yield RunReader(store, ledger)
+            found = None
+            err.print(f"the broker is away: {without}", style="yellow")
+        yield found
 
 
 @contextmanager

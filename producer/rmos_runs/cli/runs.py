@@ -24,7 +24,10 @@ from rmos_runs.cli.context import (
     runs_of,
     store_of,
 )
+from rmos_runs.cli.packs import export, pack
+from rmos_runs.cli.records import compare, diff, history
 from rmos_runs.cli.table import Row
+from rmos_runs.cli.tree import tree
 from rmos_runs.cli.verdict import verdict_lines
 from rmos_runs.cli.verify import verify
 from rmos_shared.errors import CorruptArtifact, RunNotFound
@@ -143,6 +146,12 @@ def show(
 
 
 app.command()(verify)
+app.command("history")(history)
+app.command("compare")(compare)
+app.command("diff")(diff)
+app.command("tree")(tree)
+app.command("pack")(pack)
+app.command("export")(export)
 
 
 class Walk:

@@ -1,0 +1,171 @@
+"""``rmos runs pack | export``: records to take away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+from rmos_runs.cli.context import (
+    DEFAULT_HOME,
+    Damage,
+    DayOption,
+    HomeOption,
+    JsonOption,
+    catalog_of,
+    err,
+    print_json,
+    store_of,
+)
+from rmos_runs.cli.lag import tell_what_may_lack
+from rmos_runs.cli.sink import STANDARD_OUTPUT, Sink
+from rmos_runs.operations.export import Export
+from rmos_runs.operations.flat_log import LogForm, flat_log
+from rmos_runs.operations.pack import stream_pack
+from rmos_runs.operations.selection import Pages
+from rmos_shared.errors import CorruptArtifact
+from rmos_shared.models.base import format_utc
+from rmos_shared.runs.model import ExplanationStatus, RiskLevel, Status
+from rmos_shared.runs.query import RunFilter
+from rmos_shared.runs.reader import RunReader
+
+OutputOption = Annotated[
+    str | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write; - is standard output.")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
+
+
+class ExportForm(StrEnum):
+    """What an export is."""
+
+    ZIP = "zip"
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
+def pack(
+    run_id: Annotated[str, typer.Argument(help="The run.")],
+    *,
+    output: OutputOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Write all records of a run as a ZIP, by default RUN_ID.zip: the same records are the same bytes.
+
+    Unpacked, it is checked by: sha256sum -c MANIFEST.sha256
+    """
+    store = store_of(home)
+    pieces = stream_pack(run_id, RunReader(store), store, None)
+    sink = Sink(f"{run_id}.zip" if output is None else output, force=force, binary=True)
+    sink.take(pieces)
+    _tell(sink, as_json=as_json, run_id=run_id)
+
+
+def export(
+    *,
+    form: Annotated[
+        ExportForm, typer.Option("--format", help="All records as a ZIP, or one row a run.")
+    ] = ExportForm.ZIP,
+    output: OutputOption = None,
+    status: Annotated[Status | None, typer.Option(case_sensitive=False)] = None,
+    risk: Annotated[RiskLevel | None, typer.Option(case_sensitive=False)] = None,
+    mode: Annotated[str | None, typer.Option()] = None,
+    tool_id: Annotated[str | None, typer.Option()] = None,
+    tool_id_prefix: Annotated[str | None, typer.Option(help="What the tool begins with.")] = None,
+    event_type: Annotated[str | None, typer.Option()] = None,
+    date_from: DayOption = None,
+    date_to: DayOption = None,
+    request_id: Annotated[str | None, typer.Option()] = None,
+    session: Annotated[str | None, typer.Option(help="The run's session_id.")] = None,
+    batch: Annotated[str | None, typer.Option(help="The run's batch_label.")] = None,
+    parent: Annotated[str | None, typer.Option(help="The run's parent_run_id.")] = None,
+    machine: Annotated[str | None, typer.Option(help="The run's machine_id.")] = None,
+    material: Annotated[str | None, typer.Option(help="The run's material_id.")] = None,
+    explanation: Annotated[
+        ExplanationStatus | None, typer.Option(case_sensitive=False, help="How far its explanation is.")
+    ] = None,
+    needs_review: Annotated[
+        bool | None,
+        typer.Option("--needs-review/--needs-no-review", help="Whether an advisory waits for a person."),
+    ] = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Write the records of many runs: a ZIP, by default runs.zip, or the flat log as CSV or JSON lines.
+
+    What is damaged is named in the file and makes the exit code 7; the rest is there all the same.
+    """
+    days = [None if day is None else day.date().isoformat() for day in (date_from, date_to)]
+    choice = RunFilter.read(
+        {
+            "status": status,
+            "risk_level": risk,
+            "mode": mode,
+            "tool_id": tool_id,
+            "tool_id_prefix": tool_id_prefix,
+            "event_type": event_type,
+            "request_id": request_id,
+            "session_id": session,
+            "batch_label": batch,
+            "parent_run_id": parent,
+            "machine_id": machine,
+            "material_id": material,
+            "explanation_status": explanation,
+            "needs_review": needs_review,
+            "date_from": days[0],
+            "date_to": days[1],
+        },
+        what="filter",
+    )
+    archive = form is ExportForm.ZIP
+    default = "runs.zip" if archive else STANDARD_OUTPUT
+    sink = Sink(default if output is None else output, force=force, binary=archive)
+    damage, store = Damage(), store_of(home)
+    with catalog_of(home) as (catalog, reader):
+        if form is ExportForm.ZIP:
+            made = Export(catalog, choice, reader, store)
+            told = _take(made, sink, damage)
+            complete = made.selection.complete_until_utc
+        else:
+            pages = Pages(catalog, choice)
+            kind: LogForm = "csv" if form is ExportForm.CSV else "jsonl"
+            sink.take(flat_log(pages, store, kind, damage.tell))
+            told, complete = {}, pages.complete_until_utc
+    tell_what_may_lack("runs", complete)
+    until = None if complete is None else format_utc(complete)
+    _tell(sink, as_json=as_json, **told, complete_until_utc=until)
+    damage.exit()
+
+
+def _take(made: Export, sink: Sink, damage: Damage) -> dict[str, Any]:
+    total = len(made.selection.run_ids)
+    with Progress(
+        BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=err, transient=True
+    ) as progress:
+        bar = progress.add_task("", total=total)
+
+        def watched() -> Iterator[bytes]:
+            for piece in made:
+                yield piece
+                progress.update(bar, completed=made.done)
+
+        sink.take(watched())
+    for key, reason in sorted(made.damaged.items()):
+        damage.tell(CorruptArtifact(key, reason))
+    return {"runs": total, "damaged": len(made.damaged)}
+
+
+def _tell(sink: Sink, *, as_json: bool, **told: Any) -> None:
+    """Say what was written, unless that went to standard output itself."""
+    fields = {"file": sink.name, "size_bytes": sink.size_bytes, "sha256": sink.sha256, **told}
+    if not sink.is_file:
+        return
+    if as_json:
+        print_json(fields)
+    else:
+        err.print(", ".join(f"{name} {value}" for name, value in fields.items()), markup=False)
