@@ -91,15 +91,15 @@ def runs_of(home: Path) -> Iterator[RunReader]:
 def ledger_if_up(home: Path, without: str) -> Iterator[JobLedger | None]:
     """Yield the job ledger; None without a broker, after saying what that means."""
     with ExitStack() as stack:
-        found: JobLedger | None = None
+        ledger: JobLedger | None = None
         try:
-            found = JobLedger.connect(Home(home).producer_settings(broker_timeout_seconds=2.0))
-            stack.callback(found.close)
-            found.stats()
+            ledger = JobLedger.connect(Home(home).producer_settings(broker_timeout_seconds=2.0))
+            stack.callback(ledger.close)
+            ledger.stats()
         except (BrokerUnavailable, BrokerDamaged):
-            found = None
+            ledger = None
             err.print(f"the broker is away: {without}", style="yellow")
-        yield found
+        yield ledger
 
 
 @contextmanager

@@ -128,41 +128,41 @@ def export(
     damage, store = Damage(), store_of(home)
     with catalog_of(home) as (catalog, reader):
         if form is ExportForm.ZIP:
-            made = Export(catalog, choice, reader, store)
-            told = _take(made, sink, damage)
-            complete = made.selection.complete_until_utc
+            selected = Export(catalog, choice, reader, store)
+            figures = _take(selected, sink, damage)
+            complete = selected.selection.complete_until_utc
         else:
             pages = Pages(catalog, choice)
             kind: LogForm = "csv" if form is ExportForm.CSV else "jsonl"
             sink.take(flat_log(pages, store, kind, damage.tell))
-            told, complete = {}, pages.complete_until_utc
+            figures, complete = {}, pages.complete_until_utc
     tell_what_may_lack("runs", complete)
     until = None if complete is None else format_utc(complete)
-    _tell(sink, as_json=as_json, **told, complete_until_utc=until)
+    _tell(sink, as_json=as_json, **figures, complete_until_utc=until)
     damage.exit()
 
 
-def _take(made: Export, sink: Sink, damage: Damage) -> dict[str, Any]:
-    total = len(made.selection.run_ids)
+def _take(selected: Export, sink: Sink, damage: Damage) -> dict[str, Any]:
+    total = len(selected.selection.run_ids)
     with Progress(
         BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=err, transient=True
     ) as progress:
         bar = progress.add_task("", total=total)
 
         def watched() -> Iterator[bytes]:
-            for piece in made:
+            for piece in selected:
                 yield piece
-                progress.update(bar, completed=made.done)
+                progress.update(bar, completed=selected.done)
 
         sink.take(watched())
-    for key, reason in sorted(made.damaged.items()):
+    for key, reason in sorted(selected.damaged.items()):
         damage.tell(CorruptArtifact(key, reason))
-    return {"runs": total, "damaged": len(made.damaged)}
+    return {"runs": total, "damaged": len(selected.damaged)}
 
 
-def _tell(sink: Sink, *, as_json: bool, **told: Any) -> None:
+def _tell(sink: Sink, *, as_json: bool, **figures: Any) -> None:
     """Say what was written, unless that went to standard output itself."""
-    fields = {"file": sink.name, "size_bytes": sink.size_bytes, "sha256": sink.sha256, **told}
+    fields = {"file": sink.name, "size_bytes": sink.size_bytes, "sha256": sink.sha256, **figures}
     if not sink.is_file:
         return
     if as_json:

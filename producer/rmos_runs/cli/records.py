@@ -50,7 +50,7 @@ def history(
     reader = RunReader(store_of(home))
     with ledger_if_up(home, "what the ledger knows of jobs is missing") as ledger:
         entries = telling.history(run_id, reader, ledger)
-    rows = (entry.dump() if as_json else _told(entry) for entry in entries)
+    rows = (entry.dump() if as_json else _row(entry) for entry in entries)
     print_rows(rows, as_json=as_json, title="history")
 
 
@@ -63,12 +63,12 @@ def compare(
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Say what differs between two runs: risk, blocking, rules, parameters, hashes, outputs."""
-    found = comparing.compare(*_two(RunReader(store_of(home)), run_id, other, parent=parent))
+    comparison = comparing.compare(*_two(RunReader(store_of(home)), run_id, other, parent=parent))
     if as_json:
-        print_json(found.dump())
+        print_json(comparison.dump())
         return
-    print_rows(_differences(found), as_json=False, title="differences")
-    if found.truncated:
+    print_rows(_differences(comparison), as_json=False, title="differences")
+    if comparison.truncated:
         err.print(f"more than {comparing.MOST_CHANGES} values of a kind differ; the first are listed")
 
 
@@ -83,15 +83,15 @@ def diff(
 ) -> None:
     """Show two artifacts line against line, as indented JSON; never the text of a G-code program."""
     left, right = _two(RunReader(store_of(home)), run_id, other, parent=parent)
-    found = differing.unified_diff(left, right, most_lines=lines)
+    difference = differing.unified_diff(left, right, most_lines=lines)
     if as_json:
-        print_json(found.dump())
+        print_json(difference.dump())
         return
-    for line in found.preview.split("\n")[:-1]:
+    for line in difference.preview.split("\n")[:-1]:
         out.print(Text(shown(line), style=_COLOURS.get(line[:1], "")))
-    if not found.preview:
+    if not difference.preview:
         err.print("nothing differs")
-    if found.truncated:
+    if difference.truncated:
         err.print("there is more; raise --lines, or see rmos runs compare")
 
 
@@ -110,31 +110,31 @@ def _two(
     return reader.get_artifact(parent_id), run
 
 
-def _told(entry: telling.HistoryEntry) -> Row:
+def _row(entry: telling.HistoryEntry) -> Row:
     details = ", ".join(f"{name} {value}" for name, value in entry.details.items())
     return {"at_utc": format_utc(entry.at_utc), "what": entry.what, "details": details}
 
 
-def _differences(found: comparing.Comparison) -> Iterator[Row]:
+def _differences(comparison: comparing.Comparison) -> Iterator[Row]:
     for name in ("status", "risk", "score", "blocking"):
-        pair = getattr(found, name)
+        pair = getattr(comparison, name)
         if not pair.same:
             yield _difference(name, pair.left, pair.right)
-    for rule in found.rules.removed:
+    for rule in comparison.rules.removed:
         yield _difference("rules", rule, None)
-    for rule in found.rules.added:
+    for rule in comparison.rules.added:
         yield _difference("rules", None, rule)
     for kind in ("decision", "context", "parameters"):
-        for change in getattr(found, kind):
+        for change in getattr(comparison, kind):
             yield _difference(f"{kind}.{change.path}", change.left, change.right)
-    yield from _proofs(found)
+    yield from _proofs(comparison)
 
 
-def _proofs(found: comparing.Comparison) -> Iterator[Row]:
-    for name, hashes in found.hashes:
+def _proofs(comparison: comparing.Comparison) -> Iterator[Row]:
+    for name, hashes in comparison.hashes:
         if hashes.same is False:
             yield _difference(f"hashes.{name}", hashes.left, hashes.right)
-    for name, outputs in found.outputs:
+    for name, outputs in comparison.outputs:
         if outputs.left != outputs.right or outputs.same is False:
             yield _difference(f"outputs.{name}", _side(outputs.left), _side(outputs.right))
 

@@ -59,29 +59,29 @@ def tree(
             items, more = relatives.chosen(choice, most_runs=limit)
         else:
             items, more = relatives.family(run_id, most_runs=limit)
-    found = growing.tree(items)
+    run_tree = growing.tree(items)
     if as_json:
-        print_json(found.dump())
+        print_json(run_tree.dump())
     elif not items:
         err.print("runs: none")
     else:
-        _print(found)
+        _print(run_tree)
     if more:
         tell_more(limit, "runs", "raise --limit")
     tell_what_may_lack("runs", relatives.complete_until_utc)
     damage.exit()
 
 
-def _print(found: RunTree) -> None:
-    root = Tree(_total("runs", found.total))
-    for session in found.sessions:
+def _print(run_tree: RunTree) -> None:
+    root = Tree(_total("runs", run_tree.total))
+    for session in run_tree.sessions:
         branch = root.add(_total(_named("session", session.session_id), session.total))
         for batch in session.batches:
             _grow(branch.add(_total(_named("batch", batch.batch_label), batch.total)), batch)
     out.print(root)
-    for cycle in found.cycles:
+    for cycle in run_tree.cycles:
         err.print(f"a circle of parents: {' <- '.join(cycle)}", markup=False)
-    for parent in found.absent_parents:
+    for parent in run_tree.absent_parents:
         err.print(f"a parent that is not in this tree: {shown(parent)}", markup=False)
 
 

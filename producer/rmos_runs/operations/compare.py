@@ -193,8 +193,8 @@ def _list_change(left: list[str], right: list[str]) -> ListChange:
     return ListChange(added=sorted({*right} - {*left}), removed=sorted({*left} - {*right}))
 
 
-def _bounded(found: Iterable[Change]) -> tuple[list[Change], bool]:
-    listed = list(islice(found, MOST_CHANGES + 1))
+def _bounded(all_changes: Iterable[Change]) -> tuple[list[Change], bool]:
+    listed = list(islice(all_changes, MOST_CHANGES + 1))
     return listed[:MOST_CHANGES], len(listed) > MOST_CHANGES
 
 

@@ -68,13 +68,13 @@ def _lines(run: RunArtifact) -> list[str]:
 def _without_gcode(value: Any) -> Any:
     if isinstance(value, dict):
         return {
-            name: _told(item) if name in _GCODE and isinstance(item, str) else _without_gcode(item)
+            name: _fingerprint(item) if name in _GCODE and isinstance(item, str) else _without_gcode(item)
             for name, item in value.items()
         }
     return [_without_gcode(item) for item in value] if isinstance(value, list) else value
 
 
-def _told(gcode: str) -> dict[str, object]:
+def _fingerprint(gcode: str) -> dict[str, object]:
     data = gcode.encode()
     return {"bytes": len(data), "sha256": sha256_hex(data)}
 

@@ -51,7 +51,7 @@ class Export:
         self.selection: Selection = select(catalog, choice, most_runs=most_runs)
         #: Runs that are in the archive, or among the damaged, by now.
         self.done = 0
-        #: What is damaged and why, by key: known once the archive is made.
+        #: What is damaged and why, by key: complete once the archive is through.
         self.damaged = {key: self._folders.damage_of(key) for key in self.selection.corrupt}
 
     def __iter__(self) -> Iterator[bytes]:
@@ -65,7 +65,7 @@ class Export:
 
     def _entries(self) -> Iterator[Entry]:
         yield Entry.of("README.txt", _README.encode())
-        found: list[TreeItem] = []
+        items: list[TreeItem] = []
         for run_id in self.selection.run_ids:
             try:
                 folder = self._folders.gather(run_id, self._tell)
@@ -75,11 +75,11 @@ class Export:
                 # An index can know of a file that is gone; only an operator can say where it is.
                 self._tell(CorruptArtifact(run_id, "it was listed and is gone"))
             else:
-                found.append(TreeItem.of(folder.artifact))
+                items.append(TreeItem.of(folder.artifact))
                 for entry in folder.entries:
                     yield replace(entry, name=f"runs/{run_id}/{entry.name}")
             self.done += 1
-        growth = Growth(found)
+        growth = Growth(items)
         yield Entry.measured("index.json", lambda: self._index(growth))
         if self.damaged:
             lines = (f"{key}: {reason}\n" for key, reason in sorted(self.damaged.items()))

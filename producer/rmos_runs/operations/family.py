@@ -27,8 +27,8 @@ class Relatives:
         self._catalog = catalog
         self._reader = reader
         self._on_damage = on_damage
-        #: What was told already: one question after the other may meet it.
-        self._told: set[str] = set()
+        #: Keys of damage that was reported already: the next question may meet it again.
+        self._reported: set[str] = set()
         self._complete: list[datetime | None] = []
 
     @property
@@ -38,8 +38,8 @@ class Relatives:
 
     def chosen(self, choice: RunFilter, *, most_runs: int) -> tuple[list[TreeItem], bool]:
         """Return up to so many runs of a filter, newest day first, and whether there are more."""
-        found = list(islice(self._items(choice), most_runs + 1))
-        return found[:most_runs], len(found) > most_runs
+        items = list(islice(self._items(choice), most_runs + 1))
+        return items[:most_runs], len(items) > most_runs
 
     def family(self, run_id: str, *, most_runs: int) -> tuple[list[TreeItem], bool]:
         """Return a run, all that it came from, all that came from it, and whether there are more.
@@ -51,24 +51,24 @@ class Relatives:
             RunNotFound: there is no such run.
             CorruptArtifact: it cannot be read.
         """
-        found = {run_id: TreeItem.of(self._reader.get_artifact(run_id))}
+        family = {run_id: TreeItem.of(self._reader.get_artifact(run_id))}
         more = False
-        for item in self._ancestors(found[run_id]):
-            more = len(found) >= most_runs
-            if item.run_id in found or more:
+        for item in self._ancestors(family[run_id]):
+            more = len(family) >= most_runs
+            if item.run_id in family or more:
                 break
-            found[item.run_id] = item
+            family[item.run_id] = item
         waiting = deque([run_id])
         while waiting and not more:
             for child in self._items(RunFilter(parent_run_id=waiting.popleft())):
-                if child.run_id in found:
+                if child.run_id in family:
                     continue
-                if len(found) >= most_runs:
+                if len(family) >= most_runs:
                     more = True
                     break
-                found[child.run_id] = child
+                family[child.run_id] = child
                 waiting.append(child.run_id)
-        return list(found.values()), more
+        return list(family.values()), more
 
     def _ancestors(self, item: TreeItem) -> Iterator[TreeItem]:
         """Yield the parents upwards, round and round where they go in a circle."""
@@ -84,7 +84,7 @@ class Relatives:
         for page in pages:
             self._complete = [earliest([*self._complete, pages.complete_until_utc])]
             for key in page.corrupt:
-                self._tell(CorruptArtifact(key, "it cannot be read as an artifact"))
+                self._report(CorruptArtifact(key, "it cannot be read as an artifact"))
             for row in page.items:
                 item = self._item(row.run_id)
                 if item is not None:
@@ -96,10 +96,10 @@ class Relatives:
         except RunNotFound:
             return None  # a parent that is elsewhere; the tree names it
         except CorruptArtifact as error:
-            self._tell(error)
+            self._report(error)
             return None
 
-    def _tell(self, error: CorruptArtifact) -> None:
-        if error.key not in self._told:
-            self._told.add(error.key)
+    def _report(self, error: CorruptArtifact) -> None:
+        if error.key not in self._reported:
+            self._reported.add(error.key)
             self._on_damage(error)

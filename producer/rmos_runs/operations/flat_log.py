@@ -47,7 +47,7 @@ def flat_log(
 ) -> Iterator[bytes]:
     """Return the log of the runs on some pages, a piece at a time and in their order; memory holds one page.
 
-    A damaged artifact is told, and has a row of its own: its path, ``CORRUPT``, and why.
+    A damaged artifact is reported, and has a row of its own: its path, ``CORRUPT``, and why.
 
     Raises:
         StoreUnavailable: the store, or the index, is away.

@@ -57,7 +57,7 @@ class Folders:
         self._attachments = Attachments(store)
 
     def gather(self, run_id: str, on_damage: OnDamage) -> Folder:
-        """Return the folder of a run; a record or attachment that is damaged is told, and left out.
+        """Return the folder of a run; a record or attachment that is damaged is reported, and left out.
 
         Every attachment is read to its end here, and proven.
 
@@ -97,7 +97,7 @@ class Folders:
     def _records(
         self, prefix: str, read: Callable[[str, bytes], Record], on_damage: OnDamage
     ) -> list[_Stored[Record]]:
-        found = []
+        records = []
         try:
             listed = self._files.json_keys(prefix)
         except CorruptArtifact as error:
@@ -106,10 +106,10 @@ class Folders:
         for key in listed:
             try:
                 data = self._files.bytes(key)
-                found.append(_Stored(key, data, read(key, data)))
+                records.append(_Stored(key, data, read(key, data)))
             except CorruptArtifact as error:
                 on_damage(error)
-        return found
+        return records
 
     def _outputs(self, key: str, artifact: RunArtifact, on_damage: OnDamage) -> Iterator[Entry]:
         """Yield the attachments, and under ``outputs/`` G-code, plan and preview, wherever they lie."""
@@ -159,8 +159,8 @@ def _history(
         [review.record for review in reviews],
         [attempt.record for attempt in attempts],
     )
-    told = {"run_id": artifact.run_id, "entries": [entry.dump() for entry in entries]}
-    return json.dumps(told, sort_keys=True, indent=2, ensure_ascii=False).encode() + b"\n"
+    history = {"run_id": artifact.run_id, "entries": [entry.dump() for entry in entries]}
+    return json.dumps(history, sort_keys=True, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def _name(key: str) -> str:

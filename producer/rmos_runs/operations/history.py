@@ -93,14 +93,14 @@ def job_entries(job: JobRecord) -> Iterator[HistoryEntry]:
     for item in job.history:
         what = str(item.get("what", "unknown"))
         ended = what == job.state.value
-        told = {name: value for name, value in item.items() if name not in {"at", "what", "since"}}
+        fields = {name: value for name, value in item.items() if name not in {"at", "what", "since"}}
         since = _moment(item.get("since"))
         yield _entry(
             _moment(item.get("at")) or job.changed_at_utc,
             f"job.{what}",
             "ledger",
             about,
-            **told,
+            **fields,
             since_utc=None if since is None else since.isoformat().replace("+00:00", "Z"),
         )
     if job.state is JobState.DONE and not ended:
@@ -172,8 +172,8 @@ def _failed(attempt: Attempt) -> HistoryEntry:
 def _entry(
     at: datetime, what: str, source: Literal["store", "ledger"], about: dict[str, Any], **details: Any
 ) -> HistoryEntry:
-    told = {name: value for name, value in details.items() if value is not None}
-    return HistoryEntry(at_utc=at, what=what, source=source, details=about | told)
+    known = {name: value for name, value in details.items() if value is not None}
+    return HistoryEntry(at_utc=at, what=what, source=source, details=about | known)
 
 
 def _moment(milliseconds: object) -> datetime | None:

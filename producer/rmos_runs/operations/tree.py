@@ -195,8 +195,8 @@ def roll_up(items: Iterable[TreeItem]) -> RollUp:
 
 def worst(present: Iterable[Level], order: Sequence[Level]) -> Level | None:
     """Return what stands first in ``order`` of what is present; None of nothing."""
-    found = set(present)
-    return next((level for level in order if level in found), None)
+    levels = set(present)
+    return next((level for level in order if level in levels), None)
 
 
 def _age(item: TreeItem) -> tuple[object, ...]:
@@ -255,7 +255,7 @@ def _place(item: TreeItem, here: set[str], by_id: dict[str, TreeItem], cut: set[
 def _worst_below(order: Sequence[tuple[TreeItem, int]]) -> dict[str, RiskLevel]:
     """Return for each run the worst of itself and all below it: the last first, so children come before."""
     worst_at: list[RiskLevel | None] = []
-    found = {}
+    worst_of = {}
     for item, depth in reversed(order):
         del worst_at[depth + 2 :]
         worst_at += [None] * (depth + 2 - len(worst_at))
@@ -263,8 +263,8 @@ def _worst_below(order: Sequence[tuple[TreeItem, int]]) -> dict[str, RiskLevel]:
         worst_at[depth + 1] = None
         mine = _worse(item.risk_level, below)
         worst_at[depth] = _worse(mine, worst_at[depth])
-        found[item.run_id] = mine
-    return found
+        worst_of[item.run_id] = mine
+    return worst_of
 
 
 def _worse(one: RiskLevel, other: RiskLevel | None) -> RiskLevel:
