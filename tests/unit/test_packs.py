@@ -320,7 +320,7 @@ def test_an_empty_log_has_its_names(shop: Shop) -> None:
 
 @given(
     texts=st.lists(
-        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+        st.text('a,; "\n\u2028½', max_size=6)
         | st.builds(
             str.__add__,
             st.sampled_from("=+-@\t\r\n'\uff1d\uff0b\uff0d\uff20"),

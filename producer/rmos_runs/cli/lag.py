@@ -1,4 +1,4 @@
-"""What a list may lack: an index can be behind the store."""
+"""What a list may lack: an index is always a little behind the store."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from rmos_shared.models.base import format_utc
 _MAY_LAG = timedelta(seconds=60)
 
 
-def tell_what_may_lack(title: str, complete_until: datetime | None) -> None:
-    """Say up to when a list is complete, if that is not about now."""
-    if complete_until is not None and datetime.now(UTC) - complete_until <= _MAY_LAG:
+def tell_what_may_lack(title: str, complete_until: datetime | None, *, began: datetime) -> None:
+    """Say up to when a list is complete, if that is before ``began``, when it was asked for."""
+    if complete_until is not None and complete_until >= began:
         return
-    moment = "an unknown time" if complete_until is None else format_utc(complete_until)
+    until = "an unknown time" if complete_until is None else format_utc(complete_until.replace(microsecond=0))
+    lags = complete_until is None or datetime.now(UTC) - complete_until > _MAY_LAG
     sys.stdout.flush()
     err.print(
-        f"{title}: complete up to {moment}; later ones may be missing, for the index is behind", markup=False
+        f"{title}: complete up to {until}"
+        + ("; the indexer is behind, see rmos index status" if lags else ""),
+        markup=False,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -125,7 +126,7 @@ def export(
     archive = form is ExportForm.ZIP
     default = "runs.zip" if archive else STANDARD_OUTPUT
     sink = Sink(default if output is None else output, force=force, binary=archive)
-    damage, store = Damage(), store_of(home)
+    damage, store, began = Damage(), store_of(home), datetime.now(UTC)
     with catalog_of(home) as (catalog, reader):
         if form is ExportForm.ZIP:
             selected = Export(catalog, choice, reader, store)
@@ -136,7 +137,7 @@ def export(
             kind: LogForm = "csv" if form is ExportForm.CSV else "jsonl"
             sink.take(flat_log(pages, store, kind, damage.tell))
             figures, complete = {}, pages.complete_until_utc
-    tell_what_may_lack("runs", complete)
+    tell_what_may_lack("runs", complete, began=began)
     until = None if complete is None else format_utc(complete)
     _tell(sink, as_json=as_json, **figures, complete_until_utc=until)
     damage.exit()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -17,13 +16,13 @@ from rmos_runs.cli.context import (
     JsonOption,
     LimitOption,
     catalog_of,
-    err,
     out,
     print_json,
     print_rows,
     runs_of,
     store_of,
 )
+from rmos_runs.cli.lag import tell_what_may_lack
 from rmos_runs.cli.packs import export, pack
 from rmos_runs.cli.records import compare, diff, history
 from rmos_runs.cli.table import Row
@@ -33,7 +32,6 @@ from rmos_runs.cli.verify import verify
 from rmos_shared.errors import CorruptArtifact, RunNotFound
 from rmos_shared.index.cursor import cursor_at
 from rmos_shared.index.row import place_of
-from rmos_shared.models.base import format_utc
 from rmos_shared.runs import layout as keys
 from rmos_shared.runs.files import RunFiles
 from rmos_shared.runs.model import ExplanationStatus, RiskLevel, Status
@@ -41,8 +39,6 @@ from rmos_shared.runs.query import MAX_LIMIT, RunCatalog, RunFilter, RunItem
 from rmos_shared.runs.reader import RunReader
 
 app = typer.Typer(no_args_is_help=True)
-#: An indexer that works is never farther behind.
-_MAY_LAG = timedelta(seconds=60)
 
 
 @app.command("list")
@@ -179,18 +175,8 @@ class Walk:
                 return
 
     def tell_what_may_lack(self) -> None:
-        """Say up to when the list is complete, if that is not now: an index is always a little behind."""
-        moment = self._complete_until
-        if moment is not None and moment >= self._began:
-            return
-        until = "an unknown time" if moment is None else format_utc(moment.replace(microsecond=0))
-        lags = moment is None or datetime.now(UTC) - moment > _MAY_LAG
-        sys.stdout.flush()
-        err.print(
-            f"runs: complete up to {until}"
-            + ("; the indexer is behind, see rmos index status" if lags else ""),
-            markup=False,
-        )
+        """Say up to when the list is complete, if that is not now."""
+        tell_what_may_lack("runs", self._complete_until, began=self._began)
 
 
 def _key(runs: RunReader, after: str) -> str:

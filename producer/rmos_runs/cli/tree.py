@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -51,7 +52,7 @@ def tree(
     """
     if (run_id is None) is (session is None and batch is None):
         raise typer.BadParameter("name a run, or give --session, --batch or both")
-    damage = Damage()
+    damage, began = Damage(), datetime.now(UTC)
     with catalog_of(home) as (catalog, reader):
         relatives = Relatives(catalog, reader, damage.tell)
         if run_id is None:
@@ -68,7 +69,7 @@ def tree(
         _print(run_tree)
     if more:
         tell_more(limit, "runs", "raise --limit")
-    tell_what_may_lack("runs", relatives.complete_until_utc)
+    tell_what_may_lack("runs", relatives.complete_until_utc, began=began)
     damage.exit()
 
 
