@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from rmos_runs.gateway.app import create_app
-from rmos_runs.gateway.catalog import no_catalog
+from rmos_runs.gateway.catalog import catalogs_of
 from rmos_runs.gateway.keys import KeyRing
 from rmos_runs.gateway.logs import configure_logs
 from rmos_runs.gateway.server import check_address, serve
 from rmos_shared.errors import SettingsInvalid
 from rmos_shared.settings.gateway import GatewaySettings
+from rmos_shared.settings.index import IndexSettings
 
 if __name__ == "__main__":
     try:
-        settings = GatewaySettings.load()
+        settings, index = GatewaySettings.load(), IndexSettings.load()
         ring = KeyRing(settings.api_keys_file)
         check_address(settings, ring)
     except SettingsInvalid as error:
         raise SystemExit(f"error: {error}") from None
     configure_logs()
-    serve(create_app(settings, no_catalog, ring=ring), settings)
+    serve(create_app(settings, catalogs_of(index), ring=ring), settings)

@@ -21,7 +21,7 @@ from rmos_runs.gateway.keys import KeyRing, Role
 from rmos_runs.gateway.paths import PREFIX
 from rmos_runs.gateway.problems import on_http_error, on_invalid, on_our_error
 from rmos_runs.gateway.rates import Rates
-from rmos_runs.gateway.routes import advisories, bulk, dead_letters, jobs, reviews, runs, status
+from rmos_runs.gateway.routes import advisories, bulk, dead_letters, jobs, records, reviews, runs, status
 from rmos_runs.gateway.routes.attachments import attachment_routes
 from rmos_runs.gateway.services import services_of
 from rmos_shared.clock import Clock, SystemClock
@@ -33,8 +33,8 @@ from rmos_shared.store.choice import chosen_store
 
 #: In this order: fixed paths go before those that begin with a run's id.
 _ROUTERS = (
-    *(bulk.router, jobs.router, dead_letters.router, reviews.router, status.router),
-    *(advisories.router, runs.router),
+    *(bulk.router, jobs.router, dead_letters.router, reviews.router, status.router, records.fixed),
+    *(records.router, advisories.router, runs.router),
 )
 
 

@@ -27,6 +27,7 @@ ABOUT: dict[str, Any] = {
     "openapi_tags": [
         {"name": "runs", "description": "The record."},
         {"name": "attachments", "description": "Large outputs of runs, by the hash of their content."},
+        {"name": "records", "description": "History, comparison, packs and trees of runs."},
         {"name": "advisories", "description": "What is said about a run."},
         {"name": "jobs", "description": "What is accepted and not done yet."},
         {"name": "operators", "description": "Dead letters, reviews, the ledger."},
