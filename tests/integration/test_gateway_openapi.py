@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from support.gateway import GatewayProcess, keys_in
+from support.gateway import RUNS, GatewayProcess, keys_in
 from support.records import make_link, make_run
 from support.runs import Runs
 
@@ -54,6 +54,8 @@ def test_every_check_of_schemathesis_passes(
             *("run", f"{gateway.url}/openapi.json", "--checks", "all", "--workers", "1"),
             *("--phases", "examples,coverage,fuzzing", "--mode", "all", "--no-color"),
             *("--header", f"Authorization: Bearer {key}", "--continue-on-failure"),
+            # An answer without an end; test_gateway.py and test_event_route.py follow it.
+            *("--exclude-path", f"{RUNS}/events"),
         ],
         env={
             **os.environ,
@@ -70,7 +72,7 @@ def test_every_check_of_schemathesis_passes(
     )
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]
     with gateway.client() as http:
-        operations = sum(map(len, http.get("/openapi.json").json()["paths"].values()))
+        operations = sum(map(len, http.get("/openapi.json").json()["paths"].values())) - 1
     assert f"Tested: {operations}" in done.stdout
     assert "Failures:" not in done.stdout
     assert gateway.events("gateway.failed") == []

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
+from rmos_runs.gateway.paths import PREFIX
 from rmos_runs.gateway.routes.events import EventLimits, events_router
 from rmos_shared.errors import RmosError
 from rmos_shared.jobs.event_stream import AsyncJobEvents
@@ -26,7 +27,8 @@ def create_app() -> FastAPI:
         await stream.close()
 
     app = FastAPI(lifespan=lifespan)
-    app.include_router(events_router(stream, limits=EventLimits(**json.loads(os.environ["LIMITS"]))))
+    limits = EventLimits(**json.loads(os.environ["LIMITS"]))
+    app.include_router(events_router(stream, limits=limits), prefix=PREFIX)
 
     @app.exception_handler(RmosError)
     async def refused(_: Request, error: RmosError) -> JSONResponse:

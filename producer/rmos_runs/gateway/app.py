@@ -23,9 +23,11 @@ from rmos_runs.gateway.problems import on_http_error, on_invalid, on_our_error
 from rmos_runs.gateway.rates import Rates
 from rmos_runs.gateway.routes import advisories, bulk, dead_letters, jobs, records, reviews, runs, status
 from rmos_runs.gateway.routes.attachments import attachment_routes
+from rmos_runs.gateway.routes.events import EventLimits, events_router
 from rmos_runs.gateway.services import services_of
 from rmos_shared.clock import Clock, SystemClock
 from rmos_shared.errors import RmosError
+from rmos_shared.jobs.event_stream import AsyncJobEvents
 from rmos_shared.runs.attachments import Attachments
 from rmos_shared.runs.reader import RunReader
 from rmos_shared.settings.gateway import GatewaySettings
@@ -69,14 +71,24 @@ def _attachments(settings: GatewaySettings) -> APIRouter:
     )
 
 
+def _events(settings: GatewaySettings, stream: AsyncJobEvents) -> APIRouter:
+    limits = EventLimits(most_clients=settings.event_clients, send_seconds=settings.write_timeout_seconds)
+    return events_router(stream, limits=limits, dependencies=[reads(Role.READ, Role.OPERATE)])
+
+
 def bare_app(settings: GatewaySettings, catalogs: Catalogs) -> FastAPI:
     """Build what stands behind ``Front``: the routes, and their description."""
+    # It connects when it is first followed.
+    stream = AsyncJobEvents.connect(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with services_of(settings, catalogs) as services:
             app.state.services = services
-            yield
+            try:
+                yield
+            finally:
+                await stream.close()
 
     app = FastAPIOffline(
         **openapi.ABOUT,
@@ -91,6 +103,7 @@ def bare_app(settings: GatewaySettings, catalogs: Catalogs) -> FastAPI:
     closed.include(app, status.health, "")
     told = described(None, 404, 408, 409, 413)
     closed.include(app, _attachments(settings), PREFIX, tags=["attachments"], responses=told)
+    closed.include(app, _events(settings, stream), PREFIX, responses=described(None))
     for router in _ROUTERS:
         closed.include(app, router, PREFIX)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # as FastAPI documents it

@@ -30,6 +30,7 @@ ABOUT: dict[str, Any] = {
         {"name": "records", "description": "History, comparison, packs and trees of runs."},
         {"name": "advisories", "description": "What is said about a run."},
         {"name": "jobs", "description": "What is accepted and not done yet."},
+        {"name": "events", "description": "Changes of jobs and runs, as they happen."},
         {"name": "operators", "description": "Dead letters, reviews, the ledger."},
         {"name": "health", "description": "For whoever keeps it running; no key is needed."},
     ],

@@ -117,7 +117,8 @@ def on_invalid(request: Request, error: Exception) -> Response:
     """Answer a parameter that breaks its rule: 400, naming each."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
     problems = (
-        FieldProblem(str(item["loc"][-1]), str(item["msg"]).removeprefix("Value error, "))
+        # After the place, such as ``query``: the name, and the number of an item of a list.
+        FieldProblem(".".join(map(str, item["loc"][1:])), str(item["msg"]).removeprefix("Value error, "))
         for item in error.errors()
     )
     return answer_of(InvalidRequest(tuple(problems)), request.scope, exchange_of(request))

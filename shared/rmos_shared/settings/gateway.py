@@ -48,6 +48,9 @@ class GatewaySettings(ProducerSettings, StoreSettings):
     concurrent_requests: int = Field(
         2_000, ge=1, le=100_000, description="Requests under way at one time, those that wait included."
     )
+    event_clients: int = Field(
+        500, ge=1, le=100_000, description="Clients that may follow `GET /events` at one time."
+    )
     header_timeout_seconds: float = Field(
         10.0, gt=0, le=600, description="Longest time for the head of a request to arrive."
     )

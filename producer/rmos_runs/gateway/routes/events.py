@@ -87,7 +87,7 @@ class _EventResponse(EventSourceResponse):
 def events_router(
     stream: AsyncJobEvents, *, limits: EventLimits | None = None, dependencies: Sequence[Depends] = ()
 ) -> APIRouter:
-    """Return the route. Include it before those that take a run id in its place.
+    """Return the route, below ``/api/rmos/runs``. Include it before those that take a run id in its place.
 
     ``stream`` belongs to the app's event loop; close it when the app shuts down. The route raises
     ``InvalidRequest``, ``TooManyClients`` and ``BrokerUnavailable`` before the stream begins. A broker that
@@ -95,7 +95,7 @@ def events_router(
     """
     limits = limits or EventLimits()
     clients = _Clients(limits.most_clients)
-    router = APIRouter(prefix="/api/rmos/runs", tags=["events"], dependencies=[*dependencies])
+    router = APIRouter(tags=["events"], dependencies=[*dependencies])
 
     @router.get(
         "/events",
