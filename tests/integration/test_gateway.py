@@ -475,10 +475,15 @@ def test_nothing_changes_or_deletes_a_run_and_who_tries_is_on_record(
 
 
 def test_each_request_is_one_event_without_anything_secret(
-    gateway: GatewayProcess, http: httpx.Client
+    gateway: GatewayProcess, http: httpx.Client, eventually: Eventually
 ) -> None:
+    def finished() -> list[dict[str, Any]]:
+        return [one for one in gateway.events("request.finished") if one["request_id"] == "r-9"]
+
     http.get(f"{RUNS}/hunter2", headers={"Authorization": "Bearer hunter2", "X-Request-ID": "r-9"})
-    (event,) = [one for one in gateway.events("request.finished") if one["request_id"] == "r-9"]
+    # The line is written once the answer has left.
+    eventually(finished)
+    (event,) = finished()
     assert {key: event[key] for key in ("method", "route", "status", "caller")} == {
         "method": "GET",
         "route": f"{RUNS}/{{run_id}}",
