@@ -210,6 +210,14 @@ def test_a_run_names_the_attachments_among_its_paths() -> None:
     assert named_by(make_run(outputs={"gcode_path": "_attachments/old"})) == set()
 
 
+def test_a_migrated_run_names_its_original_bytes() -> None:
+    key = attachment_key(b"{NaN}", ".json")
+    legacy = {"original": key, "source_sha256": sha256_hex(b"{NaN}")}
+    assert named_by(make_run(meta={"legacy": legacy})) == {key}
+    for other in ({"original": key}, {**legacy, "source_sha256": "0" * 64}, {**legacy, "original": 7}, key):
+        assert named_by(make_run(meta={"legacy": other})) == set()
+
+
 @pytest.fixture
 def three(store: ArtifactStore) -> tuple[list[str], RunReader]:
     """Three attachments, of which two runs name the first two; the second is named twice."""

@@ -197,6 +197,18 @@ def test_damage_is_found_and_named(whole: Whole, kind: str) -> None:
     assert set(found) <= ({whole.run_key} if kind == "attachment altered" else set())
 
 
+def test_the_original_bytes_of_a_migrated_run_must_be_there(whole: Whole) -> None:
+    log = Runs(LocalStore(whole.root))
+    original = log.writer.put_attachment(b"{NaN}", ".json")
+    migrated = make_run(meta={"legacy": {"original": original, "source_sha256": sha256_hex(b"{NaN}")}})
+    log.writer.put_run(migrated)
+    assert damaged(whole.root) == {}
+    whole.path(original).unlink()
+    assert damaged(whole.root) == {
+        keys.artifact_key(migrated): f"{original}, which it names, is not stored",
+    }
+
+
 def test_orphans_are_told_by_their_own_names(whole: Whole) -> None:
     whole.path(whole.run_key).unlink()
     found = damaged(whole.root)

@@ -27,7 +27,7 @@ from rmos_shared.runs.attachment_key import (
     check_suffix,
 )
 from rmos_shared.runs.files import reported
-from rmos_shared.runs.model import RunRecord, attached
+from rmos_shared.runs.model import RunRecord, attached, original_of
 from rmos_shared.settings.store import MAX_ATTACHMENT_BYTES
 from rmos_shared.store.base import PIECE_BYTES, ArtifactStore, Draft, Head, Outcome
 
@@ -177,7 +177,9 @@ class Upload:
 
 def named_by(run: RunRecord) -> set[str]:
     """Return the keys of the attachments that a run names; other paths are its caller's own."""
-    return {path for _, path, _ in attached(run.outputs) if attachment_sha256(path) is not None}
+    named = {path for _, path, _ in attached(run.outputs) if attachment_sha256(path) is not None}
+    original = original_of(run.meta)
+    return named if original is None else named | {original}
 
 
 def _sha256_of(key: str) -> str:

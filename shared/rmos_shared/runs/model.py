@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
@@ -308,6 +309,17 @@ def attached(outputs: Outputs) -> list[tuple[str, str, str | None]]:
     """
     named = ((field, getattr(outputs, field), hash_name) for field, hash_name in _PATHS)
     return [item for item in named if item[1] is not None and item[1].startswith(ATTACHMENTS)]
+
+
+def original_of(meta: Mapping[str, Any]) -> str | None:
+    """Return the attachment that holds the original bytes of a migrated run; None where there is none."""
+    legacy = meta.get("legacy")
+    if not isinstance(legacy, dict):
+        return None
+    path = legacy.get("original")
+    digest = attachment_sha256(path) if isinstance(path, str) else None
+    # Only what a migration writes: `meta` is free, and a caller may have a word of that name.
+    return path if digest is not None and digest == legacy.get("source_sha256") else None
 
 
 def output_hashes(outputs: Outputs) -> dict[str, str | None]:

@@ -17,7 +17,7 @@ from rmos_shared.ids import uuid7_time
 from rmos_shared.runs import layout as keys
 from rmos_shared.runs.attachment_key import ATTACHMENTS, attachment_sha256
 from rmos_shared.runs.lookup import not_found
-from rmos_shared.runs.model import RunArtifact, attached
+from rmos_shared.runs.model import RunArtifact, attached, original_of
 from rmos_shared.runs.record import parse
 from rmos_shared.store.base import ArtifactStore, KeyInvalid
 
@@ -141,6 +141,9 @@ class StoreVerification:
             digest = getattr(run.hashes, hash_name) if hash_name else attachment_sha256(path)
             if self._digest(key, path) != digest:
                 raise CorruptArtifact(key, f"{path}, which it names, has another hash than it says")
+        original = original_of(run.meta)
+        if original is not None and self._digest(key, original) != attachment_sha256(original):
+            raise CorruptArtifact(key, f"{original}, its original bytes, has another hash than it says")
 
     def _link(self, key: str, partition: _Partition) -> None:
         link = parse(
