@@ -13,7 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 from rmos_runs.cli.context import (
     DEFAULT_HOME,
     Damage,
-    DayOption,
     HomeOption,
     JsonOption,
     catalog_of,
@@ -21,6 +20,7 @@ from rmos_runs.cli.context import (
     print_json,
     store_of,
 )
+from rmos_runs.cli.filters import with_filters
 from rmos_runs.cli.lag import tell_what_may_lack
 from rmos_runs.cli.sink import STANDARD_OUTPUT, Sink
 from rmos_runs.operations.export import Export
@@ -29,7 +29,6 @@ from rmos_runs.operations.pack import stream_pack
 from rmos_runs.operations.selection import Pages
 from rmos_shared.errors import CorruptArtifact
 from rmos_shared.models.base import format_utc
-from rmos_shared.runs.model import ExplanationStatus, RiskLevel, Status
 from rmos_shared.runs.query import RunFilter
 from rmos_shared.runs.reader import RunReader
 
@@ -66,33 +65,14 @@ def pack(
     _tell(sink, as_json=as_json, run_id=run_id)
 
 
+@with_filters
 def export(
     *,
+    choice: RunFilter,
     form: Annotated[
         ExportForm, typer.Option("--format", help="All records as a ZIP, or one row a run.")
     ] = ExportForm.ZIP,
     output: OutputOption = None,
-    status: Annotated[Status | None, typer.Option(case_sensitive=False)] = None,
-    risk: Annotated[RiskLevel | None, typer.Option(case_sensitive=False)] = None,
-    mode: Annotated[str | None, typer.Option()] = None,
-    tool_id: Annotated[str | None, typer.Option()] = None,
-    tool_id_prefix: Annotated[str | None, typer.Option(help="What the tool begins with.")] = None,
-    event_type: Annotated[str | None, typer.Option()] = None,
-    date_from: DayOption = None,
-    date_to: DayOption = None,
-    request_id: Annotated[str | None, typer.Option()] = None,
-    session: Annotated[str | None, typer.Option(help="The run's session_id.")] = None,
-    batch: Annotated[str | None, typer.Option(help="The run's batch_label.")] = None,
-    parent: Annotated[str | None, typer.Option(help="The run's parent_run_id.")] = None,
-    machine: Annotated[str | None, typer.Option(help="The run's machine_id.")] = None,
-    material: Annotated[str | None, typer.Option(help="The run's material_id.")] = None,
-    explanation: Annotated[
-        ExplanationStatus | None, typer.Option(case_sensitive=False, help="How far its explanation is.")
-    ] = None,
-    needs_review: Annotated[
-        bool | None,
-        typer.Option("--needs-review/--needs-no-review", help="Whether an advisory waits for a person."),
-    ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
@@ -101,28 +81,6 @@ def export(
 
     What is damaged is named in the file and makes the exit code 7; the rest is there all the same.
     """
-    days = [None if day is None else day.date().isoformat() for day in (date_from, date_to)]
-    choice = RunFilter.read(
-        {
-            "status": status,
-            "risk_level": risk,
-            "mode": mode,
-            "tool_id": tool_id,
-            "tool_id_prefix": tool_id_prefix,
-            "event_type": event_type,
-            "request_id": request_id,
-            "session_id": session,
-            "batch_label": batch,
-            "parent_run_id": parent,
-            "machine_id": machine,
-            "material_id": material,
-            "explanation_status": explanation,
-            "needs_review": needs_review,
-            "date_from": days[0],
-            "date_to": days[1],
-        },
-        what="filter",
-    )
     archive = form is ExportForm.ZIP
     default = "runs.zip" if archive else STANDARD_OUTPUT
     sink = Sink(default if output is None else output, force=force, binary=archive)

@@ -11,7 +11,6 @@ import typer
 from rmos_runs.cli.context import (
     DEFAULT_HOME,
     Damage,
-    DayOption,
     HomeOption,
     JsonOption,
     LimitOption,
@@ -22,6 +21,7 @@ from rmos_runs.cli.context import (
     runs_of,
     store_of,
 )
+from rmos_runs.cli.filters import with_filters
 from rmos_runs.cli.lag import tell_what_may_lack
 from rmos_runs.cli.packs import export, pack
 from rmos_runs.cli.records import compare, diff, history
@@ -34,7 +34,6 @@ from rmos_shared.index.cursor import cursor_at
 from rmos_shared.index.row import place_of
 from rmos_shared.runs import layout as keys
 from rmos_shared.runs.files import RunFiles
-from rmos_shared.runs.model import ExplanationStatus, RiskLevel, Status
 from rmos_shared.runs.query import MAX_LIMIT, RunCatalog, RunFilter, RunItem
 from rmos_shared.runs.reader import RunReader
 
@@ -42,29 +41,10 @@ app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("list")
+@with_filters
 def list_runs(
     *,
-    date_from: DayOption = None,
-    date_to: DayOption = None,
-    status: Annotated[Status | None, typer.Option(case_sensitive=False)] = None,
-    mode: Annotated[str | None, typer.Option()] = None,
-    tool_id: Annotated[str | None, typer.Option()] = None,
-    tool_id_prefix: Annotated[str | None, typer.Option(help="What the tool begins with.")] = None,
-    risk: Annotated[RiskLevel | None, typer.Option(case_sensitive=False)] = None,
-    event_type: Annotated[str | None, typer.Option()] = None,
-    request_id: Annotated[str | None, typer.Option()] = None,
-    session: Annotated[str | None, typer.Option(help="The run's session_id.")] = None,
-    batch: Annotated[str | None, typer.Option(help="The run's batch_label.")] = None,
-    parent: Annotated[str | None, typer.Option(help="The run's parent_run_id.")] = None,
-    machine: Annotated[str | None, typer.Option(help="The run's machine_id.")] = None,
-    material: Annotated[str | None, typer.Option(help="The run's material_id.")] = None,
-    explanation: Annotated[
-        ExplanationStatus | None, typer.Option(case_sensitive=False, help="How far its explanation is.")
-    ] = None,
-    needs_review: Annotated[
-        bool | None,
-        typer.Option("--needs-review/--needs-no-review", help="Whether an advisory waits for a person."),
-    ] = None,
+    choice: RunFilter,
     after: Annotated[
         str | None, typer.Option(metavar="RUN", help="Go on after this run: its id, or its path as listed.")
     ] = None,
@@ -81,28 +61,6 @@ def list_runs(
     """
     if after is not None and cursor is not None:
         raise typer.BadParameter("give --after or --cursor, not both")
-    days = [None if day is None else day.date().isoformat() for day in (date_from, date_to)]
-    choice = RunFilter.read(
-        {
-            "date_from": days[0],
-            "date_to": days[1],
-            "status": status,
-            "mode": mode,
-            "tool_id": tool_id,
-            "tool_id_prefix": tool_id_prefix,
-            "risk_level": risk,
-            "event_type": event_type,
-            "request_id": request_id,
-            "session_id": session,
-            "batch_label": batch,
-            "parent_run_id": parent,
-            "machine_id": machine,
-            "material_id": material,
-            "explanation_status": explanation,
-            "needs_review": needs_review,
-        },
-        what="list",
-    )
     damage = Damage()
     with catalog_of(home) as (catalog, runs):
         if after is not None:
