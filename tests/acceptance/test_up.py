@@ -75,7 +75,7 @@ def processes(home: Home) -> dict[int, str]:
     found = {}
     for directory in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            line = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            line = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             known = (directory / "environ").read_bytes().decode(errors="replace")
             if line and (str(home.root) in line or str(home.root) in known or _is_server(home, line)):
                 found[int(directory.name)] = line

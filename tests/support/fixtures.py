@@ -164,7 +164,8 @@ def start_gateway(
         def start(**settings: object) -> GatewayProcess:
             basics = {"broker_url": broker_url, "runs_dir": runs_dir}
             gateway = GatewayProcess(tmp_path_factory.mktemp("gateway"), basics | settings)
-            running.callback(gateway.end)
+            # By a signal that it obeys, so that what it has covered is written down.
+            running.callback(gateway.stop)
             gateway.start()
             return gateway
 

@@ -91,6 +91,8 @@ class GatewayProcess:
         self._process.send_signal(how)
         try:
             return self._process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            return -signal.SIGKILL
         finally:
             self._process.kill()
             self._process.wait()
