@@ -306,7 +306,7 @@ def test_an_attachment_that_never_comes_makes_a_dead_letter_that_a_replay_brings
 
 
 def rmos(home: Home, *arguments: object, given: bytes = b"") -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("RMOS_", "COVERAGE"))}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RMOS_")}
     done = subprocess.run(
         [sys.executable, "-c", "from rmos_runs.cli import main; main()", *map(str, arguments)],
         env={**clean, "RMOS_HOME": str(home.root)},
