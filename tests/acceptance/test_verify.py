@@ -24,7 +24,7 @@ RMOS = (sys.executable, "-c", "from rmos_runs.cli import main; main()")
 
 
 def rmos(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("RMOS_", "COVERAGE"))}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RMOS_")}
     done = subprocess.run(
         [*RMOS, *arguments],
         env={**clean, "RMOS_HOME": str(home.root)},
@@ -116,7 +116,7 @@ def test_memory_does_not_grow_with_the_store(tmp_path: Path) -> None:
             "try: main()\n"
             "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
         )
-        clean = {n: value for n, value in os.environ.items() if not n.startswith(("RMOS_", "COVERAGE"))}
+        clean = {n: value for n, value in os.environ.items() if not n.startswith("RMOS_")}
         done = subprocess.run(
             [sys.executable, "-c", script, "runs", "verify", "--all", "--home", str(home.root)],
             env=clean,
