@@ -36,10 +36,13 @@ class GroupingConsumer(Consumer):
 
     def loop_args(self) -> Any:
         """Return what the loop is started with, once children that died meanwhile are replaced."""
-        # After a lost connection Celery watches every child anew, and trips over one whose death it has seen
-        # and not yet noted.
+        # After a lost connection Celery watches every child anew, and trips over one that it no longer
+        # watches: it has seen its death and not noted it yet, or seen one where there was none.
         if self.restart_count > 1:
             self.pool.maintain_pool()
+            for child in getattr(getattr(self.pool, "_pool", None), "_pool", ()):
+                if getattr(child, "_sentinel_poll", 0) is None:
+                    del child._sentinel_poll  # noqa: SLF001 - Celery makes it anew where it is missing
         return super().loop_args()
 
     def on_send_event_buffered(self) -> None:  # type: ignore[override]  # the stubs are wrong
