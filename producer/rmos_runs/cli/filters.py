@@ -62,7 +62,7 @@ def with_filters(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def filtered(**words: Any) -> None:
-        given = {field: _plain(words.pop(option)) for option, (field, _) in _OPTIONS.items()}
+        given = {field: _plain(words.pop(option, None)) for option, (field, _) in _OPTIONS.items()}
         command(choice=RunFilter.read(given, what="filter"), **words)
 
     signature = inspect.signature(command, eval_str=True)
