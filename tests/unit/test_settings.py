@@ -41,7 +41,7 @@ SECRET = "hunter2"
 #: Of each limit, what its name says it counts.
 UNITS = (
     *("_seconds", "_ms", "_bytes", "_jobs", "_tries", "_failures", "_crashes", "_rate", "_port"),
-    *("_requests", "_lines", "_threads"),
+    *("_requests", "_lines", "_threads", "_clients"),
 )
 
 
