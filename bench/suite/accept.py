@@ -92,7 +92,7 @@ def _producer_batch(url: str, requests: Sequence[dict[str, Any]]) -> Callable[[]
 
 def _pipeline(server: redis.Redis, jobs: int) -> Callable[[], object]:
     """Return a loop that writes what ours left on the server: a command per key, a sync per 100 jobs."""
-    commands = [_command(server, key) for key in server.scan_iter(count=10_000)]
+    commands = [command for key in server.scan_iter(count=10_000) for command in _commands(server, key)]
     step = -(-len(commands) * _GROUP // jobs)
     groups = [commands[start : start + step] for start in range(0, len(commands), step)]
 
@@ -106,17 +106,23 @@ def _pipeline(server: redis.Redis, jobs: int) -> Callable[[], object]:
     return write
 
 
-def _command(server: redis.Redis, key: bytes) -> list[Any]:
+def _commands(server: redis.Redis, key: bytes) -> list[list[Any]]:
     copy = b"copy:" + key
     match server.type(key):
         case b"hash":
-            return [b"HSET", copy, *(part for pair in server.hgetall(key).items() for part in pair)]
+            return [[b"HSET", copy, *(part for pair in server.hgetall(key).items() for part in pair)]]
         case b"list":
-            return [b"RPUSH", copy, *server.lrange(key, 0, -1)]
+            return [[b"RPUSH", copy, *server.lrange(key, 0, -1)]]
         case b"set":
-            return [b"SADD", copy, *server.smembers(key)]
+            return [[b"SADD", copy, *server.smembers(key)]]
         case b"zset":
             pairs = cast("list[tuple[bytes, float]]", server.zrange(key, 0, -1, withscores=True))
-            return [b"ZADD", copy, *(part for member, score in pairs for part in (repr(score), member))]
+            return [[b"ZADD", copy, *(part for member, score in pairs for part in (repr(score), member))]]
+        case b"stream":
+            entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", server.xrange(key))
+            return [
+                [b"XADD", copy, b"*", *(part for pair in entry.items() for part in pair)]
+                for _, entry in entries
+            ]
         case _:
-            return [b"SET", copy, server.get(key)]
+            return [[b"SET", copy, server.get(key)]]
