@@ -1,6 +1,6 @@
 """100 clients that post and list for a while, against an empty FastAPI endpoint in the same run.
 
-``PYTHONPATH=bench python bench/suite/gateway.py --seconds 60`` starts its own server, worker and gateway.
+``PYTHONPATH=bench python bench/suite/gateway.py`` starts its own server, worker, indexer and gateway.
 """
 
 from __future__ import annotations
@@ -103,6 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--clients", type=int, default=100)
+    parser.add_argument("--without-index", action="store_true", help="lists are answered by the store")
     options = parser.parse_args()
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -115,6 +116,9 @@ def main() -> None:
             "empty:app",
         )
         basics: dict[str, object] = {"broker_url": place.url, "runs_dir": place.runs_dir}
+        if not options.without_index:
+            basics["index_url"] = f"sqlite:///{root / 'index.db'}"
+            process(stack, *("-m", "rmos_shared.index"), **basics)
         process(
             stack,
             *("-m", "celery", "-A", "rmos_worker.celery_app.main", "worker", "-P", "threads", "-c", "2"),
