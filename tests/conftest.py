@@ -18,11 +18,17 @@ import httpx
 import pytest
 import redis
 
+from support import spawn
 from support.embedded_server import EmbeddedServer
 from support.postgres import PostgresServer
 
 pytest_plugins = ("support.fixtures",)
 SAMPLES = Path(__file__).parents[1] / "producer/rmos_runs/samples/create_runs.ndjson"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _coverage_of_processes() -> None:
+    spawn.measure_warm_processes_only()
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +113,7 @@ class AdvisoryProcess:
     def _spawn(self) -> None:
         program = [sys.executable, "-m", "uvicorn", "--log-level", "warning", "--port", str(self._port)]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = spawn.Popen(
                 [*program, "--factory", "support.faulty_store:create_app"],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,

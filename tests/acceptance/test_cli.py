@@ -21,6 +21,7 @@ from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Failure
 from rmos_shared.jobs.work import Lease
+from support import spawn
 from support.embedded_server import EmbeddedServer
 from support.http_server import HttpServer, answer
 
@@ -37,7 +38,7 @@ class Command:
         self, *arguments: str, stdin: str = "", **environment: str
     ) -> subprocess.CompletedProcess[str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("RMOS_")}
-        done = subprocess.run(
+        done = spawn.run(
             [*RMOS, *arguments],
             env={**clean, "RMOS_HOME": str(self.home.root), "COLUMNS": "200", **environment},
             input=stdin,

@@ -13,12 +13,13 @@ import typer
 
 from rmos_runs.cli.exit_codes import EXIT_CODES
 from rmos_runs.cli.main import app
+from support import spawn
 
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
 def rmos(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return spawn.run(
         [sys.executable, "-c", "from rmos_runs.cli import main; main()", *words],
         env={**os.environ, "COLUMNS": "80"},
         capture_output=True,

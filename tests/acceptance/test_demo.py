@@ -20,12 +20,15 @@ from rmos_runs.local.processes import Pipeline
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.runs.model import ExplanationStatus
 from rmos_shared.store.local import LocalStore
+from support import spawn
 from support.runs import Runs
 
 RMOS = (sys.executable, "-c", "from rmos_runs.cli import main; main()")
 WHOLE = {"accepted": 1200, "done": 1200, "dead": 0, "discarded": 0, "pending": 0, "artifacts": 600}
 WHOLE |= {"links": 600, "explanations_approved": 240, "explanations_to_review": 360}
 WHOLE |= {"corrupt": 0, "invariant": True}
+#: Of the sample, where all of it would only take longer.
+SOME = 300
 #: Faults in these tests last seconds, not minutes, and so do the waits that answer them.
 QUICK = {
     "RMOS_RETRY_BASE_SECONDS": "0.3",
@@ -91,7 +94,7 @@ def artifacts(home: Home) -> int:
 
 
 def rmos(home: Home, *arguments: str) -> Any:
-    done = subprocess.run(
+    done = spawn.run(
         [*RMOS, *arguments, "--json", "--home", str(home.root)],
         capture_output=True,
         text=True,
@@ -119,18 +122,30 @@ def test_six_hundred_real_requests_and_what_is_kept_of_them(
     assert {finding["check"]: finding["state"] for finding in told}["invariant"] == "ok"
 
 
-@pytest.mark.parametrize("name", ["worker-create", "worker-advise"])
-def test_a_worker_killed_in_the_middle_changes_no_figure(
-    home: Home, start: Callable[..., subprocess.Popen[str]], name: str
-) -> None:
-    demo = start()
-    reached = artifacts if name == "worker-create" else links
-    until(lambda: reached(home) >= 100)
-    kill_process(demo.pid, name)
+@pytest.fixture
+def some(tmp_path: Path, sample_requests: list[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """A part of the sample in a file, and what comes of it if nothing goes wrong."""
+    requests = sample_requests[:SOME]
+    file = tmp_path / "some.ndjson"
+    file.write_text("".join(json.dumps(request) + "\n" for request in requests))
+    green = sum(request["decision"]["risk_level"] == "GREEN" for request in requests)
+    figures = dict.fromkeys(("artifacts", "links"), SOME) | dict.fromkeys(("accepted", "done"), 2 * SOME)
+    judged = {"explanations_approved": green, "explanations_to_review": SOME - green}
+    return str(file), WHOLE | figures | judged
 
-    assert summary_of(demo) == {**WHOLE, "runs_dir": str(home.runs_dir)}
+
+def test_workers_killed_in_the_middle_change_no_figure(
+    home: Home, start: Callable[..., subprocess.Popen[str]], some: tuple[str, dict[str, Any]]
+) -> None:
+    file, figures = some
+    demo = start(file)
+    for name, reached in (("worker-create", artifacts), ("worker-advise", links)):
+        until(lambda reached=reached: reached(home) >= SOME / 4)
+        kill_process(demo.pid, name)
+
+    assert summary_of(demo) == {**figures, "runs_dir": str(home.runs_dir)}
     assets = {path.name for path in home.advisory_dir.rglob("assets/*") if path.is_file()}
-    assert len(assets) == 600
+    assert len(assets) == SOME
 
 
 def kill_process(parent: int, name: str) -> None:
@@ -150,19 +165,23 @@ def kill_process(parent: int, name: str) -> None:
 
 
 def test_the_advisory_store_away_for_a_while_changes_no_figure(
-    home: Home, start: Callable[..., subprocess.Popen[str]], advisory_store: Callable[..., Any]
+    home: Home,
+    start: Callable[..., subprocess.Popen[str]],
+    some: tuple[str, dict[str, Any]],
+    advisory_store: Callable[..., Any],
 ) -> None:
+    file, figures = some
     store = advisory_store(advisory_token="a-token-for-this-test")
-    demo = start(RMOS_ADVISORY_URL=store.url, RMOS_ADVISORY_TOKEN="a-token-for-this-test")
-    until(lambda: links(home) >= 100)
+    demo = start(file, RMOS_ADVISORY_URL=store.url, RMOS_ADVISORY_TOKEN="a-token-for-this-test")
+    until(lambda: links(home) >= SOME / 8)
     store.kill()
-    until(lambda: artifacts(home) == 600)
-    time.sleep(3)
+    until(lambda: artifacts(home) == SOME)
+    time.sleep(1)  # its breaker opens, and is tried in vain
     seen = links(home)
     store.start()
 
-    assert seen < 600
-    assert summary_of(demo) == {**WHOLE, "runs_dir": str(home.runs_dir)}
+    assert seen < SOME
+    assert summary_of(demo) == {**figures, "runs_dir": str(home.runs_dir)}
 
 
 def test_the_advisory_store_down_for_good_and_replay_once_it_is_back(
@@ -172,7 +191,7 @@ def test_the_advisory_store_down_for_good_and_replay_once_it_is_back(
     sample_requests: list[dict[str, Any]],
 ) -> None:
     few = tmp_path / "few.ndjson"
-    few.write_text("".join(json.dumps(request) + "\n" for request in sample_requests[:60]))
+    few.write_text("".join(json.dumps(request) + "\n" for request in sample_requests[:20]))
     told = summary_of(
         start(
             str(few),
@@ -182,7 +201,7 @@ def test_the_advisory_store_down_for_good_and_replay_once_it_is_back(
         )
     )
     figures = ("artifacts", "links", "done", "dead", "pending", "invariant")
-    assert [told[name] for name in figures] == [60, 0, 60, 60, 0, True]
+    assert [told[name] for name in figures] == [20, 0, 20, 20, 0, True]
     runs = Runs(LocalStore(home.runs_dir))
     views = [runs.reader.read(entry.artifact.run_id) for entry in runs.reader.list_runs() if entry.artifact]
     assert {view.explanation_status for view in views} == {ExplanationStatus.ERROR}
@@ -190,15 +209,15 @@ def test_the_advisory_store_down_for_good_and_replay_once_it_is_back(
 
     with Pipeline(home) as pipeline:
         addresses = pipeline.start()
-        assert rmos(home, "dlq", "replay", "--reason", "retries_exhausted")["count"] == 60
+        assert rmos(home, "dlq", "replay", "--reason", "retries_exhausted")["count"] == 20
         ledger = JobLedger.connect(home.producer_settings(broker_url=addresses.broker_url))
         until(lambda: ledger.stats().pending == 0)
         stats = ledger.stats()
         ledger.close()
         shown = rmos(home, "runs", "show", views[0].run_id)
 
-    assert (stats.done, stats.dead, stats.invariant) == (120, 0, True)
-    assert links(home) == 60
+    assert (stats.done, stats.dead, stats.invariant) == (40, 0, True)
+    assert links(home) == 20
     assert shown["explanation_status"] == "READY"
 
 

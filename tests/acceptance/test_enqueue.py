@@ -22,6 +22,7 @@ from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Job
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.store.local import LocalStore
+from support import spawn
 from support.command import RMOS, environment, piped
 from support.embedded_server import EmbeddedServer
 
@@ -217,7 +218,7 @@ def test_a_job_id_that_is_taken_is_told_by_its_line(
 
 
 def start(*words: str, home: Path, url: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    return spawn.Popen(
         [*RMOS, "enqueue", *words],
         env=environment(RMOS_HOME=str(home), RMOS_BROKER_URL=url),
         stdin=subprocess.PIPE,

@@ -27,6 +27,7 @@ from rmos_shared.jobs.model import Failure
 from rmos_shared.jobs.work import Lease
 from rmos_shared.runs.model import RunArtifact, RunRequest
 from rmos_worker.handlers.artifact import artifact_of
+from support import spawn
 from support.command import RMOS, environment, on_terminal, piped
 from support.runs import Runs
 from support.stores import local_store
@@ -311,7 +312,7 @@ def test_a_long_list_needs_no_more_memory_than_a_short_one(crowded: Path, option
 
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["table", "json"])
 def test_the_first_rows_are_there_before_the_last_is_read(crowded: Path, options: list[str]) -> None:
-    process = subprocess.Popen(
+    process = spawn.Popen(
         [*RMOS, "runs", "list", "--limit", "100000", *options],
         env=environment(RMOS_HOME=str(crowded), RMOS_BROKER_URL=NO_BROKER),
         stdout=subprocess.PIPE,

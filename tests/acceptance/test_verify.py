@@ -17,6 +17,7 @@ from rmos_runs.local.home import Home
 from rmos_shared.runs.model import RunRequest
 from rmos_shared.store.local import LocalStore
 from rmos_worker.handlers.artifact import artifact_of
+from support import spawn
 from support.records import make_link, make_run
 from support.runs import Runs
 
@@ -25,7 +26,7 @@ RMOS = (sys.executable, "-c", "from rmos_runs.cli import main; main()")
 
 def rmos(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RMOS_")}
-    done = subprocess.run(
+    done = spawn.run(
         [*RMOS, *arguments],
         env={**clean, "RMOS_HOME": str(home.root)},
         capture_output=True,

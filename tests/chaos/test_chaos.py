@@ -1,4 +1,4 @@
-"""A minute of chaos: processes killed, connections cut, messages malformed; nothing lost, nothing doubled.
+"""Half a minute of chaos: processes killed, connections cut, messages spoilt; nothing lost or doubled.
 
 Part of the load goes in over HTTP, under keys that are repeated until answered.
 """
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 TESTS = Path(__file__).parents[1]
-SECONDS = 50
+SECONDS = 24
 #: Above the harness's own hard cap, so that it cleans up by itself.
 TIMEOUT = 430
 
@@ -25,9 +25,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The harness's own account of one run."""
     directory = tmp_path_factory.mktemp("chaos")
     program = [sys.executable, "-m", "chaos", "--json", "--directory", str(directory)]
-    size = ["--seconds", str(SECONDS), "--seed", "7", "--jobs", "1000", "--drain-seconds", "90"]
-    counts = ["--kills", "7", "--cuts", "11", "--troubles", "5", "--malformed", "60"]
-    counts += ["--homes", "2", "--mounts", "1", "--channels", "6", "--damage", "4", "--later", "2"]
+    size = ["--seconds", str(SECONDS), "--seed", "7", "--jobs", "600", "--drain-seconds", "90"]
+    counts = ["--kills", "4", "--cuts", "6", "--troubles", "3", "--malformed", "30"]
+    counts += ["--homes", "2", "--mounts", "1", "--channels", "3", "--damage", "2", "--later", "1"]
     counts += ["--gateway", "2", "--count", "kill_gateway=2", "gateway_cut_before_answer=2"]
     ended = subprocess.run(
         [*program, *size, *counts],
@@ -44,25 +44,25 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(TIMEOUT + 15)
-def test_a_minute_of_chaos_loses_and_doubles_nothing(told: dict[str, Any]) -> None:
+def test_chaos_loses_and_doubles_nothing(told: dict[str, Any]) -> None:
     # That something really went wrong comes first: all else would hold on a quiet day too.
-    assert told["kills"] >= 5, told
-    assert told["cuts"] >= 9, told
-    assert told["malformed_sent"] >= 20, told
+    assert told["kills"] >= 3, told
+    assert told["cuts"] >= 4, told
+    assert told["malformed_sent"] >= 10, told
     assert told["homes_by_kind"] == {"kill_supervisor": 1, "second_up": 1}, told
-    assert told["channels"] >= 4, told
-    assert told["damage"] >= 3, told
-    assert told["later"] == told["later_done"] == 2, told
+    assert told["channels"] >= 2, told
+    assert told["damage"] >= 1, told
+    assert told["later"] == told["later_done"] == 1, told
     assert told["mounts"] == 1 or any("no mount of its own" in detail for detail in told["details"]), told
     assert told["gateway_by_kind"]["kill_gateway"] >= 1, told
     assert told["gateway_back_seconds"], told
     assert sum(told["posts_failed"].values()), told
     # Accepted, and nobody was told: only the key kept the repeat from being another run.
     assert told["posts_answered_late"] > 0, told
-    assert told["posts"] > 100, told
+    assert told["posts"] > 60, told
     assert told["posts"] == told["posts_answered"] == told["posts_stored"], told
     assert told["posts_unanswered"] == 0, told
-    assert told["runs_accepted"] > 100, told
+    assert told["runs_accepted"] > 60, told
     assert (told["lost"], told["doubled"], told["wrong"], told["strange"]) == (0, 0, 0, 0), told
     assert told["breaches"] == 0, told
     assert told["invariant"], told

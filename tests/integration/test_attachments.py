@@ -25,6 +25,7 @@ from rmos_shared.runs.attachment_key import attachment_key, attachment_sha256
 from rmos_shared.runs.attachments import Attachments
 from rmos_shared.store.identity import init_store
 from rmos_shared.store.local import STAGING, LocalStore
+from support import spawn
 from support.records import make_run
 from support.runs import Runs
 from support.stores import local_store
@@ -307,7 +308,7 @@ def test_an_attachment_that_never_comes_makes_a_dead_letter_that_a_replay_brings
 
 def rmos(home: Home, *arguments: object, given: bytes = b"") -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RMOS_")}
-    done = subprocess.run(
+    done = spawn.run(
         [sys.executable, "-c", "from rmos_runs.cli import main; main()", *map(str, arguments)],
         env={**clean, "RMOS_HOME": str(home.root)},
         input=given.decode(),

@@ -27,6 +27,7 @@ from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Job
 from rmos_shared.jobs.work import Finish, Lease
 from rmos_shared.tasks.table import CREATE, SUGGEST
+from support import spawn
 
 URL = "/api/rmos/runs/events"
 Eventually = Callable[..., None]
@@ -43,7 +44,7 @@ class Server:
         self.log = directory / "uvicorn.log"
         program = [sys.executable, "-m", "uvicorn", "--port", str(port), "--factory"]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = spawn.Popen[bytes](
                 [*program, "support.event_app:create_app"],
                 env={
                     **{name: value for name, value in os.environ.items() if not name.startswith("RMOS_")},

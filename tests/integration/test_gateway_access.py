@@ -14,6 +14,7 @@ import pytest
 
 from rmos_runs.gateway.keys import Role
 from rmos_shared.ids import new_uuid7
+from support import spawn
 from support.command import piped
 from support.gateway import RUNS, GatewayProcess, keys_in
 
@@ -196,7 +197,7 @@ def test_without_keys_the_gateway_listens_nowhere_else(host: str, runs_dir: Path
     empty = tmp_path / "empty.jsonl"
     empty.touch()
     for keys_file in ({}, {"RMOS_API_KEYS_FILE": str(empty)}):
-        done = subprocess.run(
+        done = spawn.run(
             [sys.executable, "-m", "rmos_runs.gateway"],
             env={**os.environ, "RMOS_GATEWAY_HOST": host, "RMOS_RUNS_DIR": str(runs_dir), **keys_file},
             capture_output=True,
@@ -213,7 +214,7 @@ def test_a_file_of_keys_that_is_missing_or_damaged_stops_the_start(tmp_path: Pat
     damaged = tmp_path / "damaged.jsonl"
     damaged.write_text('\n{"name": "hunter2"}\n')
     for file in (tmp_path / "missing.jsonl", damaged):
-        done = subprocess.run(
+        done = spawn.run(
             [sys.executable, "-m", "rmos_runs.gateway"],
             env={**os.environ, "RMOS_API_KEYS_FILE": str(file)},
             capture_output=True,

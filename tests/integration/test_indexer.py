@@ -13,9 +13,10 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+import redis
 
 from rmos_shared.errors import BrokerUnavailable, IndexDamaged, IndexUnavailable, StoreUnavailable
-from rmos_shared.index.indexer import LOCK, Indexer
+from rmos_shared.index.indexer import LOCK, LOCK_SECONDS, Indexer
 from rmos_shared.index.notices import NoNotices, Notice
 from rmos_shared.index.rebuild import Progress, rebuild
 from rmos_shared.jobs.ledger import JobLedger
@@ -23,6 +24,7 @@ from rmos_shared.runs.model import RunArtifact
 from rmos_shared.runs.query import RunFilter
 from rmos_shared.runs.writer import RunWriter
 from rmos_shared.telemetry.events import IndexerFailed, IndexerWaiting, IndexRebuilding, IndexRebuilt
+from support import spawn
 from support.catalogs import Indexed, listed
 from support.events import events_in
 from support.records import HOUR, NOON, make_link, make_review, make_run
@@ -46,7 +48,7 @@ def start(broker_url: str, runs_dir: Path, tmp_path: Path) -> Iterator[StartInde
 
         def start_(url: str = f"sqlite:///{tmp_path}/index.db") -> subprocess.Popen[bytes]:
             with (tmp_path / "indexer.log").open("ab") as log:
-                process = subprocess.Popen(
+                process = spawn.Popen[bytes](
                     [sys.executable, "-m", "rmos_shared.index"],
                     env={
                         **{name: value for name, value in os.environ.items() if not name.startswith("RMOS_")},
@@ -86,7 +88,7 @@ def log_of(tmp_path: Path) -> str:
 
 
 def test_killed_again_and_again_it_loses_nothing(
-    indexed: Indexed, start: StartIndexer, eventually: Eventually
+    indexed: Indexed, start: StartIndexer, redis_client: redis.Redis, eventually: Eventually
 ) -> None:
     writer, made = RunWriter(indexed.store), 0
     for turn in range(4):
@@ -101,6 +103,9 @@ def test_killed_again_and_again_it_loses_nothing(
         eventually(lambda before=before: found(indexed) > before, 60)
         process.send_signal(signal.SIGKILL)
         process.wait()
+        # Its lock lapses by itself, as if that time had passed.
+        assert 0 < redis_client.pttl(f"rmos:lock:{LOCK}") <= LOCK_SECONDS * 1_000
+        redis_client.pexpire(f"rmos:lock:{LOCK}", 1)
     start()
     eventually(lambda: found(indexed) == made, 60)
     eventually(lambda: len(listed(indexed.by_index, explanation_status="READY")) == made, 60)

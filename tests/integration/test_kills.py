@@ -18,6 +18,7 @@ import pytest
 from rmos_runs.client import RunsClient
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
+from support import spawn
 from support.http_server import Call, HttpServer, stores
 from support.runs import Runs
 from support.worker import StartWorker
@@ -163,7 +164,7 @@ def test_a_producer_killed_amid_its_stream_has_what_it_has_receipts_for_and_may_
         start_worker("threads", advisory_url=advisories.url)
         receipts: set[str] = set()
         for count in (3, 17, 35):  # each time from the start again
-            with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as producer:
+            with spawn.Popen(arguments, stdout=subprocess.PIPE, text=True) as producer:
                 assert producer.stdout
                 told = [producer.stdout.readline() for _ in range(count)]
                 producer.kill()
@@ -176,7 +177,7 @@ def test_a_producer_killed_amid_its_stream_has_what_it_has_receipts_for_and_may_
         assert receipts <= stored <= run_ids
         assert_each_is_there_once(ledger, run_log, stored)
 
-        subprocess.run(arguments, stdout=subprocess.DEVNULL, check=True, timeout=60)
+        spawn.run(arguments, stdout=subprocess.DEVNULL, check=True, timeout=60)
         eventually(lambda: ledger.stats().pending == 0)
     assert_each_is_there_once(ledger, run_log, run_ids)
     again = [job.result for job in ledger.jobs() if job.task == "runs.create_many"]

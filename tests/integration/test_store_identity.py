@@ -17,6 +17,7 @@ from rmos_shared.ids import new_uuid7
 from rmos_shared.store.base import KeyInvalid, Outcome
 from rmos_shared.store.identity import IDENTITY_FILE, init_store
 from rmos_shared.store.local import LocalStore
+from support import spawn
 
 KEY = "2026-08-01/a.json"
 RMOS = (sys.executable, "-c", "from rmos_runs.cli import main; main()")
@@ -24,7 +25,7 @@ RMOS = (sys.executable, "-c", "from rmos_runs.cli import main; main()")
 
 def rmos(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RMOS_")}
-    done = subprocess.run(
+    done = spawn.run(
         [*RMOS, *arguments],
         env={**clean, **environment},
         capture_output=True,

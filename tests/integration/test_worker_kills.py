@@ -20,6 +20,7 @@ from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import JobState
 from rmos_shared.runs.model import ExplanationStatus
+from support import spawn
 from support.runs import Runs
 from support.worker import StartWorker
 
@@ -179,7 +180,7 @@ with RunsClient.connect(broker_url=sys.argv[1]) as client:
 def run_clients(arguments: list[str], count: int) -> list[str]:
     """Run client processes at once; each has its number as its last argument."""
     clients = [
-        subprocess.Popen([sys.executable, "-c", *arguments, str(number)], stdout=subprocess.PIPE, text=True)
+        spawn.Popen([sys.executable, "-c", *arguments, str(number)], stdout=subprocess.PIPE, text=True)
         for number in range(count)
     ]
     told = []

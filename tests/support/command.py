@@ -12,6 +12,8 @@ import termios
 from contextlib import suppress
 from pathlib import Path
 
+from support import spawn
+
 RMOS = (sys.executable, "-c", "from rmos_runs.cli import main; main()")
 
 
@@ -26,7 +28,7 @@ def piped(
     *arguments: str, home: Path, stdin: str | bytes = "", **changes: str
 ) -> subprocess.CompletedProcess[str]:
     """Run it with everything in pipes."""
-    done = subprocess.run(
+    done = spawn.run(
         [*RMOS, *arguments],
         env=environment(RMOS_HOME=str(home), **changes),
         input=stdin.encode() if isinstance(stdin, str) else stdin,
@@ -43,7 +45,7 @@ def on_terminal(*arguments: str, home: Path, width: int, **changes: str) -> subp
     """Run it with standard output on a terminal of ``width`` columns, and standard error in a pipe."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
-    process = subprocess.Popen(
+    process = spawn.Popen(
         [*RMOS, *arguments],
         env=environment(RMOS_HOME=str(home), **changes),
         stdin=subprocess.DEVNULL,

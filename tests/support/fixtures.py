@@ -23,6 +23,7 @@ from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.store.identity import init_store
 from rmos_shared.store.local import LocalStore
 from rmos_shared.tasks.table import QUEUES
+from support import spawn
 from support.gateway import GatewayProcess
 from support.runs import Runs
 
@@ -52,7 +53,7 @@ class WorkerProcess:
         program = [sys.executable, "-m", "celery", "-A", app, "worker", "-l", "INFO"]
         options = ["-P", pool, "-c", str(concurrency), "-Q", ",".join(QUEUES), "-n", f"{directory.name}@test"]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = spawn.Popen[bytes](
                 [*program, *options, "--without-mingle", "--without-gossip"],
                 env={
                     **{n: value for n, value in os.environ.items() if not n.startswith(("RMOS_", "REMAP_"))},

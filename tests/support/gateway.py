@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from rmos_runs.gateway.keys import Role, add_key
+from support import spawn
 
 RUNS = "/api/rmos/runs"
 
@@ -48,7 +49,7 @@ class GatewayProcess:
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = spawn.Popen(
                 [sys.executable, "-m", "rmos_runs.gateway"],
                 env={
                     **{name: value for name, value in os.environ.items() if not name.startswith("RMOS_")},
