@@ -139,9 +139,10 @@ def test_workers_killed_in_the_middle_change_no_figure(
 ) -> None:
     file, figures = some
     demo = start(file)
-    for name, reached in (("worker-create", artifacts), ("worker-advise", links)):
-        until(lambda reached=reached: reached(home) >= SOME / 4)
-        kill_process(demo.pid, name)
+    until(lambda: artifacts(home) >= SOME / 4)
+    kill_process(demo.pid, "worker-create")
+    until(lambda: links(home) >= SOME / 4)
+    kill_process(demo.pid, "worker-advise")
 
     assert summary_of(demo) == {**figures, "runs_dir": str(home.runs_dir)}
     assets = {path.name for path in home.advisory_dir.rglob("assets/*") if path.is_file()}

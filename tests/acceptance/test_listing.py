@@ -312,7 +312,7 @@ def test_a_long_list_needs_no_more_memory_than_a_short_one(crowded: Path, option
 
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["table", "json"])
 def test_the_first_rows_are_there_before_the_last_is_read(crowded: Path, options: list[str]) -> None:
-    process = spawn.Popen(
+    process = spawn.Popen[bytes](
         [*RMOS, "runs", "list", "--limit", "100000", *options],
         env=environment(RMOS_HOME=str(crowded), RMOS_BROKER_URL=NO_BROKER),
         stdout=subprocess.PIPE,

@@ -409,7 +409,7 @@ def test_a_terminal_shows_a_bar(home: Home, tmp_path: Path) -> None:
     write_flat(source, 300)
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 100, 0, 0))
-    process = spawn.Popen(
+    process = spawn.Popen[bytes](
         [*RMOS, "migrate", "run", str(source)],
         env=environment(RMOS_HOME=str(home.root)),
         stdin=subprocess.DEVNULL,

@@ -45,7 +45,7 @@ def on_terminal(*arguments: str, home: Path, width: int, **changes: str) -> subp
     """Run it with standard output on a terminal of ``width`` columns, and standard error in a pipe."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
-    process = spawn.Popen(
+    process = spawn.Popen[bytes](
         [*RMOS, *arguments],
         env=environment(RMOS_HOME=str(home), **changes),
         stdin=subprocess.DEVNULL,

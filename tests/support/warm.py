@@ -1,10 +1,10 @@
 """A Python that has read every library, and from which processes are forked: see ``spawn.py``.
 
-Most of what a short process costs is the reading of libraries, and coverage doubles it. So this program reads
-them once, and forks for each process that it is asked for. A fork has arguments, environment, directory,
-session and standard streams of its own, runs its program as ``__main__``, and is a child of whoever asked, not
-of this one: it is waited for and killed as any other. It differs from a process of its own in what ``/proc``
-says of its command line, and in its memory, which begins with what was read.
+Most of what a short process costs is the reading of libraries, and coverage doubles it. So this program
+reads them once, and forks for each process that it is asked for. A fork has arguments, environment,
+directory, session and standard streams of its own, runs its program as ``__main__``, and is a child of whoever
+asked, not of this one: it is waited for and killed as any other. It differs from a process of its own in what
+``/proc`` says of its command line, and in its memory, which begins with what was read.
 """
 
 from __future__ import annotations
@@ -124,12 +124,10 @@ def settle(order: dict[str, Any], streams: list[int]) -> None:
         os.chdir(order["cwd"])
     os.environ.clear()
     os.environ.update(order["env"])
-    sys.stdin, sys.stdout, sys.stderr = (_stream(own, old) for own, old in enumerate(_standard()))
-    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
-
-
-def _standard() -> tuple[TextIO, TextIO, TextIO]:
-    return sys.stdin, sys.stdout, sys.stderr
+    for own, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = _stream(own, getattr(sys, name))
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def _stream(own: int, old: TextIO) -> TextIO:
@@ -175,7 +173,7 @@ def be(order: dict[str, Any]) -> NoReturn:
             raise
         code = ended.code or 0
     except Exception:  # noqa: BLE001 - whatever the program raises
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
         code = 1
     else:
         code = 0
