@@ -438,34 +438,3 @@ def test_a_part_that_is_not_installed_is_named(module: str, command: str) -> Non
 
     assert done.returncode == 1
     assert done.stderr == f"error: this needs {module}, which is not installed; install rmos-runs[all]\n"
-
-
-def test_up_runs_everything_and_keeps_its_state(
-    tmp_path: Path, sample_requests: list[dict[str, Any]]
-) -> None:
-    command = Command(Home(tmp_path / "home"))
-    shown: dict[str, Any] = {}
-    for round_ in range(2):
-        up = subprocess.Popen(
-            [*RMOS, "up", "--home", str(command.home.root)],
-            stderr=subprocess.PIPE,
-            text=True,
-            stdin=subprocess.DEVNULL,
-        )
-        try:
-            deadline = time.monotonic() + 60
-            while (addresses := command.home.addresses()) is None:
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-            if round_ == 0:
-                assert addresses.flower_url
-                (receipt,) = command.enqueue(sample_requests[0])
-                command.json("jobs", "wait", receipt["explain_job_id"])
-            shown[str(round_)] = command.json("jobs", "show", receipt["job_id"])
-        finally:
-            up.terminate()
-            up.communicate(timeout=60)
-        assert up.returncode == 0
-        assert command.home.addresses() is None
-
-    assert shown["0"] == shown["1"]

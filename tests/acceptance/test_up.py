@@ -252,10 +252,22 @@ def test_a_home_is_closed_to_others_and_its_server_asks_for_the_password(
     assert sourced.stdout == addresses.broker_url
 
 
-def test_a_port_that_another_program_took_is_named_and_not_exchanged(start: Callable[..., Up]) -> None:
+def test_a_stop_keeps_the_state_and_a_port_that_another_took_is_named_and_not_exchanged(
+    start: Callable[..., Up], sample_requests: list[dict[str, Any]]
+) -> None:
     up = start()
     port = int(up.wait().broker_url.rpartition(":")[2].partition("/")[0])
+    with up.client() as client:
+        receipt = client.create_run(sample_requests[0], explain=True)
+        record = client.wait(str(receipt.explain_job_id), 60)
+    assert record.state == "done"
     assert up.stop() == 0
+    assert up.home.addresses() is None
+    following = start()
+    following.wait()
+    with following.client() as client:
+        assert client.job(str(receipt.explain_job_id)) == record
+    assert following.stop() == 0
     assert is_free(port)
     squatter = subprocess.Popen([sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"])
     try:

@@ -1,10 +1,10 @@
 """A Python that has read every library, and from which processes are forked: see ``spawn.py``.
 
 Most of what a short process costs is the reading of libraries, and coverage doubles it. So this program
-reads them once, and forks for each process that it is asked for. A fork has arguments, environment,
-directory, session and standard streams of its own, runs its program as ``__main__``, and is a child of whoever
-asked, not of this one: it is waited for and killed as any other. It differs from a process of its own in what
-``/proc`` says of its command line, and in its memory, which begins with what was read.
+reads them once, and forks for each process that it is asked for. A fork has its own arguments, environment,
+directory, session and standard streams, runs its program as ``__main__``, and is a child of whoever asked for
+it: it is waited for and killed as any other. It differs from other processes in what ``/proc`` says of its
+command line, and in its memory, which begins with what was read.
 """
 
 from __future__ import annotations

@@ -66,9 +66,13 @@ def _sentence(ended: Ended, logs_dir: Path) -> str:
 
 def _say(text: str) -> None:
     # A terminal that went away must not end the processes; rich ends the program then.
-    with suppress(OSError, ValueError):
+    try:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
+    except (OSError, ValueError):
+        # Or Python would try to write the rest at exit, fail, and end with 120.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def advisory_store() -> None:
