@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,30 @@ from support.embedded_server import EmbeddedServer
 from support.postgres import PostgresServer
 
 pytest_plugins = ("support.fixtures",)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let each process begin with its share of the long tests, those that ask for more time than the others.
+
+    Or one of them, begun last, would keep everybody waiting.
+    """
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    shares: list[list[pytest.Item]] = [[] for _ in range(count)]
+    others = []
+    modules: dict[Path, int] = {}
+    for item in items:
+        if item.get_closest_marker("timeout"):
+            # Those of a module share what they start.
+            shares[modules.setdefault(item.path, len(modules)) % count].append(item)
+        else:
+            others.append(item)
+    rest = iter(others)
+    for share in shares:
+        share.extend(islice(rest, max(0, len(items) // count - len(share))))
+    items[:] = [*chain(*shares), *rest]
+
+
 SAMPLES = Path(__file__).parents[1] / "producer/rmos_runs/samples/create_runs.ndjson"
 
 

@@ -1,4 +1,4 @@
-"""After an hour's outage with 100,000 pending jobs: everything is come for, nothing is in line twice."""
+"""After an hour's outage with 20,000 pending jobs: everything is come for, nothing is in line twice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.tasks.table import CREATE
 from support.embedded_server import EmbeddedServer
 
-PENDING = 100_000
+PENDING = 20_000
 HOUR_MS = 3_600_000
 SETTINGS = WorkerSettings.model_fields
 BATCH = int(SETTINGS["reconcile_batch_jobs"].default)
@@ -26,7 +26,7 @@ local members = redis.call('ZRANGE', KEYS[1], 0, -1)
 for _, member in ipairs(members) do redis.call('ZINCRBY', KEYS[1], -ARGV[1], member) end
 return #members
 """
-#: Puts every accepted job off, as a hundred thousand failed tries would.
+#: Puts every accepted job off, as so many failed tries would.
 PUT_ALL_OFF = """
 redis.call('RENAME', KEYS[1], KEYS[2])
 local ids = redis.call('ZRANGE', KEYS[2], 0, -1)
@@ -80,7 +80,7 @@ def take_all(ledger: JobLedger) -> int:
 
 
 @pytest.mark.timeout(300)
-def test_a_hundred_thousand_jobs_come_back_without_a_herd(ledger: JobLedger, client: redis.Redis) -> None:
+def test_thousands_of_jobs_come_back_without_a_herd(ledger: JobLedger, client: redis.Redis) -> None:
     fill(ledger)
 
     # They are in line: nothing is done about them, however long it takes.

@@ -25,7 +25,7 @@ from support.runs import Runs
 from support.worker import StartWorker
 
 POOLS = ["prefork", "threads"]
-RUNS = 100
+RUNS = 50
 Eventually = Callable[..., None]
 
 
@@ -209,12 +209,12 @@ def test_of_two_different_runs_of_one_id_one_wins_and_the_other_is_a_dead_letter
     start_worker("prefork")
     start_worker("threads")
     lines = tmp_path / "requests.ndjson"
-    lines.write_text("\n".join(map(json.dumps, requests[:50])))
+    lines.write_text("\n".join(map(json.dumps, requests)))
     told = run_clients([SEND_RIVALS, broker_url, str(lines)], 2)
     eventually(settled(ledger), 60, told=ledger.stats)
 
     jobs = [dict(line.split() for line in text.splitlines()) for text in told]
-    for request in requests[:50]:
+    for request in requests:
         run_id = request["run_id"]
         rivals = {str(sender): ledger.get(jobs[sender][run_id]) for sender in (0, 1)}
         winner = run_log.reader.get_artifact(run_id).meta["sender"]
@@ -248,10 +248,10 @@ def test_an_advisory_store_that_goes_away_and_comes_back_costs_only_time(
     eventually: Eventually,
 ) -> None:
     start_worker(pool, advisory_url=store.url, max_tries=100)
-    enqueue(runs_client, requests[:50])
+    enqueue(runs_client, requests[: RUNS // 2])
     eventually(lambda: files(runs_dir)["links"] >= 5)
     store.stop()
-    enqueue(runs_client, requests[50:])
+    enqueue(runs_client, requests[RUNS // 2 :])
     eventually(lambda: files(runs_dir)["artifacts"] == RUNS and ledger.stats().waiting > 0, told=ledger.stats)
     pending = next(
         run_id
