@@ -49,7 +49,8 @@ def test_who_posted_a_run_follows_it_and_goes_on_where_it_was(
                     states.append(json.loads(message["data"])["state"])
                 if states[-1:] == ["done"]:
                     break
-        assert states == ["running", "done"]
+        # On a machine that is slow enough it is taken for lost in between, and accepted again.
+        assert [state for state in states if state != "accepted"] == ["running", "done"]
 
 
 def test_a_wrong_question_is_answered_400_and_a_client_too_many_503(start_gateway: StartGateway) -> None:

@@ -19,7 +19,7 @@ from support.runs import Runs
 
 HOOKS = Path(__file__).parents[1] / "support/openapi_hooks.py"
 #: Bounded: the same cases each time, some seconds for each endpoint.
-_EXAMPLES = 15
+_EXAMPLES = 5
 _CONFIG = """
 [generation]
 deterministic = true

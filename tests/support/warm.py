@@ -125,9 +125,9 @@ def settle(order: dict[str, Any], streams: list[int]) -> None:
     os.environ.clear()
     os.environ.update(order["env"])
     for own, name in enumerate(("stdin", "stdout", "stderr")):
-        stream = _stream(own, getattr(sys, name))
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
+        renewed = _stream(own, getattr(sys, name))
+        setattr(sys, name, renewed)
+        setattr(sys, f"__{name}__", renewed)
 
 
 def _stream(own: int, old: TextIO) -> TextIO:
