@@ -173,6 +173,12 @@ class ScheduleAccepted(Event, key="schedule.accepted", level=logging.INFO):
     outcome: str
 
 
+class ScheduleHeld(Event, key="schedule.held"):
+    """An entry of the schedule is due while an operator has the schedule paused; its job is not accepted."""
+
+    entry: str
+
+
 class ScheduleRefused(Event, key="schedule.refused", level=logging.ERROR):
     """An entry of the schedule is wrong; its job is not accepted."""
 
