@@ -174,7 +174,15 @@ def _ledger(ledger: JobLedger) -> Iterator[Finding]:
         yield Finding("dead letters", "warning", f"{letters}", "see rmos dlq list")
     else:
         yield Finding("dead letters", "ok", "none")
+    yield from _pauses(ledger)
     yield from _webhooks(ledger)
+
+
+def _pauses(ledger: JobLedger) -> Iterator[Finding]:
+    for pause in ledger.pauses.all():
+        since = "" if pause.at_utc is None else f" since {format_utc(pause.at_utc)}"
+        detail = f"{pause.words}{since}, by {pause.by}: {pause.why}"
+        yield Finding("paused", "warning", detail, f"rmos resume {pause.words}")
 
 
 def _webhooks(ledger: JobLedger) -> Iterator[Finding]:
