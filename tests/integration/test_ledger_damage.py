@@ -14,17 +14,19 @@ import redis
 from rmos_runs.client import RunsClient
 from rmos_shared.errors import BrokerDamaged, NotFound, TransitionRefused
 from rmos_shared.ids import new_uuid7
+from rmos_shared.jobs.acts import ActKind, ActOutcome
 from rmos_shared.jobs.consistency import Records
-from rmos_shared.jobs.dead_letters import OTHER_VERSION
 from rmos_shared.jobs.events import EventState
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Failure, Job, OnceJob
+from rmos_shared.jobs.steering import OTHER_VERSION
 from rmos_shared.jobs.webhooks import WEBHOOK_EVENTS, Subscription
 from rmos_shared.jobs.work import Finish, Lease
 from rmos_shared.tasks.table import CREATE, DEAD_LETTER_QUEUE, SUGGEST, TASKS, TaskSpec
 from support.worker import StartWorker
 
 LEASE = Lease("w", "1")
+ACT = "a" * 32
 FAILURE = Failure(reason="conflict", error_type="X", message="x")
 #: A task that only a later version has, on a queue of its own and on one that is known.
 LATER = TaskSpec("runs.later", "runs.later", CREATE.payload, "later")
@@ -92,6 +94,9 @@ KEYS = [
     "rmos:raw_discarded",
     "rmos:letters",
     "rmos:events",
+    "rmos:pauses",
+    "rmos:acts",
+    f"rmos:act:{ACT}",
     "rmos:webhooks",
     "rmos:webhooks_off",
     "rmos:ready:runs.notify",
@@ -109,6 +114,11 @@ WRONG: dict[str, Callable[[redis.Redis, str], Any]] = {
 
 def follower() -> Job:
     return Job(new_uuid7(), SUGGEST.name, "r", None, "{}")
+
+
+def steer(ledger: JobLedger, kind: ActKind, about: str) -> None:
+    for error in ledger.steering.apply(kind, [about], by="op", why="x", act_id=ACT).values():
+        raise error
 
 
 #: Every operation, on the job that each expects.
@@ -142,6 +152,14 @@ OPERATIONS: dict[str, Callable[[JobLedger, dict[str, str]], Any]] = {
     "discard": lambda ledger, ids: ledger.dead_letters.discard(ids["dead"], by="op", why="x"),
     "replay raw": lambda ledger, ids: ledger.dead_letters.replay(ids["raw"], by="op", why="x"),
     "discard raw": lambda ledger, ids: ledger.dead_letters.discard(ids["raw"], by="op", why="x"),
+    "cancel": lambda ledger, ids: steer(ledger, ActKind.CANCEL, ids["accepted"]),
+    "run now": lambda ledger, ids: steer(ledger, ActKind.RUN_NOW, ids["waiting"]),
+    "pause": lambda ledger, _: steer(ledger, ActKind.PAUSE, f"queue:{CREATE.queue}"),
+    "resume": lambda ledger, _: steer(ledger, ActKind.RESUME, f"queue:{SUGGEST.queue}"),
+    "begin": lambda ledger, _: ledger.acts.begin(ActKind.CANCEL, by="op", why="x", about={}, found=1),
+    "end": lambda ledger, _: ledger.acts.end(ACT, ActOutcome.COMPLETE, refused=0),
+    "acts": lambda ledger, _: list(ledger.acts.newest_first()),
+    "pauses": lambda ledger, _: ledger.pauses.all(),
     "configure": lambda ledger, _: ledger.webhooks.configure([Subscription("new", ("job.dead",))]),
     "disable": lambda ledger, _: ledger.webhooks.disable("erp", reason="gone"),
     "enable": lambda ledger, _: ledger.webhooks.enable("off"),
@@ -167,9 +185,12 @@ def refusal(operation: Callable[[], Any]) -> str:
 
 
 def one_of_each(ledger: JobLedger) -> dict[str, str]:
-    ids = dict(zip(("accepted", "running", "dead", "astray"), accept(ledger, amount=4), strict=True))
-    for state in ("running", "dead"):
+    names = ("accepted", "running", "dead", "astray", "waiting")
+    ids = dict(zip(names, accept(ledger, amount=len(names)), strict=True))
+    for state in ("running", "dead", "waiting"):
         ledger.work.claim([ids[state]], LEASE, lease_seconds=60)
+    ledger.work.reschedule(ids["waiting"], LEASE, delay_seconds=500, spends_retry=False, failure=FAILURE)
+    steer(ledger, ActKind.PAUSE, f"queue:{SUGGEST.queue}")
     ledger.work.bury(ids["dead"], LEASE, failure=FAILURE)
     ledger._client.rpush(CREATE.queue, b"garbage")
     taken = ledger.queues.take(CREATE.queue)

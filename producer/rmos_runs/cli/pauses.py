@@ -64,7 +64,7 @@ def pause(
     elif report.done or standing is None:
         err.print(f"paused: {_words(about)} (act {report.act_id})", markup=False)
     else:
-        err.print(f"paused already: {_sentence(standing)}", markup=False)
+        err.print(f"paused already: {standing.sentence}", markup=False)
 
 
 def resume(
@@ -105,7 +105,7 @@ def tell_pauses(ledger: JobLedger, job: JobRecord | None = None) -> None:
     for one in ledger.pauses.all():
         if job is None or one.subject in {f"queue:{job.queue}", f"task:{job.task}"}:
             sys.stdout.flush()
-            err.print(f"paused: {_sentence(one)}", markup=False, style="yellow")
+            err.print(f"paused: {one.sentence}", markup=False, style="yellow")
 
 
 def _subject(subject: Subject, name: str | None) -> str:
@@ -125,11 +125,6 @@ def _carry_out(ledger: JobLedger, kind: ActKind, subject: str, alias: str | None
 
 def _words(subject: str) -> str:
     return subject.replace(":", " ", 1)
-
-
-def _sentence(one: Pause) -> str:
-    since = "" if one.at_utc is None else f" since {format_utc(one.at_utc)}"
-    return f"{one.words}{since}, by {one.by}: {one.why}"
 
 
 def _row(one: Pause) -> dict[str, Any]:

@@ -180,9 +180,7 @@ def _ledger(ledger: JobLedger) -> Iterator[Finding]:
 
 def _pauses(ledger: JobLedger) -> Iterator[Finding]:
     for pause in ledger.pauses.all():
-        since = "" if pause.at_utc is None else f" since {format_utc(pause.at_utc)}"
-        detail = f"{pause.words}{since}, by {pause.by}: {pause.why}"
-        yield Finding("paused", "warning", detail, f"rmos resume {pause.words}")
+        yield Finding("paused", "warning", pause.sentence, f"rmos resume {pause.words}")
 
 
 def _webhooks(ledger: JobLedger) -> Iterator[Finding]:

@@ -13,6 +13,8 @@ from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.redis_errors import broker_errors
 from rmos_shared.jobs.script import LedgerScript
 from rmos_shared.models.base import Frozen, UtcTime, Utf8Text
+from rmos_shared.telemetry.events import RecordUnreadable
+from rmos_shared.telemetry.log import emit
 
 _PAGE = 200
 
@@ -94,7 +96,10 @@ class JobActs:
         return _act(act_id, cast("dict[bytes, bytes]", answer))
 
     def newest_first(self) -> Iterator[Act]:
-        """Yield all acts that there are now, a page of their ids in memory at a time."""
+        """Yield all acts that there are now, a page of their ids in memory at a time.
+
+        A damaged one is reported and left out.
+        """
         key = f"{self._script.prefix}acts"
         with broker_errors():
             rest = int(cast("int", self._script.client.zcard(key)))
@@ -104,7 +109,11 @@ class JobActs:
             with broker_errors():
                 page = cast("list[bytes]", self._script.client.zrange(key, first, rest - 1))
             for act_id in reversed(page):
-                yield self.get(act_id.decode())
+                # One that another program damaged must not end the list.
+                try:
+                    yield self.get(act_id.decode())
+                except (ActNotFound, BrokerDamaged) as error:
+                    emit(RecordUnreadable(job_id=act_id.decode(), error=str(error)))
             rest = first
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 from rmos_shared.errors import FieldProblem, InvalidRequest
 from rmos_shared.jobs.redis_errors import broker_errors
 from rmos_shared.jobs.script import LedgerScript
-from rmos_shared.models.base import Frozen, UtcTime, Utf8Text
+from rmos_shared.models.base import Frozen, UtcTime, Utf8Text, format_utc
 from rmos_shared.tasks.table import QUEUES, TASKS
 
 #: The subject of a pause of beat's schedule; of the others see ``queue_subject`` and ``task_subject``.
@@ -30,6 +30,12 @@ class Pause(Frozen):
     def words(self) -> str:
         """The subject as an operator writes it: ``queue runs.advise``."""
         return self.subject.replace(":", " ", 1)
+
+    @property
+    def sentence(self) -> str:
+        """The pause in a line: what, since when, by whom and why."""
+        since = "" if self.at_utc is None else f" since {format_utc(self.at_utc)}"
+        return f"{self.words}{since}, by {self.by}: {self.why}"
 
 
 class JobPauses:

@@ -124,7 +124,7 @@ class LedgerDamaged(Event, key="ledger.damaged", level=logging.ERROR):
 
 
 class RecordUnreadable(Event, key="record.unreadable", level=logging.ERROR):
-    """A list left out a job whose record cannot be read."""
+    """A list left out a job, or an act of an operator, whose record cannot be read."""
 
     job_id: str
     error: str
