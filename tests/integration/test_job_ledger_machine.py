@@ -227,9 +227,7 @@ class LedgerMachine(RuleBasedStateMachine):
         while taken := self.ledger.queues.take(*QUEUES):
             assert taken.notification is not None  # each is one that the gate lets pass
             notified |= set(json.loads(json.loads(taken.notification)["body"])[0][0])
-        expected = {
-            job_id for job_id, m in self.jobs.items() if m.in_line and not m.paused_by(self.paused)
-        }
+        expected = {job_id for job_id, m in self.jobs.items() if m.in_line and not m.paused_by(self.paused)}
         assert notified & set(self.jobs) == expected
         for job_id in expected:
             self.jobs[job_id].in_line = False

@@ -63,9 +63,7 @@ def take_all(ledger: JobLedger, *queues: str) -> list[str]:
 
 
 @pytest.mark.parametrize("spec", [CREATE, SUGGEST, DELIVER])
-def test_nothing_is_taken_of_a_paused_queue_and_accepting_goes_on(
-    ledger: JobLedger, spec: TaskSpec
-) -> None:
+def test_nothing_is_taken_of_a_paused_queue_and_accepting_goes_on(ledger: JobLedger, spec: TaskSpec) -> None:
     before = accept(ledger, spec)
     pause(ledger, queue_subject(spec.queue))
     after = accept(ledger, spec, 2)
@@ -100,7 +98,7 @@ def test_a_long_line_of_a_paused_task_is_passed_once_and_not_at_every_look(ledge
     while not (found := take(ledger, ADVISE)):
         looks += 1
         # A look that gave up leaves a token, so that nobody waits for the next.
-        assert ledger._client.llen(f"rmos:wake:{ADVISE}") == 1
+        assert ledger._client.llen(f"rmos:wake:{ADVISE}") >= 1
         assert looks < 5
     assert found == [behind]
 
@@ -110,7 +108,7 @@ def test_a_long_line_of_a_paused_task_is_passed_once_and_not_at_every_look(ledge
         return int(ledger._client.info("commandstats")["cmdstat_hmget"]["calls"])
 
     assert records_read_by_a_look() < 10
-    # The place is forgotten after a while, and with it whatever got in line before it when a clock was set back.
+    # The place is forgotten after a while: what got in line before it, by a clock set back, is found then.
     assert 0 < ledger._client.ttl(f"rmos:place:{ADVISE}") <= 60
     resume(ledger, task_subject(SUGGEST.name))
     assert take(ledger, ADVISE) == line[: SUGGEST.ids_per_notification]
@@ -197,9 +195,7 @@ def test_pauses_survive_a_restart_of_the_server(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def scheduler(
-    broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[LedgerScheduler]:
+def scheduler(broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LedgerScheduler]:
     monkeypatch.setenv("RMOS_BROKER_URL", broker_url)
     app = Celery(set_as_current=False)
     app.conf.beat_schedule = NIGHTLY

@@ -23,7 +23,7 @@ from rmos_shared.jobs.webhooks import WEBHOOK_EVENTS, Subscription
 from rmos_shared.jobs.work import Lease
 from rmos_shared.runs.model import ExplanationStatus
 from rmos_shared.tasks.payloads import DeliverWebhook
-from rmos_shared.tasks.table import CREATE, DELIVER, SUGGEST
+from rmos_shared.tasks.table import CREATE, DELIVER
 from support.http_server import HttpServer, answer
 from support.runs import Runs
 from support.worker import StartWorker
@@ -41,7 +41,9 @@ def accept(ledger: JobLedger, amount: int = 1, task: str = CREATE.name) -> list[
 
 def put_off(ledger: JobLedger, job_id: str, seconds: float = 500) -> None:
     ledger.work.claim([job_id], LEASE, lease_seconds=60)
-    ledger.work.reschedule(job_id, LEASE, delay_seconds=seconds, spends_retry=True, failure=FAILURE, held=True)
+    ledger.work.reschedule(
+        job_id, LEASE, delay_seconds=seconds, spends_retry=True, failure=FAILURE, held=True
+    )
 
 
 def apply(ledger: JobLedger, kind: ActKind, *ids: str) -> dict[str, Any]:
@@ -66,7 +68,7 @@ def test_cancelling_is_told_to_everyone_who_would_hear_of_an_end(ledger: JobLedg
         # A worker that had the notification already is told so.
         assert ledger.work.claim([job_id], LEASE, lease_seconds=60).refused == {job_id: "discarded"}
         assert ledger.job_about("create", record.run_id) is None
-        assert ledger.jobs_of_run(record.run_id)[-1].job_id == job_id
+        assert job_id in {one.job_id for one in ledger.jobs_of_run(record.run_id)}
     stats = ledger.stats()
     assert (stats.discarded, stats.waiting, stats.queues[CREATE.queue], stats.invariant) == (3, 0, 0, True)
     assert ledger.consistency.inconsistencies() == {}
@@ -152,7 +154,9 @@ def test_an_act_that_is_cut_short_says_how_far_it_got_and_its_rest_can_be_done(
 
     plan = Plan(ActKind.CANCEL, ids, {}, by="b", why="w")
     try:
-        report = carry_out(ledger, plan, on_begin=lambda act: begun.__setitem__(0, act), on_progress=interrupt)
+        report = carry_out(
+            ledger, plan, on_begin=lambda act: begun.__setitem__(0, act), on_progress=interrupt
+        )
     except BrokerUnavailable:
         assert error is BrokerUnavailable
     else:
@@ -173,7 +177,8 @@ def refusing_store() -> Iterator[HttpServer]:
         yield store
 
 
-def test_a_worker_honours_pauses_and_run_now_does_not_get_past_the_breaker(  # noqa: PLR0913, PLR0917
+def test_a_worker_honours_pauses_and_run_now_does_not_get_past_the_breaker(
+    *,
     start_worker: StartWorker,
     refusing_store: HttpServer,
     runs_client: RunsClient,

@@ -44,7 +44,12 @@ def test_the_place_is_the_last_line_of_our_own_code() -> None:
 def test_letters_of_one_cause_are_one_group_and_the_largest_is_first() -> None:
     other = TRACE.replace("line 61", "line 62")
     raw = RawLetter(
-        raw_id="1-1", queue="runs.batch", reason="malformed_message", detail="d", kept_at_utc=NOON, size_bytes=1
+        raw_id="1-1",
+        queue="runs.batch",
+        reason="malformed_message",
+        detail="d",
+        kept_at_utc=NOON,
+        size_bytes=1,
     )
     letters = [letter("a", 5, trace=other), letter("b", 9), raw, letter("c", 3), letter("d", 4, reason="x")]
     largest, *others = grouped(letters)

@@ -1,4 +1,4 @@
-"""How a command acts on jobs: it shows how many are meant, has their number confirmed, and tells how far it got."""
+"""How a command acts on jobs: it shows how many are meant, has that confirmed, and tells how far it got."""
 
 from __future__ import annotations
 
@@ -44,12 +44,16 @@ RateOption = Annotated[
 AllOption = Annotated[bool, typer.Option("--all", help="All that the other options choose.")]
 RunFileOption = Annotated[
     typer.FileText | None,
-    typer.Option("--run-id-file", metavar="FILE", help="Only of the runs that this file names, one a line."),
+    typer.Option(
+        "--run-id-file",
+        metavar="FILE",
+        encoding="utf-8",
+        errors="replace",  # what is no text is no run id
+        help="Only of the runs that this file names, one a line.",
+    ),
 ]
 TaskOption = Annotated[str | None, typer.Option("--task", metavar="TASK", help="Only jobs of this task.")]
-QueueOption = Annotated[
-    str | None, typer.Option("--queue", metavar="QUEUE", help="Only jobs of this queue.")
-]
+QueueOption = Annotated[str | None, typer.Option("--queue", metavar="QUEUE", help="Only jobs of this queue.")]
 #: Rows of a sample, and refusals that are printed.
 _SAMPLE = 10
 _RecordT = TypeVar("_RecordT")
@@ -144,8 +148,8 @@ def perform(
         except RmosError:
             for act_id in begun:
                 err.print(
-                    f"act {act_id} met an error: rmos acts show says how far it got, and the same command does "
-                    "the rest",
+                    f"act {act_id} met an error: rmos acts show says how far it got, "
+                    "and the same command does the rest",
                     markup=False,
                 )
             raise

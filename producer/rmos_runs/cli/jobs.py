@@ -151,12 +151,12 @@ def cancel(
 ) -> None:
     """Cancel jobs that nobody has begun: they become discarded, with who did it and why in their history.
 
-    A running job is refused, not killed. Webhooks hear of it as job.discarded; the explanation of its run may be asked
-    for again. Jobs that options choose are cancelled once their number is confirmed.
+    A running job is refused, not killed. Webhooks hear of it as job.discarded; the explanation of its run may
+    be asked for again. Jobs that options choose are cancelled once their number is confirmed.
 
     --json: as of rmos dlq replay.
     """
-    states = (JobState.ACCEPTED, JobState.WAITING)
+    states: tuple[JobState, ...] = (JobState.ACCEPTED, JobState.WAITING)
     if state is not None:
         if state not in states:
             raise typer.BadParameter("only accepted and waiting jobs can be cancelled", param_hint="--state")
@@ -197,14 +197,12 @@ def run_now(
 ) -> None:
     """Make waiting jobs due now; they are in line within a second.
 
-    The advisory store stays protected: while its breaker is open, a job that needs it is put off again, and that
-    spends no try. Jobs that options choose are made due once their number is confirmed.
+    The advisory store stays protected: while its breaker is open, a job that needs it is put off again, and
+    that spends no try. Jobs that options choose are made due once their number is confirmed.
 
     --json: as of rmos dlq replay.
     """
-    choice = JobFilter(
-        (JobState.WAITING,), task, queue, reason, older_than, runs_named_in(run_id_file)
-    )
+    choice = JobFilter((JobState.WAITING,), task, queue, reason, older_than, runs_named_in(run_id_file))
     with ledger_of(home) as ledger:
         perform(
             ledger,

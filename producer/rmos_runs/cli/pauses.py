@@ -50,8 +50,8 @@ def pause(
 ) -> None:
     """Hold back a queue, a task or the schedule, until it is resumed: over restarts of everything.
 
-    Workers take no more of its jobs. Those that they have taken already finish, and accepting goes on: jobs stay
-    in line. While the schedule is paused, what falls due on it is not accepted.
+    Workers take no more of its jobs. Those that they have taken already finish, and accepting goes on: jobs
+    stay in line. While the schedule is paused, what falls due on it is not accepted.
 
     --json: act_id, subject, by, why, at_utc of the pause that stands.
     """

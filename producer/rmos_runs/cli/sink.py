@@ -64,7 +64,7 @@ class Sink:
         target = Path(self.name)
         draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
         try:
-            with open(draft, "xb", opener=self._opener) as file:  # noqa: PTH123 - Path.open takes no opener
+            with open(draft, "xb", opener=self._opener) as file:
                 for piece in self._counted(pieces):
                     file.write(piece)
             self._publish(draft, target)

@@ -52,9 +52,9 @@ def carry_out(
 ) -> ActReport:
     """Do the plan, at most ``rate`` jobs a second, and return what it came to.
 
-    ``on_begin`` hears the id of the act before anything is changed, ``on_progress`` how many jobs were looked at.
-    Ctrl-C ends it between two steps or within one, with the outcome ``stopped``. Killed, its record says how far
-    it got, and the same choice made again means the rest.
+    ``on_begin`` hears the id of the act before anything is changed, ``on_progress`` how many jobs were looked
+    at. Ctrl-C ends it between two steps or within one, with the outcome ``stopped``. Killed, its record says
+    how far it got, and the same choice made again means the rest.
 
     Raises:
         BrokerUnavailable: the record says how far it got; repeat the choice for the rest.
@@ -80,7 +80,7 @@ def carry_out(
 
 
 def paced(ids: Sequence[str], rate: float | None, clock: Clock) -> Iterator[Sequence[str]]:
-    """Yield the ids in steps, each when it is time: no more than ``rate`` a second, half a second's at once."""
+    """Yield the ids in steps, each when it is time: at most ``rate`` a second, half a second's at once."""
     size = _STEP if rate is None else max(1, min(_STEP, int(rate / 2)))
     began = clock.monotonic()
     for first in range(0, len(ids), size):

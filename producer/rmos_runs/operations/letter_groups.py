@@ -1,4 +1,4 @@
-"""Dead letters grouped by what went wrong and where: twenty thousand letters are seldom twenty thousand causes."""
+"""Dead letters grouped by what went wrong and where: many letters are seldom many causes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from rmos_runs.operations.dead_letters import died_at, id_of, kind_of
 from rmos_shared.jobs.model import JobRecord, RawLetter
 
 #: The last line of a traceback that is code of this project is the one that says most.
-_OWN_LINE = re.compile(r'File "[^"\n]*?(rmos_(?:shared|runs|worker|advisory_store)/[^"\n]+)", line (\d+), in (\S+)')
+_OWN_LINE = re.compile(
+    r'File "[^"\n]*?(rmos_(?:shared|runs|worker|advisory_store)/[^"\n]+)", line (\d+), in (\S+)'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class LetterGroup:
     error_type: str
     #: The task, or the queue of a message.
     kind: str
-    #: Our last line of the traceback, such as ``rmos_worker/handlers/suggest.py:61 in explain``; may be empty.
+    #: Our last line of the traceback, such as ``rmos_worker/handlers/suggest.py:61 in _save``; may be empty.
     place: str
     count: int
     first_seen: datetime

@@ -50,8 +50,8 @@ class JobSteering:
     ) -> dict[str, RmosError]:
         """Do one step of an act: to these jobs, letters or subjects of pauses, in one atomic step.
 
-        ``act_id`` is that of an act that was begun, whose count grows in the same step; a step that is repeated
-        under it is known as a repeat. Returns those that were refused, with the error that says why:
+        ``act_id`` is that of an act that was begun, whose count grows in the same step; a step that is
+        repeated under it is known as a repeat. Returns those that were refused, with the error that says why:
         ``JobNotFound``, ``TransitionRefused`` or ``BrokerDamaged``. All others are done.
         """
         answers = self._script.texts(kind.value, act_id or secrets.token_hex(8), by, why, *ids)
