@@ -122,7 +122,7 @@ def test_who_waits_is_woken_by_the_resuming(ledger: JobLedger) -> None:
 
     def wait() -> None:
         words = ledger.queues.wait_command(CREATE.queue, seconds=30)
-        assert ledger._client.execute_command(*words)
+        assert ledger._client.execute_command(*words)  # type: ignore[no-untyped-call]
         woken.append(time.monotonic())
 
     waiting = threading.Thread(target=wait, daemon=True)

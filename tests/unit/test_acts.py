@@ -35,7 +35,8 @@ def test_without_a_rate_it_goes_in_steps_and_waits_for_nothing() -> None:
 
 @pytest.mark.parametrize("rate", [0.5, 1, 7, 40, 1_000])
 def test_never_more_than_the_rate_and_half_a_seconds_worth_at_once(rate: float) -> None:
-    clock, done = Clock(), []
+    clock = Clock()
+    done: list[str] = []
     for page in paced(IDS, rate, clock):
         assert len(page) <= max(1, rate / 2)
         # All that was done before this step fits into the time since the first.

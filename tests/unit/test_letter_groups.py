@@ -51,6 +51,7 @@ def test_letters_of_one_cause_are_one_group_and_the_largest_is_first() -> None:
         kept_at_utc=NOON,
         size_bytes=1,
     )
+    letters: list[JobRecord | RawLetter]
     letters = [letter("a", 5, trace=other), letter("b", 9), raw, letter("c", 3), letter("d", 4, reason="x")]
     largest, *others = grouped(letters)
     assert (largest.count, largest.reason, largest.error_type, largest.kind, largest.example) == (

@@ -102,7 +102,7 @@ class JobActs:
         """
         key = f"{self._script.prefix}acts"
         with broker_errors():
-            rest = cast("int", self._script.client.zcard(key))
+            rest = self._script.client.zcard(key)
         while rest > 0:
             # Ranks from the oldest on: those do not change when acts are added.
             first = max(rest - _PAGE, 0)
