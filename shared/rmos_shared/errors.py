@@ -9,6 +9,7 @@
     │   ├── NotFound
     │   │   ├── RunNotFound
     │   │   ├── JobNotFound
+    │   │   ├── ActNotFound
     │   │   ├── AdvisoryNotFound
     │   │   ├── AttachmentNotFound
     │   │   └── EndpointNotFound
@@ -20,6 +21,7 @@
     │   │   ├── WebhookForbidden       its address may not be called
     │   │   └── EndpointDisabled       disabled, or gone for good (410)
     │   ├── TransitionRefused      the job is not in a state that allows it
+    │   ├── NumberDiffers          an act would reach more or fewer than its operator saw
     │   ├── SourceInvalid          nothing can be migrated from there
     │   └── SettingsInvalid
     ├── TryLater               nothing is wrong with the call; repeat it unchanged
@@ -140,6 +142,17 @@ class JobNotFound(NotFound):
         super().__init__(f"job {job_id} is not in the ledger; done jobs leave it when their record expires")
 
 
+class ActNotFound(NotFound):
+    """The ledger holds no act of an operator of this id."""
+
+    code = "ACT_NOT_FOUND"
+
+    def __init__(self, act_id: str) -> None:
+        """Name the act."""
+        self.act_id = act_id
+        super().__init__(f"act {act_id} is not in the ledger; `rmos acts list` shows what is")
+
+
 class AdvisoryNotFound(NotFound):
     """The advisory store, or the run, has no advisory of this id."""
 
@@ -245,6 +258,14 @@ class TransitionRefused(CallerError):
     """The job's state does not allow this step."""
 
     code = "TRANSITION_REFUSED"
+    exit_code = 5
+    http_status = 409
+
+
+class NumberDiffers(CallerError):
+    """An act would reach another number than its operator confirmed; nothing was changed."""
+
+    code = "NUMBER_DIFFERS"
     exit_code = 5
     http_status = 409
 

@@ -251,13 +251,14 @@ def test_dead_letters_are_chosen_replayed_and_discarded(
         assert "there are more than these 2; for the rest: raise --limit" in some.stderr
 
     dry = idle.json("dlq", "replay", "--reason", "conflict", "--dry-run")
-    assert (sorted(dry["replayed"]), dry["dry_run"]) == (sorted(dead), True)
+    assert (sorted(row["id"] for row in dry["sample"]), dry["dry_run"]) == (sorted(dead), True)
     assert ledger.stats().dead == 3
 
     assert idle.json("dlq", "replay", dead[0], "--why", "fixed")["count"] == 1
     assert idle.json("jobs", "show", dead[0])["history"][-1]["why"] == "fixed"
     assert idle("dlq", "replay", dead[0]).returncode == 5
-    assert idle.json("dlq", "discard", "--task", "runs.create_many", "--why", "known")["count"] == 2
+    chosen = ("--task", "runs.create_many", "--why", "known", "--yes-number", "2")
+    assert idle.json("dlq", "discard", *chosen)["count"] == 2
     assert idle.json("dlq", "replay", "--all")["count"] == 0
     none = idle("dlq", "replay", raw)
     assert (none.returncode, "no job of the ledger's" in none.stderr) == (5, True)

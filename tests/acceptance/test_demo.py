@@ -210,7 +210,9 @@ def test_the_advisory_store_down_for_good_and_replay_once_it_is_back(
 
     with Pipeline(home) as pipeline:
         addresses = pipeline.start()
-        assert rmos(home, "dlq", "replay", "--reason", "retries_exhausted")["count"] == 20
+        assert (
+            rmos(home, "dlq", "replay", "--reason", "retries_exhausted", "--yes-number", "20")["count"] == 20
+        )
         ledger = JobLedger.connect(home.producer_settings(broker_url=addresses.broker_url))
         until(lambda: ledger.stats().pending == 0)
         stats = ledger.stats()

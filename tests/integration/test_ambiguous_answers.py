@@ -17,6 +17,7 @@ import redis
 
 from rmos_shared.errors import BrokerUnavailable, TransitionRefused
 from rmos_shared.ids import explain_job_id, new_uuid7
+from rmos_shared.jobs.acts import ActKind
 from rmos_shared.jobs.ledger import Acceptance, JobLedger
 from rmos_shared.jobs.model import DeadReason, Failure, Job
 from rmos_shared.jobs.work import Finish, Lease, Settlement
@@ -85,6 +86,34 @@ def finish(ledger: JobLedger) -> dict[str, Settlement]:
 
 def wait(ledger: JobLedger) -> str:
     return ledger.work.reschedule(JOB.job_id, LEASE, delay_seconds=60, spends_retry=True, failure=FAILURE)
+
+
+def waiting(ledger: JobLedger) -> None:
+    claimed(ledger)
+    assert wait(ledger) == "waiting"
+
+
+def begun(
+    kind: ActKind, begins: Callable[[JobLedger], object] = lambda _: None
+) -> Callable[[JobLedger], None]:
+    """Begin an act, after what it needs."""
+
+    def made(ledger: JobLedger) -> None:
+        begins(ledger)
+        ledger.acts.begin(kind, by="op", why="x", about={}, found=1)
+
+    return made
+
+
+def act_on(kind: ActKind, about: str) -> Callable[[JobLedger], int]:
+    """Do a step of the act that was begun; answers what its record counts."""
+
+    def made(ledger: JobLedger) -> int:
+        act = next(ledger.acts.newest_first())
+        assert ledger.steering.apply(kind, [about], by="op", why="x", act_id=act.act_id) == {}
+        return ledger.acts.get(act.act_id).done
+
+    return made
 
 
 def unsaid(call: Callable[[JobLedger], object]) -> Callable[[JobLedger], None]:
@@ -221,8 +250,25 @@ STEPS = {
     "take_raw": Step(
         "take", pushed, unsaid(lambda ledger: ledger.queues.take(CREATE.queue)), {"raw": 1}, mirrored=1
     ),
+    "cancel": Step(
+        "cancel",
+        begun(ActKind.CANCEL, accepted),
+        act_on(ActKind.CANCEL, JOB.job_id),
+        {"accepted": 1, "discarded": 1},
+        answer=1,
+        record={"state": "discarded", "history": ["cancelled"]},
+    ),
+    "run_now": Step(
+        "run_now",
+        begun(ActKind.RUN_NOW, waiting),
+        act_on(ActKind.RUN_NOW, JOB.job_id),
+        {"accepted": 1, "waiting": 1},
+        answer=1,
+        record={"state": "waiting", "history": ["put_off", "run_now"]},
+    ),
+    "pause": Step("pause", begun(ActKind.PAUSE), act_on(ActKind.PAUSE, "queue:runs.create"), {}, answer=1),
     "discard_raw": Step(
-        "discard_raw",
+        "discard",
         raw,
         lambda ledger: ledger.dead_letters.discard(raw_id(ledger), by="op", why="noise"),
         {},

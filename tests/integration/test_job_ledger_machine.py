@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import fakeredis
@@ -23,14 +23,23 @@ from hypothesis.stateful import (
 
 from rmos_shared.errors import TransitionRefused
 from rmos_shared.ids import explain_job_id, new_uuid7
+from rmos_shared.jobs.acts import ActKind
 from rmos_shared.jobs.ledger import Acceptance, JobLedger
 from rmos_shared.jobs.model import Failure, Job
 from rmos_shared.jobs.webhooks import WEBHOOK_EVENTS, Subscription
 from rmos_shared.jobs.work import Finish, Lease
-from rmos_shared.tasks.table import CREATE, CREATE_MANY, QUEUES, SUGGEST
+from rmos_shared.tasks.table import CREATE, CREATE_MANY, QUEUES, SUGGEST, TASKS
 
 WORKERS = ("w1", "w2")
 MAX_CRASHES = 3
+SUBJECTS = (
+    f"queue:{CREATE.queue}",
+    f"queue:{SUGGEST.queue}",
+    f"task:{CREATE_MANY.name}",
+    f"task:{SUGGEST.name}",
+    "queue:runs.notify",
+    "schedule",
+)
 FAILURE = Failure(reason="retries_exhausted", error_type="X", message="x")
 
 
@@ -44,13 +53,12 @@ class Model:
     retry_count: int = 0
     lease: Lease | None = None
     finished_by: Lease | None = None
+    task: str = SUGGEST.name
+    #: Whether it is in its queue's line, so that the next take must hand it out unless it is paused.
+    in_line: bool = True
 
-
-@dataclass
-class Notify:
-    """The ids that were notified and not yet answered, as a queue would hold them."""
-
-    ids: list[str] = field(default_factory=list)
+    def paused_by(self, subjects: set[str]) -> bool:
+        return bool(subjects & {f"task:{self.task}", f"queue:{TASKS[self.task].queue}"})
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -71,6 +79,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.token = 0
         #: Ends of jobs so far; a job that is replayed may end again.
         self.ends = 0
+        self.paused: set[str] = set()
         if self.told:
             self.ledger.webhooks.configure([Subscription("erp", WEBHOOK_EVENTS)])
 
@@ -86,7 +95,7 @@ class LedgerMachine(RuleBasedStateMachine):
         ]
         assert self.ledger.accept(jobs) == [Acceptance.NEW] * len(jobs)
         for job in jobs:
-            self.jobs[job.job_id] = Model(job.payload)
+            self.jobs[job.job_id] = Model(job.payload, task=task)
             self.accepted += 1
         return multiple(*(job.job_id for job in jobs))
 
@@ -112,7 +121,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert [claim.job_id for claim in claims.claimed] == free
         for claim in claims.claimed:
             model = self.jobs[claim.job_id]
-            model.state, model.lease = "running", lease
+            model.state, model.lease, model.in_line = "running", lease, False
             model.crash_count += 1
             assert (claim.crash_count, claim.retry_count) == (model.crash_count, model.retry_count)
             assert claim.payload.decode() == model.payload
@@ -158,13 +167,16 @@ class LedgerMachine(RuleBasedStateMachine):
         model.crash_count, model.retry_count = 0, model.retry_count + spends_retry
         model.state = "waiting"
         if due:
-            self._notified()
-            assert (
-                self.ledger.queues.reconcile(batch=1000, grace_seconds=1000, max_crashes=MAX_CRASHES).ready
-                == 1
-            )
-            assert self._notified() == {job_id}
-            model.state = "accepted"
+            self._comes_due(job_id)
+
+    def _comes_due(self, job_id: str) -> None:
+        self._take_all()
+        assert (
+            self.ledger.queues.reconcile(batch=1000, grace_seconds=1000, max_crashes=MAX_CRASHES).ready == 1
+        )
+        model = self.jobs[job_id]
+        model.state, model.in_line = "accepted", True
+        self._take_all()
 
     @rule(job_id=ids, repeats=st.integers(1, 2))
     def bury(self, job_id: str, repeats: int) -> None:
@@ -181,9 +193,10 @@ class LedgerMachine(RuleBasedStateMachine):
     def worker_dies(self, worker: str) -> None:
         """It falls silent: its jobs are notified again, or dead after too many starts."""
         self.client.zadd("rmos:workers", {worker: 1}, xx=True)
-        self._notified()
+        self._take_all()
         self.ledger.queues.reconcile(batch=1000, grace_seconds=1000, max_crashes=MAX_CRASHES)
-        assert self._notified() == self._lapse(worker, MAX_CRASHES)
+        self._lapse(worker, MAX_CRASHES)
+        self._take_all()
 
     @rule(worker=st.sampled_from(WORKERS), keep=st.booleans())
     def beat(self, worker: str, keep: bool) -> None:  # noqa: FBT001
@@ -191,48 +204,91 @@ class LedgerMachine(RuleBasedStateMachine):
         held = [
             i for i, m in self.jobs.items() if m.state == "running" and m.lease and m.lease.worker == worker
         ]
-        self._notified()
+        self._take_all()
         lapsed = self.ledger.work.beat(worker, held if keep else [], lease_seconds=1000, stale_seconds=-1)
-        notified = self._notified()
-        assert notified == (set() if keep else set(held))
-        assert lapsed == len(notified)
-        for job_id in notified:
-            self.jobs[job_id].state, self.jobs[job_id].lease = "accepted", None
-            self.jobs[job_id].crash_count -= 1
+        given_back = [] if keep else held
+        assert lapsed == len(given_back)
+        for job_id in given_back:
+            model = self.jobs[job_id]
+            model.state, model.lease, model.in_line = "accepted", None, True
+            model.crash_count -= 1
+        self._take_all()
 
     @rule(worker=st.sampled_from(WORKERS))
     def retire(self, worker: str) -> None:
-        self._notified()
+        self._take_all()
         self.ledger.work.retire(worker, max_crashes=MAX_CRASHES)
-        assert self._notified() == self._lapse(worker, MAX_CRASHES)
+        self._lapse(worker, MAX_CRASHES)
+        self._take_all()
 
-    def _notified(self) -> set[str]:
-        """Take every notification; each must be one that the gate lets pass."""
+    def _take_all(self) -> None:
+        """Take every notification: all that is in line comes, save what is paused, and nothing else."""
         notified = set()
         while taken := self.ledger.queues.take(*QUEUES):
-            assert taken.notification is not None
+            assert taken.notification is not None  # each is one that the gate lets pass
             notified |= set(json.loads(json.loads(taken.notification)["body"])[0][0])
-        return notified & set(self.jobs)
+        expected = {job_id for job_id, m in self.jobs.items() if m.in_line and not m.paused_by(self.paused)}
+        assert notified & set(self.jobs) == expected
+        for job_id in expected:
+            self.jobs[job_id].in_line = False
 
-    def _lapse(self, worker: str, max_crashes: int) -> set[str]:
-        notified = set()
-        for job_id, model in self.jobs.items():
+    def _lapse(self, worker: str, max_crashes: int) -> None:
+        for model in self.jobs.values():
             if model.state == "running" and model.lease and model.lease.worker == worker:
                 model.lease = None
                 model.state = "dead" if model.crash_count >= max_crashes else "accepted"
+                model.in_line = model.state == "accepted"
                 self.ends += model.state == "dead"
-                if model.state == "accepted":
-                    notified.add(job_id)
-        return notified
+
+    @rule(subject=st.sampled_from(SUBJECTS))
+    def pause(self, subject: str) -> None:
+        assert self.ledger.steering.apply(ActKind.PAUSE, [subject], by="op", why="test") == {}
+        self.paused.add(subject)
+        self._take_all()
+
+    @rule(subject=st.sampled_from(SUBJECTS))
+    def resume(self, subject: str) -> None:
+        assert self.ledger.steering.apply(ActKind.RESUME, [subject], by="op", why="test") == {}
+        self.paused.discard(subject)
+        self._take_all()
+
+    @rule(job_ids=st.lists(ids, min_size=1, max_size=3, unique=True), repeats=st.integers(1, 2))
+    def cancel(self, job_ids: list[str], repeats: int) -> None:
+        free = {i for i in job_ids if self.jobs[i].state in {"accepted", "waiting"}}
+        self._act(ActKind.CANCEL, job_ids, free, repeats)
+        for job_id in free:
+            self.jobs[job_id].state, self.jobs[job_id].in_line = "discarded", False
+            self.ends += 1
+            assert self.ledger.get(job_id).history[-1]["what"] == "cancelled"
+
+    @rule(job_ids=st.lists(ids, min_size=1, max_size=3, unique=True), repeats=st.integers(1, 2))
+    def run_now(self, job_ids: list[str], repeats: int) -> None:
+        put_off = {i for i in job_ids if self.jobs[i].state == "waiting"}
+        self._act(ActKind.RUN_NOW, job_ids, put_off, repeats)
+        self._take_all()
+        moved = self.ledger.queues.reconcile(batch=1000, grace_seconds=1000, max_crashes=MAX_CRASHES)
+        assert moved.ready == len(put_off)
+        for job_id in put_off:
+            self.jobs[job_id].state, self.jobs[job_id].in_line = "accepted", True
+        self._take_all()
+
+    def _act(self, kind: ActKind, job_ids: list[str], changed: set[str], repeats: int) -> None:
+        act_id = self.ledger.acts.begin(kind, by="op", why="test", about={}, found=len(job_ids))
+        for _ in range(repeats):  # a repeat of the call, as after a lost answer, changes and counts nothing
+            refused = self.ledger.steering.apply(kind, job_ids, by="op", why="test", act_id=act_id)
+        assert set(refused) == {*job_ids} - changed
+        assert {type(error) for error in refused.values()} <= {TransitionRefused}
+        assert self.ledger.acts.get(act_id).done == len(changed)
 
     @rule(job_id=ids)
     def replay(self, job_id: str) -> None:
         model = self.jobs[job_id]
         if model.state == "dead":
-            self._notified()
+            self._take_all()
             self.ledger.dead_letters.replay(job_id, by="op", why="test")
-            assert self._notified() == {job_id}
             model.state, model.crash_count, model.retry_count, model.lease = "accepted", 0, 0, None
+            model.in_line = True
+            self._take_all()
             assert self.ledger.get(job_id).history[-1]["what"] == "replayed"
         else:
             with pytest.raises(TransitionRefused):

@@ -14,17 +14,19 @@ import redis
 from rmos_runs.client import RunsClient
 from rmos_shared.errors import BrokerDamaged, NotFound, TransitionRefused
 from rmos_shared.ids import new_uuid7
+from rmos_shared.jobs.acts import ActKind, ActOutcome
 from rmos_shared.jobs.consistency import Records
-from rmos_shared.jobs.dead_letters import OTHER_VERSION
 from rmos_shared.jobs.events import EventState
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Failure, Job, OnceJob
+from rmos_shared.jobs.steering import OTHER_VERSION
 from rmos_shared.jobs.webhooks import WEBHOOK_EVENTS, Subscription
 from rmos_shared.jobs.work import Finish, Lease
 from rmos_shared.tasks.table import CREATE, DEAD_LETTER_QUEUE, SUGGEST, TASKS, TaskSpec
 from support.worker import StartWorker
 
 LEASE = Lease("w", "1")
+ACT = "a" * 32
 FAILURE = Failure(reason="conflict", error_type="X", message="x")
 #: A task that only a later version has, on a queue of its own and on one that is known.
 LATER = TaskSpec("runs.later", "runs.later", CREATE.payload, "later")
@@ -58,7 +60,7 @@ def accept(ledger: JobLedger, task: str = CREATE.name, amount: int = 1) -> list[
 
 def dump(client: redis.Redis) -> dict[bytes, Any]:
     """Return all that the server holds, save what may be lost without loss."""
-    volatile = (b"rmos:wake:", b"rmos:letters", b"rmos:events", b"runs.")
+    volatile = (b"rmos:wake:", b"rmos:place:", b"rmos:letters", b"rmos:events", b"runs.")
     read: dict[bytes, Callable[[bytes], Any]] = {
         b"string": client.get,
         b"list": lambda key: client.lrange(key, 0, -1),
@@ -111,8 +113,9 @@ def follower() -> Job:
     return Job(new_uuid7(), SUGGEST.name, "r", None, "{}")
 
 
+Operations = dict[str, Callable[[JobLedger, dict[str, str]], Any]]
 #: Every operation, on the job that each expects.
-OPERATIONS: dict[str, Callable[[JobLedger, dict[str, str]], Any]] = {
+OPERATIONS: Operations = {
     "accept": lambda ledger, _: accept(ledger),
     "accept again": lambda ledger, ids: ledger.accept(
         [Job(job_id=ids["accepted"], task=CREATE.name, run_id="r", request_id=None, payload="{}")]
@@ -187,9 +190,17 @@ def test_an_operation_is_done_whole_or_not_at_all_whatever_a_key_is(
     ledger: JobLedger, client: redis.Redis, key: str
 ) -> None:
     about = ["running", "dead", "accepted"] if "{job}" in key else [""]
-    for (name, operation), wrong, state in product(OPERATIONS.items(), WRONG, about):
+    done_whole_or_not_at_all(ledger, client, key, OPERATIONS, about)
+
+
+def done_whole_or_not_at_all(
+    ledger: JobLedger, client: redis.Redis, key: str, operations: Operations, about: list[str]
+) -> None:
+    for (name, operation), wrong, state in product(operations.items(), WRONG, about):
         client.flushall()
         ids = one_of_each(ledger)
+        if operations is STEERING:
+            ids["waiting"] = steered(ledger)
         place = key.format(job=ids.get(state), raw=ids["raw"])
         if cast("bytes", client.type(place)).decode() == wrong:
             continue
@@ -203,6 +214,50 @@ def test_an_operation_is_done_whole_or_not_at_all_whatever_a_key_is(
                 after[b"rmos:workers"] = before.get(b"rmos:workers")
             assert after == before, (name, wrong)
             assert "garbage" not in refused
+
+
+def steer(ledger: JobLedger, kind: ActKind, about: str) -> None:
+    for error in ledger.steering.apply(kind, [about], by="op", why="x", act_id=ACT).values():
+        raise error
+
+
+def steered(ledger: JobLedger) -> str:
+    """Put a job off, and pause something."""
+    (waiting,) = accept(ledger)
+    ledger.work.claim([waiting], LEASE, lease_seconds=60)
+    ledger.work.reschedule(waiting, LEASE, delay_seconds=500, spends_retry=False, failure=FAILURE, held=True)
+    steer(ledger, ActKind.PAUSE, f"task:{SUGGEST.name}")
+    return waiting
+
+
+#: What operators do, and what asks for pauses.
+STEERING: Operations = {
+    "cancel": lambda ledger, ids: steer(ledger, ActKind.CANCEL, ids["accepted"]),
+    "cancel waiting": lambda ledger, ids: steer(ledger, ActKind.CANCEL, ids["waiting"]),
+    "run now": lambda ledger, ids: steer(ledger, ActKind.RUN_NOW, ids["waiting"]),
+    "pause": lambda ledger, _: steer(ledger, ActKind.PAUSE, f"queue:{CREATE.queue}"),
+    "resume": lambda ledger, _: steer(ledger, ActKind.RESUME, f"task:{SUGGEST.name}"),
+    "begin": lambda ledger, _: ledger.acts.begin(ActKind.CANCEL, by="op", why="x", about={}, found=1),
+    "end": lambda ledger, _: ledger.acts.end(ACT, ActOutcome.COMPLETE, refused=0),
+    "acts": lambda ledger, _: list(ledger.acts.newest_first()),
+    "pauses": lambda ledger, _: ledger.pauses.all(),
+    "take": OPERATIONS["take"],
+    "forward": OPERATIONS["forward"],
+}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("rmos:pauses", "rmos:acts", f"rmos:act:{ACT}", "rmos:job:{job}", "rmos:ready:runs.create"),
+        *("rmos:waiting", "rmos:discarded"),
+    ],
+)
+def test_steering_is_done_whole_or_not_at_all_whatever_a_key_is(
+    ledger: JobLedger, client: redis.Redis, key: str
+) -> None:
+    about = ["accepted", "waiting"] if "{job}" in key else [""]
+    done_whole_or_not_at_all(ledger, client, key, STEERING, about)
 
 
 def test_the_error_names_the_key_and_what_to_do(ledger: JobLedger, client: redis.Redis) -> None:

@@ -201,7 +201,7 @@ def test_gone_disables_until_an_operator_takes_it_up_again(
         assert len(deliveries(ledger)) == 1
 
         assert rmos("webhooks", "enable", "erp").returncode == 0
-        assert rmos("dlq", "replay", letter.job_id, "--by", "op", "--why", "it is back").returncode == 0
+        assert rmos("dlq", "replay", letter.job_id, "--as", "op", "--why", "it is back").returncode == 0
         eventually(ended(ledger, JobState.DONE), told=lambda: deliveries(ledger))
         tested = rmos("webhooks", "test", "erp", "--json")
         assert (tested.returncode, json.loads(tested.stdout)["state"]) == (0, "done")

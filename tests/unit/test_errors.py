@@ -37,6 +37,7 @@ EXIT_CODES = {
     "NotFound": 4,
     "RunNotFound": 4,
     "JobNotFound": 4,
+    "ActNotFound": 4,
     "AdvisoryNotFound": 4,
     "AttachmentNotFound": 4,
     "AttachmentTooLarge": 3,
@@ -49,6 +50,7 @@ EXIT_CODES = {
     "WebhookForbidden": 5,
     "EndpointDisabled": 5,
     "TransitionRefused": 5,
+    "NumberDiffers": 5,
     "TryLater": 6,
     "BrokerUnavailable": 6,
     "AdvisoryMisconfigured": 6,
@@ -152,7 +154,7 @@ def test_an_invalid_request_names_each_field() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("RunNotFound", "JobNotFound", "AdvisoryNotFound", "AttachmentNotFound"),
+        *("RunNotFound", "JobNotFound", "ActNotFound", "AdvisoryNotFound", "AttachmentNotFound"),
         *("ArtifactConflict", "JobConflict", "RunPending", "AttachmentPending"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+#: As shells have it for a program that a signal has ended.
+STOPPED = 130
 #: Every code that the command ends with of itself, and what it means.
 EXIT_CODES = {
     0: "done",
@@ -14,4 +16,5 @@ EXIT_CODES = {
     7: "damage found",
     8: "invariant broken",
     9: "job ended dead",
+    STOPPED: "stopped by Ctrl-C",
 }

@@ -6,6 +6,23 @@ from typing import Annotated, Any
 
 import typer
 
+from rmos_runs.cli.acting import (
+    AllOption,
+    AsOption,
+    DryRunOption,
+    Meant,
+    NeededWhyOption,
+    NumberOption,
+    QueueOption,
+    RateOption,
+    RunFileOption,
+    TaskOption,
+    WhyOption,
+    gathered,
+    named,
+    perform,
+    runs_named_in,
+)
 from rmos_runs.cli.context import (
     DEFAULT_HOME,
     HomeOption,
@@ -16,30 +33,55 @@ from rmos_runs.cli.context import (
     print_object,
     print_rows,
 )
+from rmos_runs.cli.pauses import tell_pauses
+from rmos_runs.operations.job_filter import JobFilter, chosen_jobs
+from rmos_shared.jobs.acts import ActKind
+from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import JobRecord, JobState
 
 app = typer.Typer(no_args_is_help=True)
 #: Exit code of ``wait`` for a job that ended dead or discarded.
 ENDED_DEAD = 9
 
+IdsArgument = Annotated[list[str] | None, typer.Argument(help="Jobs; leave out to choose by the options.")]
+StateOption = Annotated[JobState | None, typer.Option(help="Only jobs in this state.")]
+ReasonOption = Annotated[
+    str | None, typer.Option("--reason", metavar="REASON", help="Only jobs whose last failure is of it.")
+]
+AgeOption = Annotated[
+    float | None,
+    typer.Option("--older-than", min=0, help="Only jobs accepted at least this many hours ago."),
+]
+
 
 @app.command("list")
 def list_jobs(
     *,
-    state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
+    state: StateOption = None,
+    task: TaskOption = None,
+    queue: QueueOption = None,
+    reason: ReasonOption = None,
+    older_than: AgeOption = None,
+    run_id_file: RunFileOption = None,
     limit: LimitOption = 100,
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """List jobs; done ones stay for a week."""
+    """List jobs, newest first; done ones stay for a week. What is paused is said below.
+
+    --json: a list of job_id, state, task, run_id, retry_count, crash_count.
+    """
+    states = () if state is None else (state,)
+    choice = JobFilter(states, task, queue, reason, older_than, runs_named_in(run_id_file))
     with ledger_of(home) as ledger:
         print_rows(
-            map(_row, ledger.jobs(state)),
+            map(_row, chosen_jobs(ledger, choice)),
             as_json=as_json,
             title="jobs",
             limit=limit,
-            more=lambda _: "raise --limit, or choose by --state",
+            more=lambda _: "raise --limit, or choose by --state, --task or --queue",
         )
+        tell_pauses(ledger)
 
 
 @app.command()
@@ -52,7 +94,9 @@ def show(
     """Show all that the ledger knows of a job, without its payload."""
     with ledger_of(home) as ledger:
         record = ledger.get(job_id)
-    print_object(record.dump(), as_json=as_json)
+        print_object(record.dump(), as_json=as_json)
+        if record.state.pending:
+            tell_pauses(ledger, record)
 
 
 @app.command()
@@ -83,6 +127,108 @@ def repair(
         consistency = ledger.consistency
         rows = [{"job_id": job_id, "state": consistency.repair(job_id)} for job_id in job_ids]
     print_rows(rows, as_json=as_json, title="repaired")
+
+
+@app.command()
+def cancel(
+    ids: IdsArgument = None,
+    *,
+    why: NeededWhyOption,
+    state: Annotated[
+        JobState | None, typer.Option(help="Only accepted or only waiting jobs; both if left out.")
+    ] = None,
+    task: TaskOption = None,
+    queue: QueueOption = None,
+    reason: ReasonOption = None,
+    older_than: AgeOption = None,
+    run_id_file: RunFileOption = None,
+    every: AllOption = False,
+    dry_run: DryRunOption = False,
+    yes_number: NumberOption = None,
+    alias: AsOption = None,
+    as_json: JsonOption = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Cancel jobs that nobody has begun: they become discarded, with who did it and why in their history.
+
+    A running job is refused, not killed. Webhooks hear of it as job.discarded; the explanation of its run may
+    be asked for again. Jobs that options choose are cancelled once their number is confirmed.
+
+    --json: as of rmos dlq replay.
+    """
+    states: tuple[JobState, ...] = (JobState.ACCEPTED, JobState.WAITING)
+    if state is not None:
+        if state not in states:
+            raise typer.BadParameter("only accepted and waiting jobs can be cancelled", param_hint="--state")
+        states = (state,)
+    choice = JobFilter(states, task, queue, reason, older_than, runs_named_in(run_id_file))
+    with ledger_of(home) as ledger:
+        meant = _meant(ledger, ids, choice, every=every or state is not None)
+        perform(
+            ledger,
+            ActKind.CANCEL,
+            meant,
+            what="jobs",
+            dry_run=dry_run,
+            number=yes_number,
+            alias=alias,
+            why=why,
+            as_json=as_json,
+        )
+
+
+@app.command("run-now")
+def run_now(
+    ids: IdsArgument = None,
+    *,
+    task: TaskOption = None,
+    queue: QueueOption = None,
+    reason: ReasonOption = None,
+    older_than: AgeOption = None,
+    run_id_file: RunFileOption = None,
+    every: AllOption = False,
+    dry_run: DryRunOption = False,
+    yes_number: NumberOption = None,
+    rate: RateOption = None,
+    alias: AsOption = None,
+    why: WhyOption = "",
+    as_json: JsonOption = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Make waiting jobs due now; they are in line within a second.
+
+    The advisory store stays protected: while its breaker is open, a job that needs it is put off again, and
+    that spends no try. Jobs that options choose are made due once their number is confirmed.
+
+    --json: as of rmos dlq replay.
+    """
+    choice = JobFilter((JobState.WAITING,), task, queue, reason, older_than, runs_named_in(run_id_file))
+    with ledger_of(home) as ledger:
+        perform(
+            ledger,
+            ActKind.RUN_NOW,
+            _meant(ledger, ids, choice, every=every),
+            what="jobs",
+            dry_run=dry_run,
+            number=yes_number,
+            alias=alias,
+            why=why,
+            as_json=as_json,
+            rate=rate,
+        )
+
+
+def _meant(ledger: JobLedger, ids: list[str] | None, choice: JobFilter, *, every: bool) -> Meant:
+    chooses = choice != JobFilter(choice.states)
+    if ids:
+        if every or chooses:
+            raise typer.BadParameter("name jobs, or choose them by options; not both")
+        return named(ids)
+    if not chooses and not every:
+        raise typer.BadParameter(
+            "name jobs, or choose them by --task, --queue, --reason, --older-than, --run-id-file or --all"
+        )
+    return gathered(chosen_jobs(ledger, choice), choice.about(), id_of=lambda job: job.job_id, row=_row)
 
 
 def _row(record: JobRecord) -> dict[str, Any]:

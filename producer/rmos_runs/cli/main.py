@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from rmos_runs.cli.acts import app as acts
 from rmos_runs.cli.attachments import app as attachments
 from rmos_runs.cli.context import err
 from rmos_runs.cli.demo import demo
@@ -19,6 +20,7 @@ from rmos_runs.cli.index import app as index
 from rmos_runs.cli.jobs import app as jobs
 from rmos_runs.cli.keys import app as keys
 from rmos_runs.cli.migrate import app as migrate
+from rmos_runs.cli.pauses import pause, pauses, resume
 from rmos_runs.cli.reviews import app as reviews
 from rmos_runs.cli.runs import app as runs
 from rmos_runs.cli.store import app as store
@@ -44,6 +46,9 @@ app.command("up")(up)
 app.command("advisory-store")(advisory_store)
 app.command("serve")(serve)
 app.command("doctor")(doctor)
+app.command("pause")(pause)
+app.command("resume")(resume)
+app.command("pauses")(pauses)
 app.add_typer(jobs, name="jobs", help="The job ledger.")
 app.add_typer(runs, name="runs", help="The stored runs.")
 app.add_typer(attachments, name="attachments", help="Large outputs beside the runs, by their hash.")
@@ -51,6 +56,7 @@ app.add_typer(index, name="index", help="The index that answers lists of runs.")
 app.add_typer(store, name="store", help="The directory that holds the artifacts.")
 app.add_typer(migrate, name="migrate", help="The records of older systems.")
 app.add_typer(dlq, name="dlq", help="The dead letters: what could not be done.")
+app.add_typer(acts, name="acts", help="What operators did: who, when, why, to how many.")
 app.add_typer(keys, name="keys", help="The API keys of the HTTP gateway.")
 app.add_typer(reviews, name="reviews", help="The review queue.")
 app.add_typer(webhooks, name="webhooks", help="The endpoints that are told how jobs end.")

@@ -20,8 +20,10 @@ STANDARD_OUTPUT = "-"
 class Sink:
     """Takes bytes; a file appears under its name only once all are written."""
 
-    def __init__(self, name: str, *, force: bool, binary: bool) -> None:
+    def __init__(self, name: str, *, force: bool | None, binary: bool, private: bool = False) -> None:
         """Write to the file ``name``, or to standard output for ``-``; with ``force`` replace a file.
+
+        A command that never replaces one gives None. A ``private`` file is for its owner alone (0600).
 
         Raises:
             Conflict: the file is there.
@@ -29,6 +31,7 @@ class Sink:
         """
         self.name = name
         self._force = force
+        self._private = private
         self.size_bytes = 0
         self._digest = hashlib.sha256()
         if name == STANDARD_OUTPUT:
@@ -61,13 +64,17 @@ class Sink:
         target = Path(self.name)
         draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
         try:
-            with draft.open("xb") as file:
+            with open(draft, "xb", opener=self._opener) as file:
                 for piece in self._counted(pieces):
                     file.write(piece)
             self._publish(draft, target)
         finally:
             with suppress(OSError):
                 draft.unlink()
+
+    def _opener(self, path: str, flags: int) -> int:
+        # From its first byte on; what the user's mask takes away stays away.
+        return os.open(path, flags, 0o600 if self._private else 0o666)
 
     def _publish(self, draft: Path, target: Path) -> None:
         if self._force:
@@ -85,4 +92,5 @@ class Sink:
             yield piece
 
     def _taken(self) -> Conflict:
-        return Conflict(f"{self.name} is there already; name another file, or add --force")
+        way = "name another file" if self._force is None else "name another file, or add --force"
+        return Conflict(f"{self.name} is there already; {way}")

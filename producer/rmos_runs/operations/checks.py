@@ -174,7 +174,13 @@ def _ledger(ledger: JobLedger) -> Iterator[Finding]:
         yield Finding("dead letters", "warning", f"{letters}", "see rmos dlq list")
     else:
         yield Finding("dead letters", "ok", "none")
+    yield from _pauses(ledger)
     yield from _webhooks(ledger)
+
+
+def _pauses(ledger: JobLedger) -> Iterator[Finding]:
+    for pause in ledger.pauses.all():
+        yield Finding("paused", "warning", pause.sentence, f"rmos resume {pause.words}")
 
 
 def _webhooks(ledger: JobLedger) -> Iterator[Finding]:

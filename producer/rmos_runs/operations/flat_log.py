@@ -80,7 +80,7 @@ def csv_log(rows: Iterable[Row]) -> Iterator[bytes]:
     writer = csv.writer(buffer)
     writer.writerow(COLUMNS)
     for row in rows:
-        writer.writerow([_harmless(row[name]) for name in COLUMNS])
+        writer.writerow([harmless(row[name]) for name in COLUMNS])
         yield buffer.getvalue().encode()
         buffer.seek(0)
         buffer.truncate()
@@ -121,7 +121,8 @@ def _damaged(error: CorruptArtifact) -> Row:
     return empty | {"status": CORRUPT, "block_reason": error.reason, "artifact_path": error.key}
 
 
-def _harmless(value: object) -> object:
+def harmless(value: object) -> object:
+    """Return a cell of a CSV file that no spreadsheet takes for a formula; see ``csv_log``."""
     if isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"
     return value

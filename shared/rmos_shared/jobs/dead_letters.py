@@ -2,56 +2,40 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol, cast
 
-from rmos_shared.errors import JobNotFound, TransitionRefused
+from rmos_shared.jobs.acts import ActKind
 from rmos_shared.jobs.model import JobRecord, RawLetter
 from rmos_shared.jobs.records import RAW_FIELDS, raw_letter
 from rmos_shared.jobs.redis_errors import broker_errors
 from rmos_shared.jobs.script import LedgerScript
-
-#: What the script says of a job whose task this version does not know.
-OTHER_VERSION = "of another version"
+from rmos_shared.jobs.steering import JobSteering
 
 
 class _Reader(Protocol):
-    def readable(self, job_id: str) -> JobRecord | None:
-        """Return a job's record for a list, which one damaged record must not end."""
+    def records(self, job_ids: Iterable[str]) -> Iterator[JobRecord]:
+        """Yield the records of jobs for a list, which one damaged record must not end."""
         ...
 
 
 class DeadLetters:
     """An operator's side of the ledger; atomic and repeatable as ``JobLedger``, and raises as it does."""
 
-    def __init__(self, script: LedgerScript, reader: _Reader) -> None:
-        """Use the ledger's script; ``reader`` finds the records of jobs."""
+    def __init__(self, script: LedgerScript, reader: _Reader, steering: JobSteering) -> None:
+        """Use the ledger's script; ``reader`` finds the records of jobs, and ``steering`` changes them."""
         self._script = script
         self._reader = reader
+        self._steering = steering
 
     def replay(self, letter_id: str, *, by: str, why: str) -> None:
-        """Give a dead job a fresh start.
+        """Give a dead job a fresh start. For many at once see ``JobSteering.apply``.
 
         Raises:
             JobNotFound: neither a job nor a raw letter has this id.
             TransitionRefused: it is not dead, or it is a raw letter, which is no job.
         """
-        state = self._script.text("replay", letter_id, by, why, secrets.token_hex(8))
-        if state == "unknown":
-            if self.find_raw(letter_id) is None:
-                raise JobNotFound(letter_id)
-            raise TransitionRefused(
-                f"raw letter {letter_id} is no job of the ledger's; enqueue its job anew, and discard it"
-            )
-        if state == OTHER_VERSION:
-            raise TransitionRefused(
-                f"job {letter_id} is of a task that only another version knows; replay it with that version"
-            )
-        if state != "replayed":
-            raise TransitionRefused(
-                f"job {letter_id} is {state}, not dead; only dead letters can be replayed"
-            )
+        self._one(ActKind.REPLAY, letter_id, by, why)
 
     def discard(self, letter_id: str, *, by: str, why: str) -> None:
         """Give a dead letter up for good; its record stays, with who did it and why.
@@ -60,20 +44,11 @@ class DeadLetters:
             JobNotFound: neither a job nor a raw letter has this id.
             TransitionRefused: it is not dead.
         """
-        state = self._script.text("discard", letter_id, by, why)
-        if state == "unknown":
-            state = self._script.text("discard_raw", letter_id, by, why)
-        if state == "unknown":
-            raise JobNotFound(letter_id)
-        if state != "discarded":
-            raise TransitionRefused(f"{letter_id} is {state}, not dead; only dead letters can be discarded")
+        self._one(ActKind.DISCARD, letter_id, by, why)
 
     def dead(self) -> Iterator[JobRecord]:
         """Yield the dead jobs, oldest first; their ids alone are held in memory."""
-        for job_id in self._script.members("dead"):
-            record = self._reader.readable(job_id)
-            if record is not None:
-                yield record
+        yield from self._reader.records(self._script.members("dead"))
 
     def raw_letters(self) -> Iterator[RawLetter]:
         """Yield the raw letters, oldest first, without their bytes; their ids alone are held in memory."""
@@ -99,3 +74,7 @@ class DeadLetters:
             return cast(
                 "bytes | None", self._script.client.hget(f"{self._script.prefix}raw:{raw_id}", "item")
             )
+
+    def _one(self, kind: ActKind, letter_id: str, by: str, why: str) -> None:
+        for refused in self._steering.apply(kind, [letter_id], by=by, why=why).values():
+            raise refused

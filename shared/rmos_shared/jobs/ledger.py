@@ -5,28 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from itertools import islice
 from typing import Self, cast
 
 import redis
 
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable, JobNotFound
 from rmos_shared.ids import create_job_id, explain_job_id
+from rmos_shared.jobs.acts import JobActs
 from rmos_shared.jobs.arguments import accept_args, accept_once_args
 from rmos_shared.jobs.connection import connect_broker
 from rmos_shared.jobs.consistency import LedgerConsistency
 from rmos_shared.jobs.dead_letters import DeadLetters
 from rmos_shared.jobs.events import EventState
 from rmos_shared.jobs.model import Job, JobRecord, JobState, LedgerStats, OnceJob
+from rmos_shared.jobs.pauses import JobPauses
 from rmos_shared.jobs.queues import JobQueues
 from rmos_shared.jobs.records import job_record
 from rmos_shared.jobs.redis_errors import broker_errors
 from rmos_shared.jobs.script import MAY_EXCEED_MEMORY, LedgerScript
+from rmos_shared.jobs.steering import JobSteering
 from rmos_shared.jobs.webhooks import JobWebhooks
 from rmos_shared.jobs.work import JobWork
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.tasks.table import DEAD_LETTER_QUEUE, QUEUES, TASKS, TaskSpec
 from rmos_shared.telemetry.events import RecordUnreadable
 from rmos_shared.telemetry.log import emit
+
+#: Records that are read in one round trip.
+_PAGE = 200
 
 
 class Acceptance(StrEnum):
@@ -69,8 +76,14 @@ class JobLedger:
         self.work = JobWork(self._script)
         #: What the transport and the reconciler may do.
         self.queues = JobQueues(self._script)
+        #: What an operator may do to jobs, in steps of many.
+        self.steering = JobSteering(self._script)
+        #: What is paused.
+        self.pauses = JobPauses(self._script)
+        #: The record of what operators did.
+        self.acts = JobActs(self._script)
         #: What an operator may do with dead letters.
-        self.dead_letters = DeadLetters(self._script, self)
+        self.dead_letters = DeadLetters(self._script, self, self.steering)
         #: Whether each job is where its state says, and putting it there.
         self.consistency = LedgerConsistency(self._script)
         #: Who hears of the ends of jobs.
@@ -206,10 +219,30 @@ class JobLedger:
 
         Every id in question is held in memory, and for done jobs every key of the ledger is scanned.
         """
-        for job_id in sorted(self._ids_in(state), reverse=True):
-            record = self.readable(job_id)
-            if record is not None and state in {None, record.state}:
+        for record in self.records(sorted(self._ids_in(state), reverse=True)):
+            if state in {None, record.state}:
                 yield record
+
+    def records(self, job_ids: Iterable[str]) -> Iterator[JobRecord]:
+        """Yield the records of jobs in this order, a page in memory at a time.
+
+        Those without a record are left out, and so are damaged ones, which are reported.
+        """
+        ids = iter(job_ids)
+        while page := list(islice(ids, _PAGE)):
+            with broker_errors(), self._client.pipeline(transaction=False) as pipe:
+                for job_id in page:
+                    pipe.hgetall(f"{self._prefix}job:{job_id}")
+                answers = pipe.execute(raise_on_error=False)
+            for job_id, answer in zip(page, answers, strict=True):
+                try:
+                    with broker_errors():
+                        if isinstance(answer, Exception):
+                            raise answer
+                    if answer:
+                        yield job_record(job_id, answer)
+                except BrokerDamaged as error:
+                    emit(RecordUnreadable(job_id=job_id, error=str(error)))
 
     def readable(self, job_id: str) -> JobRecord | None:
         """Return a job's record for a list, which one damaged record must not end."""

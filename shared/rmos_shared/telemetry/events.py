@@ -124,7 +124,7 @@ class LedgerDamaged(Event, key="ledger.damaged", level=logging.ERROR):
 
 
 class RecordUnreadable(Event, key="record.unreadable", level=logging.ERROR):
-    """A list left out a job whose record cannot be read."""
+    """A list left out a job, or an act of an operator, whose record cannot be read."""
 
     job_id: str
     error: str
@@ -171,6 +171,12 @@ class ScheduleAccepted(Event, key="schedule.accepted", level=logging.INFO):
     entry: str
     job_id: str
     outcome: str
+
+
+class ScheduleHeld(Event, key="schedule.held"):
+    """An entry of the schedule is due while an operator has the schedule paused; its job is not accepted."""
+
+    entry: str
 
 
 class ScheduleRefused(Event, key="schedule.refused", level=logging.ERROR):

@@ -20,10 +20,11 @@ from rmos_shared.errors import FieldProblem, InvalidRequest
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Job
+from rmos_shared.jobs.pauses import SCHEDULE
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.tasks.payloads import ExplainMissing
 from rmos_shared.tasks.table import EXPLAIN_MISSING
-from rmos_shared.telemetry.events import ScheduleAccepted, ScheduleRefused
+from rmos_shared.telemetry.events import ScheduleAccepted, ScheduleHeld, ScheduleRefused
 from rmos_shared.telemetry.log import emit
 
 #: How far the nightly batch looks back: runs older than that were seen by an earlier night.
@@ -69,7 +70,9 @@ class LedgerScheduler(PersistentScheduler):
         advance: bool = True,  # noqa: FBT001, FBT002 - beat's signature
         **_: Any,
     ) -> None:
-        """Accept the entry's job; an entry that makes none is refused with an error in the log.
+        """Accept the entry's job, unless the schedule is paused.
+
+        An entry that makes none is refused with an error in the log.
 
         Raises:
             BrokerUnavailable: nothing was accepted; beat logs it, and the next night covers the same days.
@@ -77,6 +80,9 @@ class LedgerScheduler(PersistentScheduler):
         if advance:
             self.reserve(entry)
         due, name = last_due(entry.schedule, datetime.now(UTC)), str(entry.name)
+        if self._ledger.pauses.is_paused(SCHEDULE):
+            emit(ScheduleHeld(entry=name))
+            return
         try:
             job = scheduled_job(name, str(entry.task), entry.args, entry.kwargs, due)
         except InvalidRequest as error:

@@ -6,8 +6,8 @@
 -- KEYS[1]  prefix, "rmos:" outside tests. Keys below it:
 --   job:<id>         hash  the record: task state run_id request_id traceparent sha256 accepted_at changed_at crash_count
 --                          claim_count retry_count take_count lease due_at waiting_since result failure first_failed_at
---                          last_failed_at code_version history replay; history: a JSON list of what happened
---                          beside the normal way, the last MOST_HISTORY of it
+--                          last_failed_at code_version history act; history: a JSON list of what happened beside
+--                          the normal way, the last MOST_HISTORY of it; act: of an operator, the last on it
 --   payload:<id>     str   until the job is done; by itself, so that the small record stays in its compact form
 --   ready:<queue>    zset  accepted jobs that nobody has come for, in order: by the time they became ready, in
 --                          microseconds
@@ -31,6 +31,11 @@
 --                          is of a run that something happened to without a job (state: attached, reviewed)
 --   webhooks         hash  endpoint -> the events that it wants, separated by spaces; what the settings say and nobody
 --                          disabled. No key: no webhooks, and no cost
+--   pauses           hash  queue:<name>, task:<name> or schedule -> JSON of who paused it: by, why, at, act
+--   place:<queue>    str   up to here all jobs in the line are of paused tasks; expires, and is only for speed
+--   acts             zset  ids of operators' acts by time; nothing is ever removed
+--   act:<id>         hash  one of them: kind by why about found done begun_at step_at, and once it has ended: outcome
+--                          refused ended_at
 --   webhooks_off     hash  endpoint -> JSON of one that is disabled: events, reason, at
 -- KEYS[2]  the list that mirrors the number of dead letters for Flower's Broker page (its items say nothing)
 -- <queue>  the list that mirrors the number of ready jobs, for Flower as well. Other programs may push onto it; what

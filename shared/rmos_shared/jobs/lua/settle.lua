@@ -103,9 +103,9 @@ function operations.reschedule()
 end
 
 -- bring_forward: most jobs, a time in milliseconds or +inf. Makes due now what was put off up to then for the advisory
--- store's sake, the longest first, and waits since for nothing else. Answers how many.
+-- store's sake, the longest first, and waits since for nothing else; not what is paused. Answers how many.
 function operations.bring_forward()
-  local most, before, moved, held = number_arg(), arg(), 0, prefix .. 'held'
+  local most, before, moved, held, paused = number_arg(), arg(), 0, prefix .. 'held', read_pauses()
   need('zset', held)
   need('zset', prefix .. 'waiting')
   local held_jobs = redis.call('ZRANGEBYSCORE', held, '-inf', before, 'WITHSCORES', 'LIMIT', 0, most + MOST_MEMBERS)
@@ -114,12 +114,15 @@ function operations.bring_forward()
       break
     end
     local id = held_jobs[index]
-    local record = fields(id, 'state', 'changed_at', 'due_at') or {}
-    redis.call('ZREM', held, id)
-    if record[1] == 'waiting' and number(record[2]) == tonumber(held_jobs[index + 1]) and number(record[3]) > now then
-      redis.call('HSET', job_key(id), 'due_at', now)
-      redis.call('ZADD', prefix .. 'waiting', now, id)
-      moved = moved + 1
+    local record = fields(id, 'state', 'changed_at', 'due_at', 'task') or {}
+    -- One that is paused would not run: it must not be the one that probes.
+    if not paused or not is_paused(paused, record[4] or '') then
+      redis.call('ZREM', held, id)
+      if record[1] == 'waiting' and number(record[2]) == tonumber(held_jobs[index + 1]) and number(record[3]) > now then
+        redis.call('HSET', job_key(id), 'due_at', now)
+        redis.call('ZADD', prefix .. 'waiting', now, id)
+        moved = moved + 1
+      end
     end
   end
   return moved
