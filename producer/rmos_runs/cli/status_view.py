@@ -327,9 +327,8 @@ def span(seconds: float) -> str:
     whole = max(seconds, 0.0)
     if whole < 10:  # noqa: PLR2004 - from here on a tenth says nothing
         return f"{whole:.1f} s"
-    for unit, name in ((1, "s"), (_MINUTE, "min"), (_HOUR, "h")):
-        limit = 2 * {"s": _MINUTE, "min": _HOUR, "h": _DAY}[name]
-        if whole < limit:
+    for unit, name, following in ((1, "s", _MINUTE), (_MINUTE, "min", _HOUR), (_HOUR, "h", _DAY)):
+        if whole < 2 * following:
             return f"{whole / unit:.0f} {name}"
     return f"{whole / _DAY:.0f} d"
 
