@@ -81,6 +81,8 @@ def fitted(listed: Sequence[Section], height: int) -> list[Line]:
 def _first(section: Section, size: int) -> Iterable[Line]:
     if size >= len(section.lines):
         return section.lines
+    if size < 1:
+        return ()
     left_out = len(section.lines) - size + 1
     return (*section.lines[: size - 1], Line(f"… {left_out} lines more; see rmos status", WARNING))
 
@@ -162,7 +164,7 @@ def _ledger(figures: LedgerFigures, stats: LedgerStats, width: int, *, brief: bo
 def _states(one: TaskJobs) -> Row:
     return {
         "task": one.task,
-        "accepted": one.accepted,
+        "ready": one.accepted,
         "running": one.running,
         "waiting": one.waiting,
         "dead": one.dead,
@@ -178,7 +180,7 @@ def _tasks_in_brief(figures: LedgerFigures, width: int, marks: list[str]) -> Sec
         row = _states(states.get(task, TaskJobs(task=task)))
         del row["discarded"]
         flow = flows.get(task)
-        row["done/s"] = "" if flow is None else f"{flow.done_per_second_1m:.3g}"
+        row["done/s"] = "" if flow is None else _short(flow.done_per_second_1m)
         row["p50 s"] = "" if flow is None else _short(flow.accepted_to_done_seconds_p50)
         row["p99 s"] = "" if flow is None else _short(flow.accepted_to_done_seconds_p99)
         rows.append(row)
@@ -217,7 +219,7 @@ def _flow(figures: LedgerFigures, width: int) -> Iterator[Section]:
     over = f"1 min / {span(back)}" if back > _MINUTE else f"last {span(back)}"
 
     def rate(recent: float, longer: float) -> str:
-        return f"{recent:.3g} / {longer:.3g}" if back > _MINUTE else f"{recent:.3g}"
+        return f"{_short(recent)} / {_short(longer)}" if back > _MINUTE else _short(recent)
 
     note = "events of five minutes are not kept or not looked at; rates and times are of those that are"
     marks = [note] if back < _FIVE_MINUTES else []
@@ -262,7 +264,7 @@ def _breaker_words(breaker: BreakerFigures, figures: LedgerFigures) -> str:
     why = "" if breaker.why is None else f" ({shown(breaker.why)})"
     if breaker.until_utc is None:
         return f"half open{since}{why}; the next call tries whether it is back"
-    return f"open{since}{why}; no call for another {span(breaker.until_utc.timestamp() - now)}"
+    return f"open{since}{why}, next call in {span(breaker.until_utc.timestamp() - now)}"
 
 
 def _workers(figures: LedgerFigures, *, brief: bool) -> Section:
@@ -337,13 +339,16 @@ def size(number: float) -> str:
     """Return an amount of bytes in the largest unit of which there is one: ``812 MiB``, ``1.4 TiB``."""
     for unit in _UNITS:
         if number < _KIB or unit == _UNITS[-1]:
-            return f"{number:.3g} {unit}" if number < 100 else f"{number:.0f} {unit}"  # noqa: PLR2004
+            return f"{number:.3g} {unit}" if number < 100 else f"{number:.0f} {unit}"  # noqa: PLR2004 - no 1e+02
         number /= _KIB
     raise AssertionError
 
 
-def _short(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds:.3g}"
+def _short(number: float | None) -> str:
+    """Return a number in few characters: ``0.012``, ``3.4``, ``120``, ``12346``; nothing for None."""
+    if number is None:
+        return ""
+    return f"{number:.2g}" if number < 10 else f"{number:.0f}"  # noqa: PLR2004 - no 1e+02
 
 
 def _span_or_none(seconds: float | None) -> str | None:

@@ -60,18 +60,23 @@ def _show(watch: _Watch, live: Live, screen: Console, keys: int) -> None:
             drawn = now
             lines = _lines(watch, size.width, size.height)
             live.update(Group(*(Text(line.text, style=line.style) for line in lines)), refresh=True)
-        if select.select([keys], [], [], _LOOK_SECONDS)[0] and os.read(keys, 64).lower().startswith(
-            (b"q", b"\x04")
-        ):
+        if _asked_to_end(keys):
             return
+
+
+def _asked_to_end(keys: int) -> bool:
+    if not select.select([keys], [], [], _LOOK_SECONDS)[0]:
+        return False
+    pressed = os.read(keys, 64)
+    return not pressed or pressed[:1].lower() == b"q"
 
 
 def _lines(watch: _Watch, width: int, height: int) -> list[Line]:
     found = watch.latest
     if found is None:
         return [Line("rmos top: the first look is under way; q ends", HEADING)]
-    age = f"no answer since {_clock(found.at_utc)}" if watch.stale else _clock(found.at_utc)
-    title = Line(f"rmos top, {age}; q ends", BAD if watch.stale else HEADING)
+    age = "no answer since " if watch.stale else ""
+    title = Line(f"rmos top  {age}{_clock(found.at_utc)}  q ends", BAD if watch.stale else HEADING)
     return [title, *fitted(sections(found, width, brief=True), height - 1)]
 
 
