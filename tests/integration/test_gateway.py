@@ -464,7 +464,9 @@ def test_dead_letters_are_shown_without_payload_replayed_and_discarded(
     found = SystemStatus.model_validate(status, strict=False)
     assert found.figures
     assert found.storage
-    assert [(group.reason, group.letters) for group in found.figures.dead_letters] == [("malformed_message", 1)]
+    assert [(group.reason, group.letters) for group in found.figures.dead_letters] == [
+        ("malformed_message", 1)
+    ]
     assert (found.index, found.reviews, found.unreachable) == (None, ReviewsStatus(runs=0, more=False), [])
     assert "hunter2" not in json.dumps(status)
 

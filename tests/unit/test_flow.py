@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import pytest
 
@@ -13,7 +14,9 @@ NOW = 1_800_000_000_000.0
 Entry = tuple[bytes, dict[bytes, bytes]]
 
 
-def entry(seconds_ago: float, state: str, jobs: Iterable[str], *, again: bool = False, task: str = "t") -> Entry:
+def entry(
+    seconds_ago: float, state: str, jobs: Iterable[str], *, again: bool = False, task: str = "t"
+) -> Entry:
     lines = "\n".join(f"{job}\t{task}\trun\trequest" for job in jobs)
     fields = {b"state": state.encode(), b"jobs": lines.encode()}
     return f"{int(NOW - seconds_ago * 1000)}-0".encode(), fields | ({b"again": b"1"} if again else {})
@@ -79,7 +82,11 @@ def test_of_a_hundred_times_the_p99_is_the_second_longest() -> None:
 
 def test_nothing_measured_is_no_time_of_nought() -> None:
     one = flow(counted(entry(1, "done", ["a"])))
-    assert (one.measured, one.accepted_to_done_seconds_p99, one.started_to_done_seconds_p50) == (0, None, None)
+    assert (one.measured, one.accepted_to_done_seconds_p99, one.started_to_done_seconds_p50) == (
+        0,
+        None,
+        None,
+    )
 
 
 def test_of_many_jobs_some_are_measured_evenly() -> None:
@@ -89,7 +96,7 @@ def test_of_many_jobs_some_are_measured_evenly() -> None:
     ages = [NOW - at for _, at in measured]
     assert ages[0] < 51_000 + 1
     assert ages[-1] > 299_000
-    assert {round(later - earlier) for earlier, later in zip(ages, ages[1:], strict=False)} == {500}
+    assert {round(later - earlier) for earlier, later in pairwise(ages)} == {500}
 
 
 @pytest.mark.parametrize(

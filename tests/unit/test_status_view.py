@@ -68,7 +68,10 @@ def figures(**changes: Any) -> LedgerFigures:
         ],
         "flow_seconds": 300.0,
         "breaker": BreakerFigures(
-            state="open", why="ADVISORY_UNAVAILABLE", since_utc=NOW - NIGHT, until_utc=NOW + timedelta(seconds=40)
+            state="open",
+            why="ADVISORY_UNAVAILABLE",
+            since_utc=NOW - NIGHT,
+            until_utc=NOW + timedelta(seconds=40),
         ),
         "workers": [
             WorkerFigures(
@@ -91,7 +94,14 @@ def figures(**changes: Any) -> LedgerFigures:
 
 
 def status(**changes: Any) -> SystemStatus:
-    counts = {"done": 10**7, "dead": 600_000, "discarded": 0, "waiting": 27, "running": 150, "ready": 2_400_000}
+    counts = {
+        "done": 10**7,
+        "dead": 600_000,
+        "discarded": 0,
+        "waiting": 27,
+        "running": 150,
+        "ready": 2_400_000,
+    }
     values: dict[str, Any] = {
         "at_utc": NOW,
         "ledger": LedgerStats(accepted=sum(counts.values()), raw=4, queues={}, **counts),
@@ -142,7 +152,9 @@ def test_a_small_screen_gets_what_fits_and_is_told_of_the_rest(height: int) -> N
     lines = [line.text for line in fitted(listed, height)]
     whole = [line.text for section in listed for line in section.lines]
     assert len(lines) <= height
-    assert [line for line in lines if not line.startswith("…")] == [line for line in whole if line in lines]
+    kept = [line for line in lines if not line.startswith("…")]
+    rest = iter(whole)
+    assert all(line in rest for line in kept), "in their order"
     # Whatever is not there is counted.
     counted = sum(int(line.split()[1]) for line in lines if line.endswith("see rmos status"))
     shown = sum(not line.startswith("…") for line in lines)
@@ -154,7 +166,16 @@ def test_a_small_screen_gets_what_fits_and_is_told_of_the_rest(height: int) -> N
 
 def test_a_screen_of_24_lines_shows_something_of_everything() -> None:
     lines = [line.text for line in fitted(sections(status(), 80, brief=True), 23)]
-    for begin in ("jobs:", "queue ", "task ", "waiting for ", "dead letters ", "advisory store:", "workers:", "store:"):
+    for begin in (
+        "jobs:",
+        "queue ",
+        "task ",
+        "waiting for ",
+        "dead letters ",
+        "advisory store:",
+        "workers:",
+        "store:",
+    ):
         assert [line for line in lines if line.startswith(begin)], begin
 
 
@@ -179,7 +200,7 @@ def test_each_part_that_is_away_says_why_and_the_others_are_shown() -> None:
     text = text_of(*sections(status(storage=None, unreachable=[away("storage")]), 80))
     assert "storage: not reachable: \\x1b[31mgone storage" in text
     assert "runs.create" in text
-    assert "store:" not in text
+    assert " free" not in text
 
 
 def test_a_broken_invariant_stands_out() -> None:
@@ -192,14 +213,23 @@ def test_a_broken_invariant_stands_out() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(-1, "0.0 s"), (0.26, "0.3 s"), (12, "12 s"), (119, "119 s"), (120, "2 min"), (7_300, "2 h"), (2e5, "2 d")],
+    [
+        (-1, "0.0 s"),
+        (0.26, "0.3 s"),
+        (12, "12 s"),
+        (119, "119 s"),
+        (120, "2 min"),
+        (7_300, "2 h"),
+        (2e5, "2 d"),
+    ],
 )
 def test_a_length_of_time_is_said_in_one_unit(seconds: float, said: str) -> None:
     assert span(seconds) == said
 
 
 @pytest.mark.parametrize(
-    ("number", "said"), [(0, "0 B"), (1_023, "1023 B"), (1_536, "1.5 KiB"), (10**12, "931 GiB"), (2**60, "1024 PiB")]
+    ("number", "said"),
+    [(0, "0 B"), (1_023, "1023 B"), (1_536, "1.5 KiB"), (10**12, "931 GiB"), (2**60, "1024 PiB")],
 )
 def test_bytes_are_said_in_one_unit(number: int, said: str) -> None:
     assert size(number) == said

@@ -30,9 +30,9 @@ def status(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> N
     Its cost is bounded: of very many jobs of a state the first 10,000 are looked at, and it says so.
 
     --json prints one object: ledger (the counts), pending, invariant, figures (queues, tasks, waiting,
-    dead_letters, flow, breaker, workers; capped names the states that were not looked at to their end), storage,
-    index, reviews. A part that is not reachable is null, and unreachable has its code and message. Times are UTC,
-    lengths of time are in seconds, sizes in bytes.
+    dead_letters, flow, breaker, workers; capped names the states that were not looked at to their end),
+    storage, index, reviews. A part that is not reachable is null, and unreachable has its code and message.
+    Times are UTC, lengths of time in seconds, sizes in bytes.
 
     Exits with 6 when a part is not reachable, with 7 when one is damaged; the others are shown all the same.
     """

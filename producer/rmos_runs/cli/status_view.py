@@ -1,7 +1,7 @@
 """A status as lines for people: pure.
 
-Nothing is cut without a mark: a column that has no room is left out and named, a long line goes on in the next
-one, and rows that have no room are counted.
+Nothing is cut without a mark: a column that has no room is left out and named, a long line goes on in the
+next one, and rows that have no room are counted.
 """
 
 from __future__ import annotations
@@ -47,8 +47,7 @@ class Section:
 def sections(status: SystemStatus, width: int, *, brief: bool = False) -> list[Section]:
     """Return what there is to say of a status, for a terminal of this width, most important first.
 
-    ``brief`` is for a small screen: no empty lines of jobs, no idle workers, one table for all that is said of a
-    task.
+    ``brief`` is for a small screen: no empty queues, no idle workers, one table for all about a task.
     """
     made = [_unreachable(status.unreachable)]
     if status.ledger is not None and status.figures is not None:
@@ -320,7 +319,9 @@ def _storage_in_brief(status: SystemStatus) -> Section:
     if status.index is not None:
         said.append(f"index {span(status.index.behind_seconds)} behind")
     if status.reviews is not None:
-        said.append(f"{status.reviews.runs}{' or more' if status.reviews.more else ''} runs wait for a person")
+        said.append(
+            f"{status.reviews.runs}{' or more' if status.reviews.more else ''} runs wait for a person"
+        )
     return Section((Line(f"store: {'; '.join(said)}"),) if said else ())
 
 

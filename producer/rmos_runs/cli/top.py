@@ -36,8 +36,8 @@ _STALE_SECONDS = 5.0
 def top(*, home: HomeOption = DEFAULT_HOME) -> None:
     """Show the status on the terminal, renewed each second, until q or Ctrl-C.
 
-    Looks at fewer jobs than `rmos status`: at the first 1,000 of a state. Without a terminal it prints one status
-    and ends, as `rmos status` does.
+    Looks at fewer jobs than `rmos status`: at the first 1,000 of a state. Without a terminal it prints one
+    status and ends, as `rmos status` does.
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         status(as_json=False, home=home)

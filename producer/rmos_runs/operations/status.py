@@ -1,4 +1,4 @@
-"""The state of the whole system at one moment: the one model behind ``rmos status``, the gateway and metrics."""
+"""The state of the whole system at one moment, for ``rmos status``, the gateway and metrics alike."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ health = APIRouter(tags=["health"])
 async def get_status(services: Given) -> Response:
     """Return the state of the system, as `rmos status --json` does.
 
-    What is not reachable is null and named under `unreachable`, save the broker: without it the answer is 503.
+    What is not reachable is null and named under `unreachable`; without the broker the answer is 503.
     """
     # Who asks for the ledger's figures relies on a status that says when there are none.
     await services.threads.run(services.jobs.stats)

@@ -1,4 +1,4 @@
-"""How fast jobs come and go, counted from the stream of events as it is asked: no step of a job pays for it."""
+"""How fast jobs come and go, counted from the stream of events when asked: no step of a job pays for it."""
 
 from __future__ import annotations
 
