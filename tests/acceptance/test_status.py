@@ -44,7 +44,7 @@ def home(tmp_path: Path) -> Path:
 def work(url: str) -> list[str]:
     """Have jobs of each kind; return the ids of those that a worker holds."""
     with RunsClient.connect(broker_url=url) as client:
-        ready, *held, waits, dies = [client.create_run({"mode": "saw", "request_id": "r"}) for _ in range(6)]
+        _, *held, waits, dies = [client.create_run({"mode": "saw", "request_id": "r"}) for _ in range(6)]
         ledger = client.ledger
         ledger.work.beat(LEASE.worker, [], lease_seconds=60, stale_seconds=60)
         ledger.work.beat("cnc-shop-1:4712:4567abcd", [], lease_seconds=60, stale_seconds=60)
@@ -53,7 +53,6 @@ def work(url: str) -> list[str]:
         failure = FAILURE.model_copy(update={"reason": "store_unavailable"})
         ledger.work.reschedule(waits.job_id, LEASE, delay_seconds=36_000, spends_retry=True, failure=failure)
         ledger.work.bury(dies.job_id, LEASE, failure=FAILURE)
-        assert ready
         return ids
 
 
@@ -166,7 +165,7 @@ def test_top_follows_what_goes_on_and_outlives_the_broker(home: Path, own_server
 
         terminal.press(b"q")
         assert terminal.end() == 0
-        assert terminal.is_as_it_was
+        assert terminal.is_as_it_was()
         assert "Traceback" not in terminal.output
 
 
@@ -174,13 +173,13 @@ def test_top_follows_what_goes_on_and_outlives_the_broker(home: Path, own_server
 def test_top_leaves_the_terminal_as_it_was(how: str, home: Path, broker_url: str) -> None:
     with Terminal("top", home=home, RMOS_BROKER_URL=broker_url, NO_COLOR="1") as terminal:
         terminal.wait_for(lambda screen: "jobs: accepted 0" in screen)
-        assert not terminal.is_as_it_was
+        assert not terminal.is_as_it_was()
         if how == "Ctrl-C":
             terminal.press(b"\x03")
         else:
             terminal.process.send_signal(signal.SIGTERM)
         assert terminal.end() == 0
-        assert terminal.is_as_it_was
+        assert terminal.is_as_it_was()
         assert re.findall(r"\x1b\[[0-9;]*[1-9][0-9;]*m", terminal.output) == [], "no colour was asked for"
         assert "Traceback" not in terminal.output
 

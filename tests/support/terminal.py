@@ -86,9 +86,8 @@ class Terminal:
         drawn = self.output.rpartition(_HOME)[2].partition(_LEAVE_SCREEN)[0]
         return _STEERING.sub("", drawn).replace("\r\n", "\n")
 
-    @property
     def is_as_it_was(self) -> bool:
-        """Whether the screen, the cursor and the keys are those of the shell again."""
+        """Say whether the screen, the cursor and the keys are those of the shell again."""
         last = {
             state: max(self.output.rfind(code) for code in codes)
             for state, codes in {

@@ -10,8 +10,8 @@ from rmos_shared.jobs.figures.moment import moment_in
 from rmos_shared.jobs.redis_errors import broker_errors
 from rmos_shared.jobs.script import LedgerScript
 
-#: Its keys below the ledger's prefix: the outage under way (hash: why, began), and ``open`` or ``probe`` while
-#: no further call may start.
+#: Its keys below the ledger's prefix: the outage under way (a hash of why and began), and ``open`` or
+#: ``probe`` while no further call may start.
 BREAKER, OUTAGE, HOLD = "breaker:advisory:", "outage", "hold"
 
 

@@ -151,7 +151,9 @@ def _seconds_back(script: LedgerScript, key: str, count: FlowCount, *, cut: bool
     if not cut:
         try:
             with broker_errors():
-                info = pairs_of(script.client.execute_command("XINFO", "STREAM", key))
+                # As it comes: redis-py has its own form of xinfo_stream for each protocol.
+                answer = script.client.execute_command("XINFO", "STREAM", key)  # type: ignore[no-untyped-call]
+                info = pairs_of(answer)
         except redis.ResponseError:
             return whole  # there is none: nothing has happened yet
         first = info.get(b"first-entry")
