@@ -11,6 +11,7 @@ from rich.cells import cell_len
 from rmos_runs.cli.status_view import UNLIMITED, Line, Section, fitted, sections, size, span
 from rmos_runs.operations.status import (
     IndexStatus,
+    NightlyStatus,
     ReviewsStatus,
     StorageStatus,
     SystemStatus,
@@ -201,6 +202,13 @@ def test_each_part_that_is_away_says_why_and_the_others_are_shown() -> None:
     assert "storage: not reachable: \\x1b[31mgone storage" in text
     assert "runs.create" in text
     assert " free" not in text
+
+
+def test_the_nightly_batch_is_told_once_somebody_tells_of_it() -> None:
+    assert "nightly" not in text_of(*sections(status(), 80))
+    nightly = NightlyStatus(last_began_utc=None, next_due_utc=NOW)
+    text = text_of(*sections(status(nightly=nightly), 80))
+    assert "nightly batch: last began never, next due 2026-11-28T12:00:00Z" in text
 
 
 def test_a_broken_invariant_stands_out() -> None:

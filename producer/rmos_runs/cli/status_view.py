@@ -9,6 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from rich.cells import cell_len
 
@@ -148,8 +149,8 @@ def _ledger(figures: LedgerFigures, stats: LedgerStats, width: int, *, brief: bo
             {
                 "dead letters": one.reason,
                 "letters": one.letters,
-                "first seen": format_utc(one.first_seen_utc.replace(microsecond=0)),
-                "last seen": format_utc(one.last_seen_utc.replace(microsecond=0)),
+                "first seen": _time(one.first_seen_utc),
+                "last seen": _time(one.last_seen_utc),
             }
             for one in figures.dead_letters
         ],
@@ -302,13 +303,16 @@ def _storage(status: SystemStatus) -> Section:
         free, total = size(status.storage.free_bytes), size(status.storage.total_bytes)
         lines.append(Line(f"store: {status.storage.store_id}, {free} of {total} free"))
     if status.index is not None:
-        until = format_utc(status.index.complete_until_utc.replace(microsecond=0))
+        until = _time(status.index.complete_until_utc)
         lines.append(Line(f"index: complete up to {until}, {span(status.index.behind_seconds)} ago"))
     elif all(one.part != "index" for one in status.unreachable):
         lines.append(Line("index: none; lists are answered by the store, slower"))
     if status.reviews is not None:
         more = " or more" if status.reviews.more else ""
         lines.append(Line(f"reviews: {status.reviews.runs}{more} runs wait for a person"))
+    if status.nightly is not None:
+        last, following = status.nightly.last_began_utc, status.nightly.next_due_utc
+        lines.append(Line(f"nightly batch: last began {_time(last)}, next due {_time(following)}"))
     return Section(tuple(lines), head=len(lines))
 
 
@@ -343,6 +347,10 @@ def size(number: float) -> str:
             return f"{number:.3g} {unit}" if number < 100 else f"{number:.0f} {unit}"  # noqa: PLR2004 - no 1e+02
         number /= _KIB
     raise AssertionError
+
+
+def _time(moment: datetime | None) -> str:
+    return "never" if moment is None else format_utc(moment.replace(microsecond=0))
 
 
 def _short(number: float | None) -> str:

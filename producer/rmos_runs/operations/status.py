@@ -106,6 +106,13 @@ class ReviewsStatus(Frozen):
     more: bool
 
 
+class NightlyStatus(Frozen):
+    """The batch of each night."""
+
+    last_began_utc: UtcTime | None
+    next_due_utc: UtcTime | None
+
+
 class SystemStatus(Frozen):
     """The state of the system; a part that could not be read is null, and `unreachable` says why.
 
@@ -121,6 +128,8 @@ class SystemStatus(Frozen):
     storage: StorageStatus | None
     index: IndexStatus | None
     reviews: ReviewsStatus | None
+    #: None: nobody has told.
+    nightly: NightlyStatus | None = None
     unreachable: list[Unreachable]
 
 

@@ -23,8 +23,8 @@ from rmos_shared.jobs.model import DeadReason, JobState
 from rmos_shared.jobs.redis_errors import broker_errors
 from rmos_shared.jobs.script import LedgerScript
 
-#: Jobs that one step looks at; it holds the server up for a millisecond or two.
-_PAGE_JOBS = 1_000
+#: Jobs that one step looks at; it holds the server up for a few milliseconds.
+_PAGE_JOBS = 250
 _PAGE_WORKERS = 100
 _MOST_WORKERS = 1_000
 _MOST_JOBS_OF_A_WORKER = 20

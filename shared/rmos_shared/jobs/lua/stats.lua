@@ -56,9 +56,9 @@ function operations.survey()
   local groups, answer = {}, {}
   local members = redis.call('ZRANGE', prefix .. index, first, last, 'WITHSCORES')
   for position = 1, #members, 2 do
-    local record = fields(members[position], 'task', by_reason and 'failure' or 'task') or {}
+    local record = (by_reason and fields(members[position], 'task', 'failure') or fields(members[position], 'task')) or {}
     -- As any writer of ours spells it; in the text of a message its quotes would be escaped.
-    local reason = by_reason and string.match(record[2] or '', '"reason":"([^"]*)"') or ''
+    local reason = record[2] and string.match(record[2], '"reason":"([^"]*)"') or ''
     local task, score = record[1] or '', members[position + 1]
     local group = groups[task .. '\n' .. reason]
     if not group then
