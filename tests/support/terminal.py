@@ -58,7 +58,7 @@ class Terminal:
     def resize(self, width: int, height: int) -> None:
         fcntl.ioctl(self._slave, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
-    def wait_for(self, holds: Callable[[str], object], seconds: float = 20) -> str:
+    def wait_for(self, holds: Callable[[str], object], seconds: float = 60) -> str:
         """Read until what is on the screen is as wanted, and return it."""
         deadline = time.monotonic() + seconds
         while not holds(self.screen):
@@ -66,7 +66,7 @@ class Terminal:
             self._read(0.1)
         return self.screen
 
-    def end(self, seconds: float = 20) -> int:
+    def end(self, seconds: float = 60) -> int:
         """Wait until it has ended, and return its exit code."""
         deadline = time.monotonic() + seconds
         while self.process.poll() is None:
