@@ -16,6 +16,7 @@ import pytest
 import redis
 
 from rmos_runs.client import RunsClient
+from rmos_runs.operations.status import ReviewsStatus, SystemStatus
 from rmos_shared.canonical import sha256_hex
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
@@ -286,6 +287,12 @@ def test_a_store_that_is_away_is_no_missing_run(
         {"ready": False, "store": "STORE_UNAVAILABLE", "broker": "ok"},
     )
     assert http.get("/healthz").json() == {"status": "ok"}
+    told = http.get(f"{RUNS}/status").json()
+    assert (told["storage"], told["invariant"]) == (None, True)
+    assert {one["part"]: one["code"] for one in told["unreachable"]} == {
+        "storage": "STORE_UNAVAILABLE",
+        "reviews": "STORE_UNAVAILABLE",
+    }
     # Accepting needs the ledger alone.
     assert http.post(RUNS, json=sample_requests[0]).status_code == 202
 
@@ -453,6 +460,15 @@ def test_dead_letters_are_shown_without_payload_replayed_and_discarded(
     status = http.get(f"{RUNS}/status").json()
     assert status["invariant"] is True
     assert status["ledger"]["discarded"] == 1
+    # The same model as that of `rmos status`.
+    found = SystemStatus.model_validate(status, strict=False)
+    assert found.figures
+    assert found.storage
+    assert [(group.reason, group.letters) for group in found.figures.dead_letters] == [
+        ("malformed_message", 1)
+    ]
+    assert (found.index, found.reviews, found.unreachable) == (None, ReviewsStatus(runs=0, more=False), [])
+    assert "hunter2" not in json.dumps(status)
 
 
 def test_nothing_changes_or_deletes_a_run_and_who_tries_is_on_record(
@@ -583,6 +599,8 @@ def test_a_broker_that_is_away_is_told_and_repeating_is_safe(
             "store": "ok",
             "broker": "BROKER_UNAVAILABLE",
         }
+        answer = http.get(f"{RUNS}/status")
+        assert (answer.status_code, error(answer)["error"]) == (503, "BROKER_UNAVAILABLE")
     assert runs_client.ledger.stats().accepted == 0
 
 

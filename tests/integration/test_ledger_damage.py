@@ -60,7 +60,7 @@ def accept(ledger: JobLedger, task: str = CREATE.name, amount: int = 1) -> list[
 
 def dump(client: redis.Redis) -> dict[bytes, Any]:
     """Return all that the server holds, save what may be lost without loss."""
-    volatile = (b"rmos:wake:", b"rmos:place:", b"rmos:letters", b"rmos:events", b"runs.")
+    volatile = (b"rmos:wake:", b"rmos:place:", b"rmos:beats", b"rmos:letters", b"rmos:events", b"runs.")
     read: dict[bytes, Callable[[bytes], Any]] = {
         b"string": client.get,
         b"list": lambda key: client.lrange(key, 0, -1),
@@ -89,6 +89,7 @@ KEYS = [
     f"rmos:once:{'d' * 64}",
     "rmos:subjects",
     "rmos:workers",
+    "rmos:beats",
     "rmos:raw:{raw}",
     "rmos:raw",
     "rmos:raw_discarded",
@@ -151,6 +152,7 @@ OPERATIONS: Operations = {
     "endpoints": lambda ledger, _: ledger.webhooks.endpoints(),
     "announce": lambda ledger, _: ledger.announce(EventState.REVIEWED, "r"),
     "stats": lambda ledger, _: ledger.stats(),
+    "figures": lambda ledger, _: ledger.figures.read(most_jobs=10, most_events=10),
     "faults": lambda ledger, _: ledger.consistency.inconsistencies(),
     "repair": lambda ledger, ids: ledger.consistency.repair(ids["astray"]),
     "find": lambda ledger, ids: ledger.find(ids["running"]),

@@ -23,7 +23,9 @@ from rmos_runs.cli.migrate import app as migrate
 from rmos_runs.cli.pauses import pause, pauses, resume
 from rmos_runs.cli.reviews import app as reviews
 from rmos_runs.cli.runs import app as runs
+from rmos_runs.cli.status import status
 from rmos_runs.cli.store import app as store
+from rmos_runs.cli.top import top
 from rmos_runs.cli.up import advisory_store, serve, up
 from rmos_runs.cli.webhooks import app as webhooks
 from rmos_shared.errors import InvalidRequest, RmosError, SettingsInvalid
@@ -49,6 +51,8 @@ app.command("doctor")(doctor)
 app.command("pause")(pause)
 app.command("resume")(resume)
 app.command("pauses")(pauses)
+app.command("status")(status)
+app.command("top")(top)
 app.add_typer(jobs, name="jobs", help="The job ledger.")
 app.add_typer(runs, name="runs", help="The stored runs.")
 app.add_typer(attachments, name="attachments", help="Large outputs beside the runs, by their hash.")

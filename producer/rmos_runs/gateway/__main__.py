@@ -19,4 +19,4 @@ if __name__ == "__main__":
     except SettingsInvalid as error:
         raise SystemExit(f"error: {error}") from None
     configure_logs()
-    serve(create_app(settings, catalogs_of(index), ring=ring), settings)
+    serve(create_app(settings, catalogs_of(index), index=index, ring=ring), settings)

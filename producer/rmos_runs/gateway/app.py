@@ -31,6 +31,7 @@ from rmos_shared.jobs.event_stream import AsyncJobEvents
 from rmos_shared.runs.attachments import Attachments
 from rmos_shared.runs.reader import RunReader
 from rmos_shared.settings.gateway import GatewaySettings
+from rmos_shared.settings.index import IndexSettings
 from rmos_shared.store.choice import chosen_store
 
 #: In this order: fixed paths go before those that begin with a run's id.
@@ -41,9 +42,14 @@ _ROUTERS = (
 
 
 def create_app(
-    settings: GatewaySettings, catalogs: Catalogs, *, ring: KeyRing | None = None, clock: Clock | None = None
+    settings: GatewaySettings,
+    catalogs: Catalogs,
+    *,
+    index: IndexSettings | None = None,
+    ring: KeyRing | None = None,
+    clock: Clock | None = None,
 ) -> ASGIApp:
-    """Build the gateway; ``catalogs`` says what answers questions about many runs.
+    """Build the gateway; ``catalogs`` says what answers questions about many runs, ``index`` the state of it.
 
     Every error is JSON with ``error`` (a code), ``message`` and ``problems``; what a caller sent wrong is
     400, never 422 or 500. A job is accepted before its caller is told so. Nothing is connected before it is
@@ -52,7 +58,7 @@ def create_app(
     Raises:
         SettingsInvalid: the file of API keys cannot be read.
     """
-    api = bare_app(settings, catalogs)
+    api = bare_app(settings, catalogs, index)
     authentication = Authentication(ring or KeyRing(settings.api_keys_file))
     rates = Rates(
         per_second=settings.rate_requests, burst=settings.burst_requests, clock=clock or SystemClock()
@@ -76,14 +82,14 @@ def _events(settings: GatewaySettings, stream: AsyncJobEvents) -> APIRouter:
     return events_router(stream, limits=limits, dependencies=[reads(Role.READ, Role.OPERATE)])
 
 
-def bare_app(settings: GatewaySettings, catalogs: Catalogs) -> FastAPI:
+def bare_app(settings: GatewaySettings, catalogs: Catalogs, index: IndexSettings | None = None) -> FastAPI:
     """Build what stands behind ``Front``: the routes, and their description."""
     # It connects when it is first followed.
     stream = AsyncJobEvents.connect(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with services_of(settings, catalogs) as services:
+        async with services_of(settings, catalogs, index) as services:
             app.state.services = services
             try:
                 yield

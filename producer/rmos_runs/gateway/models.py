@@ -13,7 +13,7 @@ from rmos_shared.advisories.model import (
     DetailLevel,
     Review,
 )
-from rmos_shared.jobs.model import JobState, LedgerStats
+from rmos_shared.jobs.model import JobState
 from rmos_shared.models.base import Frozen, SafeId, SingleLine, Utf8Text
 from rmos_shared.runs.model import ComposedRun, RunRecord, StatusOfExplanation
 from rmos_shared.runs.query import DEFAULT_LIMIT, MAX_LIMIT, RunFilter, RunPage
@@ -191,15 +191,6 @@ class LetterDone(Frozen):
     id: str
     state: JobState
     by: str
-
-
-class StatusBody(Frozen):
-    """The ledger's figures, of one moment."""
-
-    ledger: LedgerStats
-    pending: int
-    #: accepted = done + dead + discarded + pending
-    invariant: bool
 
 
 class HealthBody(Frozen):

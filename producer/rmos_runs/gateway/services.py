@@ -11,12 +11,14 @@ from rmos_runs.gateway.catalog import Catalogs
 from rmos_runs.gateway.threads import Threads
 from rmos_runs.gateway.turns import Turns
 from rmos_runs.gateway.watch import JobWatch
+from rmos_runs.operations.status import Sources
 from rmos_shared.jobs.async_ledger import AsyncJobLedger
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.runs.query import RunCatalog
 from rmos_shared.runs.reader import RunReader
 from rmos_shared.runs.writer import RunWriter
 from rmos_shared.settings.gateway import GatewaySettings
+from rmos_shared.settings.index import IndexSettings
 from rmos_shared.store.choice import chosen_store
 from rmos_shared.store.local import LocalStore
 
@@ -41,6 +43,8 @@ class Services:
     reader: RunReader
     writer: RunWriter
     catalog: RunCatalog
+    #: Of the status.
+    sources: Sources
 
     @property
     def disk_seconds(self) -> float | None:
@@ -50,12 +54,15 @@ class Services:
 
 
 @asynccontextmanager
-async def services_of(settings: GatewaySettings, catalogs: Catalogs) -> AsyncIterator[Services]:
+async def services_of(
+    settings: GatewaySettings, catalogs: Catalogs, index: IndexSettings | None
+) -> AsyncIterator[Services]:
     """Yield the parts, and close them; nothing connects before it is needed."""
     ledger, jobs = AsyncJobLedger.connect(settings), JobLedger.connect(settings)
     store = chosen_store(settings)
     reader, watch = RunReader(store, jobs), JobWatch(ledger)
     threads = Threads(settings.store_threads, timeout_seconds=settings.store_timeout_seconds)
+    catalog = catalogs(reader, store)
     long = Threads(settings.bulk_requests, timeout_seconds=settings.request_timeout_seconds)
     try:
         yield Services(
@@ -70,7 +77,10 @@ async def services_of(settings: GatewaySettings, catalogs: Catalogs) -> AsyncIte
             store=store,
             reader=reader,
             writer=RunWriter(store),
-            catalog=catalogs(reader, store),
+            catalog=catalog,
+            sources=Sources(
+                ledger=lambda: jobs, store=lambda: store, index=lambda: index, catalog=lambda: catalog
+            ),
         )
     finally:
         watch.close()

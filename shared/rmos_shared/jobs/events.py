@@ -128,8 +128,13 @@ def entries_of(answer: Any) -> list[Any]:
 
 def all_kept(info: Any) -> bool:
     """Say whether a stream of which XINFO tells this still holds all that was ever added to it."""
-    pairs = info if isinstance(info, Mapping) else dict(zip(info[::2], info[1::2], strict=True))
+    pairs = pairs_of(info)
     return int(pairs[b"entries-added"]) == int(pairs[b"length"])
+
+
+def pairs_of(info: Any) -> Mapping[bytes, Any]:
+    """Return what an answer of names and values tells, whichever protocol it came by."""
+    return info if isinstance(info, Mapping) else dict(zip(info[::2], info[1::2], strict=True))
 
 
 def placed(entries: Iterable[Any], after: Position) -> Iterator[Placed]:

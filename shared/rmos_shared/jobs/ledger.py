@@ -18,6 +18,7 @@ from rmos_shared.jobs.connection import connect_broker
 from rmos_shared.jobs.consistency import LedgerConsistency
 from rmos_shared.jobs.dead_letters import DeadLetters
 from rmos_shared.jobs.events import EventState
+from rmos_shared.jobs.figures.reader import JobFigures
 from rmos_shared.jobs.model import Job, JobRecord, JobState, LedgerStats, OnceJob
 from rmos_shared.jobs.pauses import JobPauses
 from rmos_shared.jobs.queues import JobQueues
@@ -86,6 +87,8 @@ class JobLedger:
         self.dead_letters = DeadLetters(self._script, self, self.steering)
         #: Whether each job is where its state says, and putting it there.
         self.consistency = LedgerConsistency(self._script)
+        #: What a status shows beside the counts.
+        self.figures = JobFigures(self._script)
         #: Who hears of the ends of jobs.
         self.webhooks = JobWebhooks(self._script)
 

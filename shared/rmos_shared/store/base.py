@@ -42,6 +42,15 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
+class Space:
+    """The room of the file system that a store lies on."""
+
+    #: For us; some of the rest may be kept for the administrator.
+    free_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stamp:
     """What a directory looked like from outside: another token says that names may have come since.
 

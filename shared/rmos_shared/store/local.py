@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from rmos_shared.errors import CorruptArtifact, DurabilityUnknown, StoreUnavailable
-from rmos_shared.store.base import PIECE_BYTES, Head, KeyInvalid, Outcome, Stamp, check_key
+from rmos_shared.store.base import PIECE_BYTES, Head, KeyInvalid, Outcome, Space, Stamp, check_key
 from rmos_shared.store.identity import IDENTITY_FILE, StoreIdentity, is_of_identity, read_identity
 from rmos_shared.store.os_errors import PLANTED, UNREADABLE, store_error
 
@@ -79,6 +79,18 @@ class LocalStore:
         """
         with ExitStack() as stack:
             return read_identity(self._chain("", stack, make=False)[0], self._root)
+
+    def space(self) -> Space:
+        """Return the room on the disk that this store lies on.
+
+        Raises:
+            StoreUnavailable: see ``identity``; an empty mount point is no store, however much room it has.
+        """
+        with ExitStack() as stack:
+            root = self._chain("", stack, make=False)[0]
+            with self._guard("read", ""):
+                status = os.fstatvfs(root)
+        return Space(status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize)
 
     def probe(self) -> None:
         """Write, sync and link a file in the staging directory: what every ``create`` needs.

@@ -11,6 +11,7 @@ import redis
 from redis.commands.core import Script
 
 from rmos_shared.errors import BreakerOpen
+from rmos_shared.jobs.figures.breaker import BREAKER, HOLD, OUTAGE
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.telemetry.events import BreakerUnreachable
 from rmos_shared.telemetry.log import emit
@@ -133,10 +134,10 @@ class RedisBreaker:
         failures: int,
         open_seconds: float,
         probe_seconds: float,
-        prefix: str = "rmos:breaker:advisory:",
+        prefix: str = f"rmos:{BREAKER}",
     ) -> None:
         """Prepare, without a call to Redis; the caller owns ``client`` and its time-outs."""
-        self._keys = tuple(f"{prefix}{name}" for name in ("failures", "hold", "outage", "ended"))
+        self._keys = tuple(f"{prefix}{name}" for name in ("failures", HOLD, OUTAGE, "ended"))
         self._check = client.register_script(_CHECK)
         self._failure = client.register_script(_FAILURE)
         self._success = client.register_script(_SUCCESS)

@@ -1,4 +1,4 @@
-"""The ledger's figures, and whether the gateway and what it stands on answer."""
+"""The state of the system, and whether the gateway and what it stands on answer."""
 
 from __future__ import annotations
 
@@ -11,18 +11,23 @@ from rmos_runs.gateway.access import reads
 from rmos_runs.gateway.answers import described, json_answer
 from rmos_runs.gateway.context import Given
 from rmos_runs.gateway.keys import Role
-from rmos_runs.gateway.models import HealthBody, ReadyBody, StatusBody
+from rmos_runs.gateway.models import HealthBody, ReadyBody
+from rmos_runs.operations.status import SystemStatus, read_status
 from rmos_shared.errors import RmosError
 
 router = APIRouter(tags=["operators"])
 health = APIRouter(tags=["health"])
 
 
-@router.get("/status", dependencies=[reads(Role.OPERATE)], responses=described(StatusBody))
+@router.get("/status", dependencies=[reads(Role.OPERATE)], responses=described(SystemStatus))
 async def get_status(services: Given) -> Response:
-    """Return the ledger's figures, all of one moment, and whether its invariant holds."""
-    stats = await services.threads.run(services.jobs.stats)
-    return json_answer(StatusBody(ledger=stats, pending=stats.pending, invariant=stats.invariant))
+    """Return the state of the system, as `rmos status --json` does.
+
+    What is not reachable is null and named under `unreachable`; without the broker the answer is 503.
+    """
+    # Who asks for the ledger's figures relies on a status that says when there are none.
+    await services.threads.run(services.jobs.stats)
+    return json_answer(await services.threads.run(read_status, services.sources))
 
 
 @health.get("/healthz", responses={200: {"model": HealthBody, "description": "The process answers."}})

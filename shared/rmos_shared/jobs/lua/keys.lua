@@ -23,12 +23,14 @@
 --   subjects         hash  "<topic>:<run id>" -> the latest job on it that is not done
 --   ended:<topic>:<run id>  str  the last job on it that is done or discarded, for as long as its record stays
 --   workers          zset  worker instances by the time from which they count as silent
+--   beats            zset  worker instances by their last heartbeat, for status alone; nothing rests on it
 --   raw:<id>         hash  a message that is no notification of ours: item queue reason detail kept_at size
 --   raw, raw_discarded  zset  by time
 --   letters          str   raw letters so far, which makes their ids unique
 --   events           stream  changes of state, the last of them: an entry holds a state and the jobs that came to it, one
 --                          a line: id, task, run id, request id, separated by tabs. A line without an id and a task
---                          is of a run that something happened to without a job (state: attached, reviewed)
+--                          is of a run that something happened to without a job (state: attached, reviewed). Jobs
+--                          that are in line once more have entries of their own, with the field "again"
 --   webhooks         hash  endpoint -> the events that it wants, separated by spaces; what the settings say and nobody
 --                          disabled. No key: no webhooks, and no cost
 --   pauses           hash  queue:<name>, task:<name> or schedule -> JSON of who paused it: by, why, at, act

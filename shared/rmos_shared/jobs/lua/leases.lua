@@ -58,6 +58,19 @@ local function past(index, most, takes)
   return found
 end
 
+-- What is of a wrong type is begun anew, for a worker must beat whatever is damaged.
+local function note_beat(worker)
+  if type(redis.pcall('ZADD', prefix .. 'beats', now, worker)) ~= 'number' then
+    redis.call('DEL', prefix .. 'beats')
+    redis.call('ZADD', prefix .. 'beats', now, worker)
+  end
+end
+
+local function forget_worker(worker)
+  redis.call('ZREM', prefix .. 'workers', worker)
+  redis.pcall('ZREM', prefix .. 'beats', worker)
+end
+
 -- give_back: worker, token, id, most crashes, code version. The worker is ending, and that counts as a crash.
 -- Answers the state afterwards.
 function operations.give_back()
@@ -83,6 +96,7 @@ function operations.beat()
   end
   need('zset', prefix .. 'workers')
   redis.call('ZADD', prefix .. 'workers', now + lease_ms, worker)
+  note_beat(worker)
   -- It lives, whatever else is damaged; what it does not know of can wait.
   need('zset', prefix .. 'leases:' .. worker)
   need_to_lapse()
@@ -110,7 +124,7 @@ function operations.retire()
     lapse(id, worker, crash_count(id) >= max_crashes, code_version)
   end
   if redis.call('EXISTS', prefix .. 'leases:' .. worker) == 0 then
-    redis.call('ZREM', prefix .. 'workers', worker)
+    forget_worker(worker)
   end
   return #leased
 end

@@ -60,7 +60,7 @@ local function ready_again(id)
   redis.call('HSET', job_key(id), 'state', 'accepted', 'changed_at', now)
   redis.call('HDEL', job_key(id), 'lease')
   make_ready(id, field(id, 'task'))
-  add_event_of('accepted', id)
+  add_event_of('accepted', id, true)
 end
 
 local function wake(queue, most)

@@ -36,7 +36,7 @@ function operations.reconcile()
           lapse(id, worker, crash_count(id) >= max_crashes, code_version)
         end
         if redis.call('EXISTS', leases) == 0 then
-          redis.call('ZREM', prefix .. 'workers', worker)
+          forget_worker(worker)
         end
       end
     end
