@@ -1,0 +1,57 @@
+"""What Flower's pages say of a task, in words for a person; its API keeps Celery's own."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from flower.views.tasks import TasksView
+
+#: Flower's columns that are shown, in this order, with our headings.
+COLUMNS = {
+    "name": "Task",
+    "uuid": "First job",
+    "args": "Jobs",
+    "state": "State",
+    "result": "How it ended",
+    "received": "Received",
+    "runtime": "Runtime",
+    "worker": "Worker",
+}
+#: How Celery tells of the exceptions by which our tasks end.
+_OURS = re.compile(r"""(?:JobDead|PutOff)\((['"])(.*)\1,?\)""", re.DOTALL)
+_QUOTED = re.compile(r"""(['"])(.*)\1""", re.DOTALL)
+
+
+def readable(task: Any) -> Any:
+    """Change Flower's copy of a task so that a page tells its jobs and how they ended; return it.
+
+    The reason of a task that failed or was put off stands where the result of the others does. Where it is
+    one of ours, Celery's exception and traceback are left out: they say where the task ended, which is
+    always the same line.
+    """
+    task.args = jobs(task.args or "", task.name or "")
+    if task.state in {"FAILURE", "RETRY"}:
+        ours = _OURS.fullmatch(task.exception or "")
+        task.result = ours[2] if ours else task.exception
+        if ours:
+            task.exception = task.traceback = None
+    elif quoted := _QUOTED.fullmatch(task.result or ""):
+        task.result = quoted[2]
+    return task
+
+
+def jobs(text: str, task: str) -> str:
+    """Return the jobs that a notification names, without its task, which has a column of its own."""
+    text = text.removeprefix(f"{task}, ")
+    return re.sub(r"^(\d+) job\(s\)", lambda found: f"{found[1]} job{'s' * (found[1] != '1')}", text)
+
+
+class TasksPage(TasksView):  # type: ignore[misc]  # Flower has no types
+    """The page of tasks, under our headings."""
+
+    def render(self, template: str, **values: Any) -> None:
+        """Render Flower's own page."""
+        if "columns" in values:
+            values["columns"] = [(name, COLUMNS.get(name, heading)) for name, heading in values["columns"]]
+        super().render(template, **values)
