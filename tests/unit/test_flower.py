@@ -25,7 +25,7 @@ def test_flower_without_credentials_stays_on_loopback(address: str) -> None:
 
 @pytest.mark.parametrize(
     "place",
-    [{"address": "127.0.0.1"}, {"address": "localhost"}, {"address": "::1"}, {"unix_socket": "/tmp/f"}],
+    [{"address": "127.0.0.1"}, {"address": "localhost"}, {"address": "::1"}, {"unix_socket": "/run/flower"}],
     ids=str,
 )
 def test_on_this_machine_all_may_look_and_nobody_may_touch(place: dict[str, str]) -> None:
@@ -44,7 +44,11 @@ def test_half_a_credential_is_none(entries: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     "variables",
     # A key for signing in elsewhere guards nothing as long as nobody is named who may.
-    [{"FLOWER_PORT": "secret"}, {"FLOWER_CONF": "secret"}, {"FLOWER_OAUTH2_KEY": "secret", "FLOWER_ADDRESS": "::"}],
+    [
+        {"FLOWER_PORT": "secret"},
+        {"FLOWER_CONF": "secret"},
+        {"FLOWER_OAUTH2_KEY": "secret", "FLOWER_ADDRESS": "::"},
+    ],
     ids=str,
 )
 def test_a_wrong_variable_is_named_and_its_value_is_not(variables: dict[str, str]) -> None:
@@ -57,8 +61,12 @@ def test_a_wrong_variable_is_named_and_its_value_is_not(variables: dict[str, str
     ("fields", "shown"),
     [
         (
-            {"state": "SUCCESS", "result": "'2 of 25 jobs done'", "args": "runs.create, 25 job(s), run r, request q"},
-            ("25 jobs, run r, request q", "2 of 25 jobs done", None, None),
+            {
+                "state": "SUCCESS",
+                "result": "'2 of 25 jobs done'",
+                "args": "runs.create, 25 job(s), run r, request q",
+            },
+            ("25 jobs, request q", "run r", "2 of 25 jobs done", None, None),
         ),
         (
             {
@@ -67,22 +75,26 @@ def test_a_wrong_variable_is_named_and_its_value_is_not(variables: dict[str, str
                 "traceback": "Traceback …",
                 "args": "runs.create, 1 job(s), run r",
             },
-            ("1 job, run r", "1 job dead (conflict): rmos dlq show a", None, None),
+            ("1 job", "run r", "1 job dead (conflict): rmos dlq show a", None, None),
         ),
         (
             {"state": "RETRY", "exception": "PutOff('1 job with another worker')", "traceback": "None"},
-            ("", "1 job with another worker", None, None),
+            (None, None, "1 job with another worker", None, None),
+        ),
+        (
+            {"state": "RETRY", "exception": "Retry(Retry(...), PutOff('1 job put off for 5 s (x)'), None)"},
+            (None, None, "1 job put off for 5 s (x)", None, None),
         ),
         (
             {"state": "FAILURE", "exception": "WorkerLostError('signal 9')", "traceback": "Traceback …"},
-            ("", "WorkerLostError('signal 9')", "WorkerLostError('signal 9')", "Traceback …"),
+            (None, None, "WorkerLostError('signal 9')", "WorkerLostError('signal 9')", "Traceback …"),
         ),
-        ({"state": "STARTED"}, ("", None, None, None)),
+        ({"state": "STARTED", "args": "(1,)"}, ("(1,)", None, None, None, None)),
     ],
-    ids=["done", "dead", "put off", "not ours", "started"],
+    ids=["done", "dead", "put off by a child", "put off", "not ours", "started"],
 )
 def test_a_page_tells_the_jobs_of_a_task_and_how_they_ended(
     fields: dict[str, str], shown: tuple[str | None, ...]
 ) -> None:
     task = readable(Task(uuid="a", name="runs.create", **fields))
-    assert (task.args, task.result, task.exception, task.traceback) == shown
+    assert (task.args, task.kwargs, task.result, task.exception, task.traceback) == shown

@@ -15,7 +15,7 @@ from rmos_runs.local.home import Home
 def flower(
     *,
     address: Annotated[
-        str, typer.Option(envvar="FLOWER_ADDRESS", help="Address to listen on, by default this machine's alone.")
+        str, typer.Option(envvar="FLOWER_ADDRESS", help="Address to listen on; by default only loopback.")
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(envvar="FLOWER_PORT", min=1, max=65_535, help="Port to listen on.")
@@ -47,5 +47,6 @@ def flower(
     if addresses is not None and addresses.flower_auth and not environment.get("FLOWER_BASIC_AUTH"):
         environment["FLOWER_BASIC_AUTH"] = addresses.flower_auth
         err.print(f"user, password: flower_auth in {place.root}/up.json", markup=False)
-    # In the environment and not in arguments, which every process list shows.
-    os.execve(sys.executable, [sys.executable, "-m", "rmos_worker.flower"], environment)  # noqa: S606 - becomes it
+    # Passwords are in the environment: every process list shows arguments.
+    program = [sys.executable, "-m", "rmos_worker.flower"]
+    os.execve(sys.executable, program, environment)  # noqa: S606 - becomes it

@@ -15,7 +15,9 @@ if __name__ == "__main__":
     try:
         if sys.argv[1:]:
             # Least of all a password, which every process list would show.
-            raise SettingsInvalid("Flower takes no arguments here; set FLOWER_* variables, or see `rmos flower`")
+            raise SettingsInvalid(
+                "Flower takes no arguments here; set FLOWER_* variables, or see `rmos flower`"
+            )
         settings, options = BrokerSettings.load(), read_options(os.environ)
         configure_logs()
         serve(settings, options)

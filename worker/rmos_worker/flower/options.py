@@ -1,4 +1,4 @@
-"""Flower's own options: read from ``FLOWER_*``, with defaults of ours where its own are not safe or not useful."""
+"""Flower's options: read from ``FLOWER_*``, with defaults of ours where its own are unsafe or unhelpful."""
 
 from __future__ import annotations
 

@@ -37,14 +37,15 @@ async def _rows(queues: JobQueues) -> list[dict[str, Any]]:
 class BrokerPage(BrokerView):  # type: ignore[misc]  # Flower has no types
     """The page of queues."""
 
-    def initialize(self, queues: JobQueues) -> None:
-        """Take the ledger's queues."""
+    def initialize(self, queues: JobQueues, broker: str) -> None:
+        """Take the ledger's queues, and the broker's address without its password."""
         self._queues = queues
+        self._broker = broker
 
     @authenticated
     async def get(self) -> None:
         """Show the length of every queue and the number of dead letters."""
-        self.render("broker.html", broker_url=self.application.broker_uri, queues=await _rows(self._queues))
+        self.render("broker.html", broker_url=self._broker, queues=await _rows(self._queues))
 
 
 class QueueLengths(GetQueueLengths):  # type: ignore[misc]  # as above

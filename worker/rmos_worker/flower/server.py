@@ -9,6 +9,7 @@ from celery import Celery
 from flower.app import Flower
 from flower.command import extract_settings, setup_logging
 from flower.urls import settings as flower_settings
+from kombu.utils.url import maybe_sanitize_url
 from tornado.options import OptionParser
 from tornado.web import url
 
@@ -33,7 +34,8 @@ def serve(settings: BrokerSettings, options: OptionParser) -> None:
     extract_settings()
     ledger = JobLedger.connect(settings)
     server = Flower(capp=watching_app(settings), options=options, **flower_settings)
-    server.add_handlers(".*", _pages(ledger.queues, options.url_prefix))
+    broker = maybe_sanitize_url(settings.broker_url.get_secret_value())
+    server.add_handlers(".*", _pages(ledger.queues, broker, options.url_prefix))
     _listen(server, options)
     for signum in (signal.SIGTERM, signal.SIGINT):
         server.io_loop.asyncio_loop.add_signal_handler(signum, server.io_loop.stop)
@@ -54,12 +56,12 @@ def watching_app(settings: BrokerSettings) -> Celery:
     return app
 
 
-def _pages(queues: JobQueues, prefix: str | None) -> list[Any]:
+def _pages(queues: JobQueues, broker: str, prefix: str | None) -> list[Any]:
     """Return our pages, which outrank Flower's of the same address."""
     below = f"/{prefix.strip('/')}" if prefix else ""
     return [
         url(f"{below}/tasks", TasksPage),
-        url(f"{below}/broker", BrokerPage, {"queues": queues}),
+        url(f"{below}/broker", BrokerPage, {"queues": queues, "broker": broker}),
         url(f"{below}/api/queues/length", QueueLengths, {"queues": queues}),
     ]
 

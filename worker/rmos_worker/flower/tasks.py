@@ -11,15 +11,20 @@ from flower.views.tasks import TasksView
 COLUMNS = {
     "name": "Task",
     "uuid": "First job",
-    "args": "Jobs",
     "state": "State",
+    "args": "Jobs",
     "result": "How it ended",
+    "kwargs": "First run",
     "received": "Received",
     "runtime": "Runtime",
     "worker": "Worker",
 }
-#: How Celery tells of the exceptions by which our tasks end.
-_OURS = re.compile(r"""(?:JobDead|PutOff)\((['"])(.*)\1,?\)""", re.DOTALL)
+#: What the ledger says in a notification (``lua/ready.lua``).
+_NOTIFICATION = re.compile(r".*, (\d+) job\(s\), run (.*?)(?:, request (.*))?")
+#: How Celery tells of the exceptions by which our tasks end; of a retry the pools tell in two ways.
+_OURS = re.compile(
+    r"""(?:Retry\(Retry\(\.\.\.\), )?(?:JobDead|PutOff)\((['"])(.*)\1,?\)(?:, None\))?""", re.DOTALL
+)
 _QUOTED = re.compile(r"""(['"])(.*)\1""", re.DOTALL)
 
 
@@ -30,7 +35,11 @@ def readable(task: Any) -> Any:
     one of ours, Celery's exception and traceback are left out: they say where the task ended, which is
     always the same line.
     """
-    task.args = jobs(task.args or "", task.name or "")
+    if notification := _NOTIFICATION.fullmatch(task.args or ""):
+        # Apart, for Flower cuts long cells; its messages have no keyword arguments.
+        number, run_id, request_id = notification.groups()
+        request = f", request {request_id}" if request_id else ""
+        task.args, task.kwargs = f"{number} job{'s' * (number != '1')}{request}", f"run {run_id}"
     if task.state in {"FAILURE", "RETRY"}:
         ours = _OURS.fullmatch(task.exception or "")
         task.result = ours[2] if ours else task.exception
@@ -39,12 +48,6 @@ def readable(task: Any) -> Any:
     elif quoted := _QUOTED.fullmatch(task.result or ""):
         task.result = quoted[2]
     return task
-
-
-def jobs(text: str, task: str) -> str:
-    """Return the jobs that a notification names, without its task, which has a column of its own."""
-    text = text.removeprefix(f"{task}, ")
-    return re.sub(r"^(\d+) job\(s\)", lambda found: f"{found[1]} job{'s' * (found[1] != '1')}", text)
 
 
 class TasksPage(TasksView):  # type: ignore[misc]  # Flower has no types
