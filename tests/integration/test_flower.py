@@ -26,7 +26,8 @@ import pytest
 from flower.urls import handlers
 from selenium import webdriver
 from selenium.webdriver.common.by import By
-from tornado.web import RequestHandler, URLSpec
+from tornado.routing import URLSpec
+from tornado.web import RequestHandler
 
 from rmos_runs import RunsClient
 from rmos_runs.local.home import Addresses, Home
@@ -124,9 +125,7 @@ def rows(browser: webdriver.Chrome, table: str) -> list[list[str]]:
         "return [...document.querySelectorAll(arguments[0])]"
         ".map(row => [...row.cells].map(cell => cell.innerText.trim()))"
     )
-    found: list[list[str]] = browser.execute_script(  # type: ignore[no-untyped-call]
-        script, f"{table} tbody tr"
-    )
+    found: list[list[str]] = browser.execute_script(script, f"{table} tbody tr")
     return found
 
 
@@ -156,7 +155,7 @@ def keep(browser: webdriver.Chrome, name: str) -> None:
             "while (texts.nextNode())"
             " texts.currentNode.data = texts.currentNode.data.replaceAll(arguments[0], 'shop')"
         )
-        browser.execute_script(script, HOST)  # type: ignore[no-untyped-call]
+        browser.execute_script(script, HOST)
         assert browser.save_screenshot(str(Path(directory) / f"{name}.png"))
 
 
@@ -249,7 +248,7 @@ def test_a_browser_finds_no_controls_and_is_refused_when_it_tries(
             "const told = arguments[1]; fetch(arguments[0], {method: 'POST'})"
             ".then(async answer => told([answer.status, await answer.text()]))"
         )
-        answer = browser.execute_async_script(script, f"/api/{what}")  # type: ignore[no-untyped-call]
+        answer = browser.execute_async_script(script, f"/api/{what}")
         assert answer == [403, "Read only mode is enabled"]
     browser.get(f"{shop.addresses.flower_url}/task/{shop.waiting.job_id}")
     assert "put off for" in browser.find_element(By.ID, "task-page").text

@@ -94,7 +94,7 @@ def test_a_wrong_variable_is_named_and_its_value_is_not(variables: dict[str, str
     ids=["done", "dead", "put off by a child", "put off", "not ours", "started"],
 )
 def test_a_page_tells_the_jobs_of_a_task_and_how_they_ended(
-    fields: dict[str, str], shown: tuple[str | None, ...]
+    fields: dict[str, Any], shown: tuple[str | None, ...]
 ) -> None:
     task = readable(Task(uuid="a", name="runs.create", **fields))
     assert (task.args, task.kwargs, task.result, task.exception, task.traceback) == shown
