@@ -113,8 +113,8 @@ def closure_of(requirement: str) -> set[str]:
 def test_what_the_programs_import_comes_with_the_extras(tmp_path: Path) -> None:
     # The tests' own environment holds more than an installation does, and would hide what is missing there.
     code = (
-        "import rmos_worker.celery_app.main, rmos_worker.celery_app.flower, rmos_advisory_store.app\n"
-        "import rmos_runs.cli.main, rmos_runs.local.processes, flower.command\n"
+        "import rmos_worker.celery_app.main, rmos_worker.flower.server, rmos_advisory_store.app\n"
+        "import rmos_runs.cli.main, rmos_runs.local.processes\n"
         "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
     )
     owners = metadata.packages_distributions()

@@ -175,10 +175,7 @@ def error_classes() -> list[type[RmosError]]:
     for package in (rmos_shared, rmos_runs, rmos_worker, rmos_advisory_store):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             # These are programs: they read the environment when they are imported.
-            if (
-                module.name not in {"rmos_worker.celery_app.main", "rmos_worker.celery_app.flower"}
-                and "__main__" not in module.name
-            ):
+            if module.name != "rmos_worker.celery_app.main" and "__main__" not in module.name:
                 importlib.import_module(module.name)
     found: list[type[RmosError]] = []
     rest = [RmosError]

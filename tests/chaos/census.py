@@ -19,7 +19,7 @@ _WORDS = {
     "worker-advise": ("rmos_worker.celery_app.main", "worker", "advise@"),
     "worker-notify": ("rmos_worker.celery_app.main", "worker", "notify@"),
     "beat": ("rmos_worker.celery_app.main", "beat"),
-    "flower": ("rmos_worker.celery_app.flower", "flower"),
+    "flower": ("rmos_worker.flower",),
     "advisory-store": ("rmos_advisory_store",),
     GATEWAY: ("rmos_runs.gateway",),
     "indexer": ("rmos_shared.index",),

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 import redis
-from celery.exceptions import Ignore, Retry
+from celery.exceptions import Retry
 from redis.commands.core import Script
 
 from rmos_shared.errors import (
@@ -349,7 +349,7 @@ def test_a_lease_that_passed_on_settles_nothing(
 
     assert report.refused == {job_id: "running"}
     assert (report.done, report.waiting, report.dead) == ([], {}, {})
-    with pytest.raises(Ignore):
+    with pytest.raises(Retry, match="1 job with another worker"):
         celery_state(report)
     assert states(ledger, [job_id]) == ["running"]
     assert ledger.find(follower.job_id) is None
@@ -427,7 +427,7 @@ def test_a_settlement_that_stays_undelivered_is_no_success_and_runs_again(
         }
     line.operation, line.lost_calls = operation, 1_000
     report = executor.answer([job_id])
-    with pytest.raises(Ignore):
+    with pytest.raises(Retry, match="1 job with another worker"):
         celery_state(report)
     assert states(ledger, [job_id]) == ["running"]
 
@@ -489,7 +489,7 @@ def test_a_follower_is_accepted_once_whoever_finishes(
     assert executor.answer([job_id]).done == [job_id]
     again = executor.answer([job_id])
     assert again.refused == {job_id: "done"}
-    assert celery_state(again) == {"done": 0, "refused": {job_id: "done"}}
+    assert celery_state(again) == "1 job done before"
     assert (ledger.stats().accepted, handler.handled) == (2, [job_id])
 
 
@@ -594,36 +594,56 @@ def test_one_bad_run_does_not_touch_the_others_of_its_group(
 # -- what Flower shows ----------------------------------------------------------------------------
 
 
-def test_success_when_all_is_done() -> None:
-    assert celery_state(Report(done=["a", "b"])) == {"done": 2, "refused": {}}
-    assert celery_state(Report(refused={"a": "done"})) == {"done": 0, "refused": {"a": "done"}}
-    assert celery_state(Report(done=["a"], refused={"b": "running"}))["done"] == 1
+@pytest.mark.parametrize(
+    ("report", "words"),
+    [
+        (Report(done=["a"]), "1 job done"),
+        (Report(done=["a", "b"]), "2 jobs done"),
+        (Report(refused={"a": "done"}), "1 job done before"),
+        (Report(done=["a"], refused={"b": "running"}), "1 of 2 jobs done, 1 of 2 jobs with another worker"),
+        (Report(refused={"a": "unknown"}), "1 job unknown"),
+    ],
+    ids=str,
+)
+def test_success_says_how_many_are_done(report: Report, words: str) -> None:
+    assert celery_state(report) == words
 
 
 @pytest.mark.parametrize(
-    "report",
+    ("report", "words"),
     [
-        Report(dead={"a": "conflict", "b": "crash_loop"}, done=["c"], waiting={"d": 1.0}),
-        Report(refused={"a": "dead"}, waiting={"d": 1.0}),
+        (
+            Report(dead={"a": "conflict", "b": "crash_loop"}, done=["c"], waiting={"d": 1.0}),
+            "2 of 4 jobs dead (conflict, crash_loop): rmos dlq show a",
+        ),
+        (
+            Report(refused={"a": "dead"}, waiting={"d": 1.0}),
+            "1 of 2 jobs dead (dead before): rmos dlq show a",
+        ),
     ],
     ids=["now", "already"],
 )
-def test_failure_when_any_is_dead(report: Report) -> None:
-    with pytest.raises(JobDead, match=r"job\(s\) in the dead letters .*first a; see rmos dlq show"):
+def test_failure_when_any_is_dead(report: Report, words: str) -> None:
+    with pytest.raises(JobDead) as dead:
         celery_state(report)
+    assert str(dead.value) == words
 
 
 @pytest.mark.parametrize(
-    "report",
-    [Report(done=["a"], waiting={"b": 1.0}), Report(refused={"b": "waiting"})],
-    ids=["now", "already"],
+    ("report", "words"),
+    [
+        (
+            Report(done=["a"], waiting={"b": 12.4}, why_waiting={"b": "breaker_open"}),
+            "1 of 2 jobs put off for 12 s (breaker_open)",
+        ),
+        (Report(refused={"b": "waiting"}), "1 job put off before, and not due yet"),
+        (Report(refused={"a": "running"}), "1 job with another worker"),
+        (Report(refused={"a": "accepted"}), "1 job with another worker"),
+    ],
+    ids=["now", "already", "running elsewhere", "in line again"],
 )
-def test_retry_when_any_waits(report: Report) -> None:
-    with pytest.raises(Retry, match="put off"):
+def test_retry_when_it_is_done_later_or_elsewhere(report: Report, words: str) -> None:
+    with pytest.raises(Retry) as later:
         celery_state(report)
-
-
-@pytest.mark.parametrize("state", ["running", "accepted"])
-def test_ignored_when_another_worker_has_it(state: str) -> None:
-    with pytest.raises(Ignore):
-        celery_state(Report(refused={"a": state}))
+    # Flower is told of the error, and of nothing else that Retry holds.
+    assert repr(later.value.exc) == f"PutOff('{words}')"

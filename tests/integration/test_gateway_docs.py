@@ -3,49 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
+from support.browser import open_browser
 from support.gateway import RUNS, GatewayProcess, keys_in
 from support.records import make_run
 from support.runs import Runs
 
-_FLAGS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--disable-dev-shm-usage", "--window-size=1400,2000"),
-)
 _SECONDS = 60
 
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
-    driver, program = shutil.which("chromedriver"), shutil.which("chromium")
-    if driver is None or program is None:
-        if "CI" in os.environ:
-            pytest.fail("chromium and chromedriver are needed; .ci/run installs them")
-        pytest.skip("there is no chromium here")
-    options = Options()
-    options.binary_location = program
-    for flag in (*_FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    opened = webdriver.Chrome(options, Service(driver))
-    try:
+    with open_browser(tmp_path / "profile", log_requests=True) as opened:
         yield opened
-    finally:
-        opened.quit()
 
 
 def test_a_call_is_made_from_the_docs_and_no_other_host_is_asked(

@@ -17,7 +17,7 @@ from rmos_shared.jobs.model import Job
 from rmos_shared.jobs.queues import Taken
 from rmos_shared.jobs.work import Lease
 from rmos_shared.settings.broker import BrokerSettings
-from rmos_shared.tasks.table import CREATE, CREATE_MANY, QUEUES, SUGGEST, TASKS, TaskSpec
+from rmos_shared.tasks.table import CREATE, CREATE_MANY, DEAD_LETTER_QUEUE, QUEUES, SUGGEST, TASKS, TaskSpec
 from support.embedded_server import EmbeddedServer
 from support.malformed import KINDS, make, notification_of
 
@@ -289,6 +289,29 @@ def test_a_job_put_back_while_it_is_in_line_is_handed_out_once(ledger: JobLedger
         accept(ledger, CREATE, job_id)
     ledger.queues.put_back(job_ids)
     assert take_joined(ledger, CREATE.queue, 1) == [job_ids]
+
+
+# -- lengths --------------------------------------------------------------------------------------
+
+
+def test_lengths_tell_jobs_from_what_others_pushed_and_a_damaged_key_from_an_empty_queue(
+    ledger: JobLedger,
+) -> None:
+    accept(ledger, CREATE, new_uuid7(), new_uuid7())
+    accept(ledger, SUGGEST, new_uuid7())
+    ledger._client.lpush(CREATE.queue, "stranger")
+    ledger._client.lpush("runs.batch", "stranger")
+    assert ledger.queues.take("runs.batch")
+    ledger._client.delete(f"rmos:ready:{SUGGEST.queue}")
+    ledger._client.set(f"rmos:ready:{SUGGEST.queue}", "of a wrong type")
+
+    lengths = {length.queue: (length.messages, length.jobs) for length in ledger.queues.lengths()}
+
+    assert list(lengths) == [*QUEUES, DEAD_LETTER_QUEUE]
+    assert lengths[CREATE.queue] == (3, 2)
+    assert lengths[SUGGEST.queue] == (1, None)
+    assert lengths["runs.batch"] == (0, 0)
+    assert lengths[DEAD_LETTER_QUEUE] == (1, 1)
 
 
 # -- waking ---------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ import pytest
 
 from rmos_runs.local.log_file import KEPT, open_log, turn_over
 from rmos_runs.local.restarts import STABLE_SECONDS, pause_seconds, short_lives_after
-from rmos_worker.celery_app.flower_access import refusal
 
 
 @pytest.mark.parametrize(
@@ -45,27 +44,3 @@ def test_a_log_is_turned_over_above_its_size_and_the_oldest_goes(tmp_path: Path)
 
 def test_no_log_yet_is_no_error(tmp_path: Path) -> None:
     assert not turn_over(tmp_path / "none.log")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "environment", "refused"),
-    [
-        ([], {}, True),
-        ([], {"FLOWER_ADDRESS": "0.0.0.0"}, True),
-        ([], {"FLOWER_ADDRESS": "10.0.0.1", "FLOWER_BASIC_AUTH": ""}, True),
-        (["--address=::"], {"FLOWER_ADDRESS": "127.0.0.1"}, True),
-        ([], {"FLOWER_ADDRESS": "127.0.0.1"}, False),
-        (["--address", "127.0.0.1"], {}, False),
-        (["--address=localhost"], {}, False),
-        ([], {"FLOWER_ADDRESS": "::1"}, False),
-        (["--basic-auth=a:b"], {}, False),
-        (["--basic_auth=a:b"], {}, False),
-        ([], {"FLOWER_BASIC_AUTH": "a:b"}, False),
-        ([], {"FLOWER_OAUTH2_KEY": "k", "FLOWER_ADDRESS": "0.0.0.0"}, False),
-        (["--unix-socket=/tmp/f"], {}, False),
-    ],
-)
-def test_flower_without_credentials_stays_on_loopback(
-    arguments: list[str], environment: dict[str, str], *, refused: bool
-) -> None:
-    assert (refusal(arguments, environment) is not None) is refused

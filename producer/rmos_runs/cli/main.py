@@ -16,6 +16,7 @@ from rmos_runs.cli.dlq import app as dlq
 from rmos_runs.cli.doctor import doctor
 from rmos_runs.cli.enqueue import attach, enqueue, suggest
 from rmos_runs.cli.exit_codes import EXIT_CODES
+from rmos_runs.cli.flower import flower
 from rmos_runs.cli.index import app as index
 from rmos_runs.cli.jobs import app as jobs
 from rmos_runs.cli.keys import app as keys
@@ -47,6 +48,7 @@ app.command("attach")(attach)
 app.command("up")(up)
 app.command("advisory-store")(advisory_store)
 app.command("serve")(serve)
+app.command("flower")(flower)
 app.command("doctor")(doctor)
 app.command("pause")(pause)
 app.command("resume")(resume)

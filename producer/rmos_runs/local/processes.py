@@ -49,7 +49,7 @@ PROCESSES: Mapping[str, tuple[str, ...]] = {
     "worker-notify": (*_WORKER, "-n", "notify@%h", "-P", "threads", "-c", "8", "-Q", "runs.notify", *_ALONE),
     "beat": (*_CELERY, "beat", "-l", "INFO"),
     "indexer": ("-m", "rmos_shared.index"),
-    "flower": ("-m", "celery", "-A", "rmos_worker.celery_app.flower", "flower"),
+    "flower": ("-m", "rmos_worker.flower"),
     "gateway": ("-m", "rmos_runs.gateway"),
 }
 #: What the main job needs; beat and Flower only watch and plan.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from rmos_shared.jobs.arguments import CODE_VERSION, milliseconds
 from rmos_shared.jobs.redis_errors import broker_errors
 from rmos_shared.jobs.script import LedgerScript
+from rmos_shared.tasks.table import DEAD_LETTER_QUEUE, QUEUES
 
 _WAKE = "wake:"
 
@@ -21,6 +23,17 @@ class Round:
     ready: int
     #: Keys of the ledger that are of a wrong type.
     damaged: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLength:
+    """How long one queue is; None for a key of the ledger that is of a wrong type."""
+
+    queue: str
+    #: Items of the list of its name: one for each job, and what other programs pushed.
+    messages: int | None
+    #: Jobs in line; of the queue of dead letters, the letters.
+    jobs: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +114,22 @@ class JobQueues:
         )
         return Round(int(ready), tuple(key.decode() for key in damaged))
 
+    def lengths(self) -> list[QueueLength]:
+        """Return how long each queue is, and last the mirror of the dead letters, all of one moment."""
+        prefix = self._script.prefix
+        lines = {queue: [f"{prefix}ready:{queue}"] for queue in QUEUES}
+        lines[DEAD_LETTER_QUEUE] = [f"{prefix}dead", f"{prefix}raw"]
+        with broker_errors(), self._script.client.pipeline() as pipeline:
+            for queue, indexes in lines.items():
+                pipeline.llen(queue)
+                for index in indexes:
+                    pipeline.zcard(index)
+            answers = iter(pipeline.execute(raise_on_error=False))
+        return [
+            QueueLength(queue, _total(islice(answers, 1)), _total(islice(answers, len(indexes))))
+            for queue, indexes in lines.items()
+        ]
+
     def try_lock(self, name: str, holder: str, *, seconds: float) -> bool:
         """Take or renew a named lock; only one holder has it until it lapses."""
         key = f"{self._script.prefix}lock:{name}"
@@ -111,3 +140,10 @@ class JobQueues:
                 return False
             # Renewing what may just have lapsed can at worst let two holders in: every step is atomic anyway.
             return bool(self._script.client.pexpire(key, milliseconds(seconds)))
+
+
+def _total(answers: Iterable[object]) -> int | None:
+    """Return the sum of what the server answered; None when it answered an error."""
+    counted = [*answers]
+    numbers = [answer for answer in counted if isinstance(answer, int)]
+    return sum(numbers) if len(numbers) == len(counted) else None

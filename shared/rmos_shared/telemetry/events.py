@@ -114,6 +114,14 @@ class EventsNotPublished(Event, key="events.not_published", level=logging.INFO):
     error: str
 
 
+class FlowerStarted(Event, key="flower.started", level=logging.INFO):
+    """Flower listens; with ``controls`` whoever may look may also revoke tasks and shut workers down."""
+
+    address: str
+    port: int
+    controls: bool
+
+
 # -- the ledger and its workers -------------------------------------------------------------------
 
 

@@ -7,11 +7,12 @@ import gc
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from celery import Celery, bootsteps, signals
-from celery.exceptions import Ignore, Retry
+from celery.exceptions import Retry
 
 from rmos_shared.errors import RmosError
 from rmos_shared.jobs.connection import connect_broker
@@ -32,10 +33,16 @@ from rmos_worker.webhooks.endpoints import WebhookConfig, load_webhooks
 from rmos_worker.webhooks.registration import Registration
 
 _PR_SET_PDEATHSIG = 1
+#: Words for the states in which a worker may find jobs that it is not to do.
+_BEFORE = {"done": "done before", "running": "with another worker", "accepted": "with another worker"}
 
 
 class JobDead(Exception):
     """The ledger has the job among the dead letters; see ``rmos dlq show``."""
+
+
+class PutOff(Exception):
+    """The ledger has the job in line again later, or another worker has it."""
 
 
 class ServicesOfProcess:
@@ -110,32 +117,45 @@ def _configure_logs(loglevel: int | str | None = None, **_: Any) -> None:
 def _add_task(app: Celery, spec: TaskSpec, services: ServicesOfProcess) -> None:
     # A dead job is logged in our own words already; Celery need not add its traceback.
     @app.task(name=spec.name, queue=spec.queue, throws=(JobDead,))
-    def answer(job_ids: list[str]) -> dict[str, Any]:
+    def answer(job_ids: list[str]) -> str:
         return celery_state(services.get().executor.answer(job_ids))
 
 
-def celery_state(report: Report) -> dict[str, Any]:
-    """End the task in the Celery state that tells Flower what the ledger has.
+def celery_state(report: Report) -> str:
+    """End the task in the Celery state that tells Flower what the ledger has; its words are for a person.
 
     Raises:
         JobDead: FAILURE, some job is dead.
-        Retry: RETRY, some job waits; nothing is published, it is in line again when due.
-        Ignore: another worker has the job; that worker's task will tell.
+        Retry: RETRY, some job waits, or another worker has it; nothing is published, and whoever does the
+            job later is told of under another message id.
     """
-    dead = report.dead | {job_id: state for job_id, state in report.refused.items() if state == "dead"}
-    if dead:
-        reasons = ", ".join(sorted(set(dead.values())))
-        raise JobDead(
-            f"{len(dead)} job(s) in the dead letters ({reasons}), first {min(dead)}; see rmos dlq show"
-        )
+    total = len(report.done) + len(report.waiting) + len(report.dead) + len(report.refused)
+    before = Counter(report.refused.values())
+    if report.dead or before["dead"]:
+        died_before = [job_id for job_id, state in report.refused.items() if state == "dead"]
+        reasons = sorted({*report.dead.values(), *(["dead before"] if died_before else [])})
+        dead = [*report.dead, *died_before]
+        raise JobDead(f"{_of(len(dead), total)} dead ({', '.join(reasons)}): rmos dlq show {min(dead)}")
     if report.waiting:
+        reasons = sorted({*report.why_waiting.values()})
         delay = min(report.waiting.values())
-        raise Retry(f"{len(report.waiting)} job(s) put off, the first for {delay:.1f} s")
-    if "waiting" in report.refused.values():
-        raise Retry("the job is put off already; it is in line again when due")
-    if not report.done and any(state in {"running", "accepted"} for state in report.refused.values()):
-        raise Ignore("the job is in other hands")
-    return {"done": len(report.done), "refused": report.refused}
+        raise _retry(f"{_of(len(report.waiting), total)} put off for {delay:.0f} s ({', '.join(reasons)})")
+    if before["waiting"]:
+        raise _retry(f"{_of(before['waiting'], total)} put off before, and not due yet")
+    if not report.done and before["running"] + before["accepted"]:
+        raise _retry(f"{_of(total, total)} with another worker")
+    ends = {"done": len(report.done)} | {_BEFORE.get(state, state): count for state, count in before.items()}
+    return ", ".join(f"{_of(count, total)} {words}" for words, count in ends.items() if count)
+
+
+def _of(number: int, total: int) -> str:
+    jobs = f"{total} job{'s' * (total != 1)}"
+    return jobs if number == total else f"{number} of {jobs}"
+
+
+def _retry(words: str) -> Retry:
+    # Celery tells Flower of the error alone.
+    return Retry(words, exc=PutOff(words))
 
 
 def _store_step(probe: Callable[[], None]) -> type[bootsteps.StartStopStep]:

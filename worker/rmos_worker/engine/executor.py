@@ -46,6 +46,8 @@ class Report:
     done: list[str] = field(default_factory=list)
     #: With the delay, in seconds.
     waiting: dict[str, float] = field(default_factory=dict)
+    #: The reason of each of those.
+    why_waiting: dict[str, str] = field(default_factory=dict)
     #: With the reason.
     dead: dict[str, str] = field(default_factory=dict)
     #: Not ours to do: the state that says why (``running`` elsewhere, not due, unknown).
@@ -161,6 +163,7 @@ class Executor:
             report.dead[claim.job_id] = end.failure.reason
         elif state is Settlement.WAITING and isinstance(end, Wait):
             report.waiting[claim.job_id] = end.delay_seconds
+            report.why_waiting[claim.job_id] = end.failure.reason
         else:
             report.refused[claim.job_id] = state or _UNSETTLED
         return outage
