@@ -18,12 +18,16 @@ from typing import Any
 import httpx
 import pytest
 import redis
+from hypothesis import settings
 
 from support import spawn
 from support.embedded_server import EmbeddedServer
 from support.postgres import PostgresServer
 
 pytest_plugins = ("support.fixtures",)
+# What an example takes says more of the machine's other work than of ours.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 
 @pytest.hookimpl(trylast=True)
