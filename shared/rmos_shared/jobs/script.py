@@ -37,6 +37,7 @@ PARTS = (
     "dead_letters",
     "consistency",
     "stats",
+    "liveness",
     "endpoints",
     "answer",
 )
