@@ -44,6 +44,7 @@ from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.tasks.table import QUEUES
 from rmos_shared.telemetry import events
 from rmos_shared.telemetry.events import Event
+from rmos_shared.telemetry.metrics import OF_BOTH, OF_STATUS, OF_WORKERS
 from rmos_worker.celery_app.broker import celery_config
 
 ROOT = Path(__file__).parents[2]
@@ -166,6 +167,16 @@ def events_table() -> str:
     return "\n".join(rows).replace("|  |", "| |")
 
 
+def metrics_table() -> str:
+    rows = ["| metric | kind | labels | exported by | meaning |", "|---|---|---|---|---|"]
+    exporters = {"worker, gateway": OF_BOTH, "worker": OF_WORKERS, "gateway": OF_STATUS}
+    for exporter, group in exporters.items():
+        for metric in group:
+            labels = ", ".join(f"`{label}`" for label in metric.labels)
+            rows.append(f"| `{metric.name}` | {metric.kind} | {labels} | {exporter} | {metric.help} |")
+    return "\n".join(rows).replace("|  |", "| |")
+
+
 def event_classes() -> list[type[Event]]:
     kinds = [kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, Event)]
     return [kind for kind in kinds if hasattr(kind, "key")]
@@ -193,6 +204,7 @@ GENERATED = {
     "settings": settings_tables,
     "exit codes": exit_code_table,
     "events": events_table,
+    "metrics": metrics_table,
 }
 
 

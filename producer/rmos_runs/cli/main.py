@@ -17,6 +17,7 @@ from rmos_runs.cli.doctor import doctor
 from rmos_runs.cli.enqueue import attach, enqueue, suggest
 from rmos_runs.cli.exit_codes import EXIT_CODES
 from rmos_runs.cli.flower import flower
+from rmos_runs.cli.health import health
 from rmos_runs.cli.index import app as index
 from rmos_runs.cli.jobs import app as jobs
 from rmos_runs.cli.keys import app as keys
@@ -55,6 +56,7 @@ app.command("resume")(resume)
 app.command("pauses")(pauses)
 app.command("status")(status)
 app.command("top")(top)
+app.command("health")(health)
 app.add_typer(jobs, name="jobs", help="The job ledger.")
 app.add_typer(runs, name="runs", help="The stored runs.")
 app.add_typer(attachments, name="attachments", help="Large outputs beside the runs, by their hash.")

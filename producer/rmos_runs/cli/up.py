@@ -56,6 +56,8 @@ def up(
 
 def _sentence(ended: Ended, logs_dir: Path) -> str:
     how = f"signal {-ended.code}" if ended.code < 0 else f"code {ended.code}"
+    if ended.why:
+        how = f"{ended.why}, so it was killed"
     then = (
         f"is held back for {ended.pause_seconds:g} s, for it ends again and again"
         if ended.pause_seconds

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
+from prometheus_client import CollectorRegistry, ProcessCollector
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
@@ -24,6 +25,7 @@ from rmos_runs.gateway.rates import Rates
 from rmos_runs.gateway.routes import advisories, bulk, dead_letters, jobs, records, reviews, runs, status
 from rmos_runs.gateway.routes.attachments import attachment_routes
 from rmos_runs.gateway.routes.events import EventLimits, events_router
+from rmos_runs.gateway.routes.metrics import metrics_router
 from rmos_runs.gateway.services import services_of
 from rmos_shared.clock import Clock, SystemClock
 from rmos_shared.errors import RmosError
@@ -33,6 +35,7 @@ from rmos_shared.runs.reader import RunReader
 from rmos_shared.settings.gateway import GatewaySettings
 from rmos_shared.settings.index import IndexSettings
 from rmos_shared.store.choice import chosen_store
+from rmos_shared.telemetry.prometheus import EventMetrics
 
 #: In this order: fixed paths go before those that begin with a run's id.
 _ROUTERS = (
@@ -86,14 +89,19 @@ def bare_app(settings: GatewaySettings, catalogs: Catalogs, index: IndexSettings
     """Build what stands behind ``Front``: the routes, and their description."""
     # It connects when it is first followed.
     stream = AsyncJobEvents.connect(settings)
+    registry = CollectorRegistry()
+    events = EventMetrics(registry)
+    ProcessCollector(registry=registry)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with services_of(settings, catalogs, index) as services:
             app.state.services = services
+            events.attach()
             try:
                 yield
             finally:
+                events.detach()
                 await stream.close()
 
     app = FastAPIOffline(
@@ -107,6 +115,7 @@ def bare_app(settings: GatewaySettings, catalogs: Catalogs, index: IndexSettings
     app.exception_handler(HTTPException)(on_http_error)
     app.exception_handler(RequestValidationError)(on_invalid)
     closed.include(app, status.health, "")
+    closed.include(app, metrics_router(registry, [reads(Role.OPERATE, Role.MONITOR)]), "")
     told = described(None, 404, 408, 409, 413)
     closed.include(app, _attachments(settings), PREFIX, tags=["attachments"], responses=told)
     closed.include(app, _events(settings, stream), PREFIX, responses=described(None))

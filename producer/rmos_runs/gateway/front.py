@@ -25,7 +25,7 @@ _UNLESS_SAID = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no
 #: As nginx has it: the client went away before its answer.
 _CLIENT_GONE = 499
 #: Where nobody has to say who they are: what there is, and whether it works.
-_OPEN = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
+_OPEN = frozenset({"/healthz", "/livez", "/readyz", "/docs", "/openapi.json"})
 _OPEN_BELOW = "/static-offline-docs/"
 
 

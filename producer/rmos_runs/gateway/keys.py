@@ -48,6 +48,8 @@ class Role(StrEnum):
     OPERATE = "operate"
     #: Read everything, change nothing.
     AUDIT = "audit"
+    #: Read the metrics, and nothing else: for a program that keeps its key in a file on another machine.
+    MONITOR = "monitor"
 
 
 def _name(value: str) -> str:

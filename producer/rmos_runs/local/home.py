@@ -7,7 +7,7 @@ import os
 import secrets
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class Addresses:
     gateway_url: str | None = None
     #: Secret, ``user:password``.
     flower_auth: str | None = None
+    #: By process, where a worker serves ``/livez`` and ``/metrics``.
+    worker_urls: Mapping[str, str] = field(default_factory=dict)
     #: Processes that end again and again, and wait to be started once more.
     held_back: tuple[str, ...] = ()
 

@@ -14,6 +14,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from rmos_runs.local.home import Addresses, Home
+from rmos_runs.local.liveness import Probes
 from rmos_runs.local.ownership import Ownership
 from rmos_runs.local.ports import is_free, lasting_port
 from rmos_runs.local.supervisor import Ended, Supervisor
@@ -52,6 +53,8 @@ PROCESSES: Mapping[str, tuple[str, ...]] = {
     "flower": ("-m", "rmos_worker.flower"),
     "gateway": ("-m", "rmos_runs.gateway"),
 }
+#: How the names of workers begin: each gets a port to be watched by.
+_WORKERS = "worker-"
 #: What the main job needs; beat and Flower only watch and plan.
 MAIN_JOB = ("advisory-store", "worker-create", "worker-advise")
 
@@ -75,6 +78,7 @@ class Pipeline:
         self._names = names
         self._ownership = Ownership(home)
         self._addresses: Addresses | None = None
+        self._probes = Probes({})
         self.supervisor = Supervisor(home.logs_dir)
 
     def start(self) -> Addresses:
@@ -102,6 +106,7 @@ class Pipeline:
         )
         flower_port = self._port("flower") if "flower" in names else 0
         gateway_port = self._port("gateway") if "gateway" in names else 0
+        worker_ports = {name: self._port(name) for name in names if name.startswith(_WORKERS)}
         addresses = Addresses(
             pid=os.getpid(),
             broker_url=broker_url,
@@ -112,6 +117,7 @@ class Pipeline:
             flower_url=f"http://127.0.0.1:{flower_port}" if flower_port else None,
             gateway_url=f"http://127.0.0.1:{gateway_port}" if gateway_port else None,
             flower_auth=os.environ.get("FLOWER_BASIC_AUTH") or f"rmos:{self._home.secret('flower')}",
+            worker_urls={name: f"http://127.0.0.1:{port}" for name, port in worker_ports.items()},
         )
         environment = {
             "RMOS_BROKER_URL": addresses.broker_url,
@@ -135,7 +141,14 @@ class Pipeline:
             arguments = PROCESSES[name]
             if name == "beat":
                 arguments = (*arguments, "-s", str(self._home.root / "beat-schedule"))
-            self.supervisor.start(name, (sys.executable, *arguments), environment)
+            own = (
+                {"RMOS_WORKER_HTTP_HOST": "127.0.0.1", "RMOS_WORKER_HTTP_PORT": str(worker_ports[name])}
+                if name in worker_ports
+                else {}
+            )
+            self.supervisor.start(name, (sys.executable, *arguments), environment | own)
+        gateway = {"gateway": addresses.gateway_url} if addresses.gateway_url else {}
+        self._probes = Probes({**addresses.worker_urls, **gateway})
         if "advisory-store" in names:
             self._wait_for("advisory-store", lambda: _serves(f"{addresses.advisory_url}/health"))
         if flower_port:
@@ -146,7 +159,10 @@ class Pipeline:
         return addresses
 
     def watch(self) -> list[Ended]:
-        """Start again what has ended, tell what it was, and announce what is held back."""
+        """Start again what has ended or does no work, tell what it was, and announce what is held back."""
+        if (stalled := self._probes.next(self.supervisor.pids())) is not None:
+            name, state = stalled
+            self.supervisor.kill(name, f"its state was {state}")
         ended = self.supervisor.watch()
         held_back = tuple(self.supervisor.held_back())
         if self._addresses is not None and self._addresses.held_back != held_back:

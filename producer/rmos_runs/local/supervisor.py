@@ -20,13 +20,15 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """One process that ended by itself."""
+    """One process that ended, by itself or by ``Supervisor.kill``."""
 
     name: str
     #: Its exit code; negative when a signal ended it.
     code: int
     #: How long it is held back before it is started again; 0 means that it runs already.
     pause_seconds: float
+    #: Why it was killed; empty when it ended by itself.
+    why: str = ""
 
 
 @dataclass(slots=True)
@@ -40,6 +42,8 @@ class _Child:
     short_lives: int = 0
     #: When it is due to be started again; None while it runs.
     due_at: float | None = field(default=None)
+    #: Why it was killed.
+    why: str = ""
 
 
 class Supervisor:
@@ -80,10 +84,18 @@ class Supervisor:
                 child.short_lives = short_lives_after(child.short_lives, now - child.started_at)
                 pause = pause_seconds(child.short_lives)
                 child.process, child.due_at = None, now + pause
-                ended.append(Ended(name, code, pause))
+                ended.append(Ended(name, code, pause, child.why))
+                child.why = ""
             if child.due_at is not None and time.monotonic() >= child.due_at:
                 self._spawn(child)
         return ended
+
+    def kill(self, name: str, why: str) -> None:
+        """Kill a process with all its children; ``watch`` starts it again, and tells why it ended."""
+        child = self._children[name]
+        if child.process is not None and child.process.poll() is None:
+            child.why = why
+            os.killpg(child.process.pid, signal.SIGKILL)
 
     def pids(self) -> dict[str, int]:
         """Return the process id of each process that runs."""

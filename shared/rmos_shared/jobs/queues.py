@@ -82,6 +82,14 @@ class JobQueues:
         """
         return self._script.command("take", most, *queues)
 
+    def have_work(self, *queues: str) -> bool:
+        """Say whether a job is in line on one of these queues that a worker may take now.
+
+        A paused queue has none, and so has a queue on which the first hundred jobs are all of paused tasks.
+        It changes nothing.
+        """
+        return bool(self._script.run("have_work", *queues))
+
     def put_back(self, job_ids: Sequence[str]) -> None:
         """Put jobs in line again that were taken and will not be claimed.
 

@@ -40,6 +40,7 @@ PARTS = (
     "steering",
     "consistency",
     "stats",
+    "liveness",
     "endpoints",
     "answer",
 )

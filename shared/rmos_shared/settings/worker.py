@@ -78,6 +78,24 @@ class WorkerSettings(BrokerSettings, StoreSettings, WebhookSettings):
         le=10_000,
         description="Jobs of a kind that one round of the reconciler puts in line again.",
     )
+    worker_http_port: int = Field(
+        0,
+        ge=0,
+        le=65_535,
+        description="Port on which a worker serves `/livez` and `/metrics`; 0: none. Each worker of a "
+        "machine needs one of its own; `rmos up` gives them theirs.",
+    )
+    worker_http_host: str = Field(
+        "127.0.0.1",
+        description="Address for that port; a private one, for nobody has to say there who they are.",
+    )
+    worker_stalled_seconds: float = Field(
+        60.0,
+        gt=0,
+        le=3_600,
+        description="How long a worker with a free slot may take none of the jobs in line, or its loop may "
+        "stand still, before `/livez` fails. Celery may need 30 s to come back to a broker.",
+    )
     done_ttl_seconds: int = Field(
         604_800,
         ge=7_200,

@@ -173,6 +173,21 @@ class RetireFailed(Event, key="worker.retire_failed"):
     worker: str
 
 
+class WorkerStalled(Event, key="worker.stalled", level=logging.ERROR):
+    """A worker takes no jobs though it could, or its loop stands still; `/livez` fails until that changes."""
+
+    state: str
+    queues: tuple[str, ...]
+
+
+class WorkerAliveAgain(Event, key="worker.alive_again"):
+    """A worker that had stalled takes jobs again."""
+
+
+class WatchFailed(Event, key="worker.watch_failed", level=logging.ERROR):
+    """A look at whether this worker takes jobs met a bug, which the traceback names; the next comes soon."""
+
+
 class ScheduleAccepted(Event, key="schedule.accepted", level=logging.INFO):
     """A scheduled job is accepted, or was before."""
 

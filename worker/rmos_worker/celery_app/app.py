@@ -24,6 +24,7 @@ from rmos_shared.tasks.table import DELIVER, TASKS, TaskSpec
 from rmos_worker.advisories.breaker import RedisBreaker
 from rmos_worker.celery_app.broadcast import ControlNode
 from rmos_worker.celery_app.broker import celery_config
+from rmos_worker.celery_app.monitoring import monitoring_step
 from rmos_worker.celery_app.schedule import add_schedule
 from rmos_worker.engine.executor import Report
 from rmos_worker.engine.reconciler import Reconciler
@@ -88,7 +89,12 @@ def create_app(settings: WorkerSettings) -> Celery:
         _add_task(app, spec, services)
     add_schedule(app)
     app.steps["worker"].update(
-        {_store_step(store.probe), _reconciler_step(settings), _webhooks_step(settings, webhooks)}
+        {
+            _store_step(store.probe),
+            _reconciler_step(settings),
+            _webhooks_step(settings, webhooks),
+            monitoring_step(settings),
+        }
     )
     # Weak references would let these closures be collected.
     signals.setup_logging.connect(_configure_logs, weak=False)

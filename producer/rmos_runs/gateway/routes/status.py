@@ -30,6 +30,12 @@ async def get_status(services: Given) -> Response:
     return json_answer(await services.threads.run(read_status, services.sources))
 
 
+@health.get("/livez", responses={200: {"model": HealthBody, "description": "The process answers."}})
+async def livez() -> Response:
+    """Say that the process answers: one that does not is started anew; store and broker are for `/readyz`."""
+    return json_answer(HealthBody(status="ok"))
+
+
 @health.get("/healthz", responses={200: {"model": HealthBody, "description": "The process answers."}})
 async def healthz() -> Response:
     """Say that the process answers; it asks nobody else."""
