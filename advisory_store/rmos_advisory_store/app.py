@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -11,10 +13,12 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.requests import ClientDisconnect
 
 from rmos_advisory_store.assets import AssetLog, ReviewRequest
+from rmos_advisory_store.traced import TracedRequests
 from rmos_shared.advisories.base import SaveOutcome
 from rmos_shared.advisories.model import AdvisoryAsset
 from rmos_shared.clock import SystemClock
@@ -24,9 +28,12 @@ from rmos_shared.store.identity import init_store
 from rmos_shared.store.local import LocalStore
 from rmos_shared.telemetry.events import RequestFailed
 from rmos_shared.telemetry.log import emit
+from rmos_shared.telemetry.traces.choice import chosen_traces
 
 PREFIX = "/api/advisory/assets"
 MAX_PAGE = 200
+#: FastAPI's own would export paths, queries and the texts of errors.
+_NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 
 
 def create_app(settings: AdvisoryStoreSettings | None = None) -> FastAPI:
@@ -42,7 +49,21 @@ def create_app(settings: AdvisoryStoreSettings | None = None) -> FastAPI:
     settings = settings or AdvisoryStoreSettings.load()
     init_store(settings.advisory_dir)
     log = AssetLog(LocalStore(settings.advisory_dir), SystemClock())
-    app = FastAPI(title="Reference advisory store", openapi_url=None, redirect_slashes=False)
+    traces = chosen_traces("rmos-advisory-store")
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await run_in_threadpool(traces.close)
+
+    app = FastAPI(
+        title="Reference advisory store",
+        openapi_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        telemetry=_NO_TELEMETRY,
+    )
+    app.add_middleware(TracedRequests, traces=traces)
     app.exception_handler(RmosError)(_on_our_error)
     app.exception_handler(AnyHTTPException)(_on_http_error)
     app.exception_handler(RequestValidationError)(_on_wrong_query)

@@ -15,6 +15,7 @@ from rmos_shared.models.base import Frozen
 from rmos_shared.runs.model import RunRequest
 from rmos_shared.tasks.payloads import AttachAdvisory, CreateRun, SuggestAndAttach
 from rmos_shared.tasks.table import ATTACH, SUGGEST, TaskSpec
+from rmos_shared.telemetry.scope import current_traceparent
 
 #: A request as callers hold it: decoded JSON, or the model.
 AnyRequest = RunRequest | Mapping[str, Any]
@@ -168,7 +169,14 @@ def _job(
         problem = FieldProblem("request", f"is {len(data)} bytes; RMOS_MAX_PAYLOAD_BYTES allows {most_bytes}")
         raise InvalidRequest((problem,))
     job_id = new_uuid7(uuid7_time(run_id), noise=_noise(data)) if derived else new_uuid7()
-    return Job(job_id=job_id, task=spec.name, run_id=run_id, request_id=request_id, payload=text)
+    return Job(
+        job_id=job_id,
+        task=spec.name,
+        run_id=run_id,
+        request_id=request_id,
+        payload=text,
+        traceparent=current_traceparent(),
+    )
 
 
 def _noise(payload: bytes) -> bytes:

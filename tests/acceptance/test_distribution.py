@@ -83,13 +83,28 @@ def test_importing_the_package_alone_loads_neither_redis_nor_pydantic(tmp_path: 
 def test_what_a_client_pulls_in_is_among_its_requirements(tmp_path: Path) -> None:
     # With every extra made unimportable, the client still works up to its first call.
     code = (
-        f"blocked = {sorted(NOT_FOR_CLIENTS)!r}\n"
+        f"blocked = {sorted({*NOT_FOR_CLIENTS, 'opentelemetry'})!r}\n"
         "sys.modules.update(dict.fromkeys(blocked))\n"
         "from rmos_runs import AsyncRunsClient, RunsClient\n"
         "RunsClient.connect(broker_url='redis://127.0.0.1:1/0').close()\n"
         "print(json.dumps(['fine']))"
     )
     assert in_a_fresh_process(code, tmp_path) == ["fine"]
+
+
+def test_a_command_loads_nothing_of_opentelemetry_that_redis_loads_where_it_is_installed(
+    tmp_path: Path,
+) -> None:
+    code = (
+        "from rmos_runs.cli import main\n"
+        "sys.argv = ['rmos', 'jobs', 'show', 'x', '--home', '.']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(json.dumps([name for name, module in sys.modules.items() if module]))"
+    )
+    loaded = in_a_fresh_process(code, tmp_path)
+    assert "redis" in loaded
+    assert not [name for name in loaded if name.startswith("opentelemetry.sdk.metrics")]
 
 
 def closure_of(requirement: str) -> set[str]:

@@ -37,6 +37,7 @@ from rmos_shared.settings.base import Settings
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.settings.gateway import GatewaySettings
 from rmos_shared.settings.index import IndexSettings
+from rmos_shared.settings.logs import LogSettings
 from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.settings.store import StoreSettings
 from rmos_shared.settings.webhooks import WebhookSettings
@@ -65,6 +66,7 @@ ROLES: list[type[Settings]] = [
     AdvisoryStoreSettings,
     GatewaySettings,
     IndexSettings,
+    LogSettings,
 ]
 SECRETS = {"RMOS_REDIS_PASSWORD", "RMOS_ADVISORY_TOKEN", "FLOWER_BASIC_AUTH"}
 

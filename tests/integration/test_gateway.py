@@ -159,6 +159,8 @@ def test_ids_and_trace_go_with_the_job(http: httpx.Client, ledger: JobLedger) ->
     job = ledger.get(answer.json()["job_id"])
     assert (job.request_id, job.traceparent) == ("shop-7", TRACE)
     assert answer.headers["traceparent"] == TRACE
+    line = http.post(f"{RUNS}/bulk", content=b'{"mode": "x", "tool_id": "y"}', headers=sent).json()
+    assert ledger.get(line["job_id"]).traceparent == TRACE
     own = http.post(RUNS, json={"mode": "x", "request_id": "mine"}, headers=sent)
     assert ledger.get(own.json()["job_id"]).request_id == "mine"
     made = http.post(RUNS, json={"mode": "x"}, headers={"traceparent": "00-0-0-0"})

@@ -18,6 +18,7 @@ import pytest
 import tenacity
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import SecretStr
 
 from rmos_shared.advisories.answers import ASSETS_PATH
@@ -35,6 +36,8 @@ from rmos_shared.errors import (
     SettingsInvalid,
 )
 from rmos_shared.telemetry.events import AdvisoryStoreBack, AdvisoryStoreUnreachable
+from rmos_shared.telemetry.scope import Scope, busy_with
+from rmos_shared.telemetry.traces.otel import OtelTraces
 from rmos_worker.advisories.breaker import Outage
 from rmos_worker.advisories.client import MAX_ANSWER_BYTES, AdvisoryClient, retry_after_seconds
 from rmos_worker.advisories.deadline import translated
@@ -44,6 +47,7 @@ from support.events import events_in
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 TOKEN = "t0p-secret-token"
 PAYLOAD = "the-payload-nobody-may-log"
+CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 Handler = Callable[[httpx.Request], httpx.Response]
 
 
@@ -702,3 +706,42 @@ def test_no_error_of_httpcore_gets_past_the_transport(kind: type[Exception]) -> 
         raise kind("why")
     assert type(caught.value) is getattr(httpx, kind.__name__, httpx.ConnectError)
     assert isinstance(caught.value.__cause__, kind)
+
+
+def test_each_call_is_a_span_below_the_job_and_carries_its_own_place() -> None:
+    memory = InMemorySpanExporter()
+    traces = OtelTraces("rmos-test", memory)
+    server = Server(status(503), receipt())
+    server.client._traces = traces
+    with busy_with(Scope(traceparent=CALLER)):
+        assert server.client.save(ASSET) is SaveOutcome.CREATED
+    traces.close()
+    first, second = memory.get_finished_spans()
+    for number, (span, request, answered) in enumerate(
+        zip((first, second), server.requests, (503, 201), strict=True)
+    ):
+        assert span.parent is not None
+        assert f"{span.parent.span_id:016x}" == CALLER.split("-")[2]
+        context = span.get_span_context()
+        assert context is not None
+        assert request.headers["traceparent"] == f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
+        assert span.name == f"PUT {ASSETS_PATH}/{{asset_id}}"
+        told = dict(span.attributes or {})
+        assert told.pop("error.type", None) == ("503" if answered == 503 else None)
+        assert told == {
+            "http.request.method": "PUT",
+            "http.request.resend_count": number,
+            "http.response.status_code": answered,
+            "url.template": f"{ASSETS_PATH}/{{asset_id}}",
+            "server.address": "store.test",
+            "server.port": 80,
+            "rmos.advisory_id": "a1",
+        }
+
+
+def test_the_trace_goes_on_where_nobody_collects_spans() -> None:
+    server = Server(receipt())
+    server.client.save(ASSET)
+    with busy_with(Scope(traceparent=CALLER)):
+        server.client.save(ASSET)
+    assert [request.headers.get("traceparent") for request in server.requests] == [None, CALLER]

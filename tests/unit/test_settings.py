@@ -20,6 +20,7 @@ from rmos_shared.settings.base import Settings
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.settings.gateway import GatewaySettings
 from rmos_shared.settings.index import IndexSettings
+from rmos_shared.settings.logs import LogSettings
 from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.settings.store import StoreSettings
 from rmos_shared.settings.webhooks import WebhookSettings
@@ -34,6 +35,7 @@ ROLES: list[type[BaseSettings]] = [
     AdvisoryStoreSettings,
     GatewaySettings,
     IndexSettings,
+    LogSettings,
 ]
 FIELDS = [(role, name) for role in ROLES for name in role.model_fields]
 NUMBERS = [(role, name) for role, name in FIELDS if role.model_fields[name].annotation in {int, float}]

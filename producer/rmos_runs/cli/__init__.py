@@ -34,6 +34,9 @@ def _drop_output() -> None:
 
 
 def _run() -> None:
+    # redis-py loads OpenTelemetry's metrics wherever they are installed: a quarter of a command's start, for
+    # nothing.
+    sys.modules.setdefault("opentelemetry.sdk.metrics", None)  # type: ignore[arg-type]
     from rmos_runs.cli.main import run  # noqa: PLC0415 - needs what only the extra "cli" brings
 
     try:

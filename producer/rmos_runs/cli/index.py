@@ -88,7 +88,11 @@ def run(*, home: HomeOption = DEFAULT_HOME) -> None:
     A second one waits until the first has gone.
     """
     from rmos_shared.index.process import run_indexer  # noqa: PLC0415
+    from rmos_shared.settings.logs import LogSettings  # noqa: PLC0415
+    from rmos_shared.telemetry.log_output import configure_logs  # noqa: PLC0415
 
+    logs = LogSettings.load()
+    configure_logs(logs.log_format, logs.log_level or "INFO")
     stopping = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, lambda *_: stopping.set())

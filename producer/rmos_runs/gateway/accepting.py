@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -72,11 +72,10 @@ class Intake:
             BrokerUnavailable: the job may or may not be accepted; with a key, calling again is safe.
         """
         if self.key is None:
-            job = self._traced(prepared)
             (acceptance,) = await self.services.ledger.accept(
-                [job.job], disk_seconds=self.services.disk_seconds
+                [prepared.job], disk_seconds=self.services.disk_seconds
             )
-            return told(job, acceptance)
+            return told(prepared, acceptance)
         (outcome,) = await self.accept_each([(self.key, prepared, asked)])
         if isinstance(outcome, IdempotencyMismatch):
             raise outcome
@@ -86,7 +85,7 @@ class Intake:
         self, items: list[tuple[str, Prepared, Any]]
     ) -> list[Accepted | IdempotencyMismatch]:
         """Have jobs accepted, each under a key of its own, in one step; one outcome each."""
-        jobs = [self._once(key, self._traced(prepared), asked) for key, prepared, asked in items]
+        jobs = [self._once(key, prepared, asked) for key, prepared, asked in items]
         outcomes = await self.services.ledger.accept_once(
             jobs, ttl_seconds=KEPT_SECONDS, disk_seconds=self.services.disk_seconds
         )
@@ -94,9 +93,6 @@ class Intake:
             _told_once(acceptance, receipt, prepared)
             for (acceptance, receipt), (_, prepared, _) in zip(outcomes, items, strict=True)
         ]
-
-    def _traced(self, prepared: Prepared) -> Prepared:
-        return replace(prepared, job=replace(prepared.job, traceparent=self.exchange.traceparent))
 
     def _once(self, key: str, prepared: Prepared, asked: Any) -> OnceJob:
         receipt = told(prepared, Acceptance.NEW).model_dump_json()

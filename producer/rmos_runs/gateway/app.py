@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry, ProcessCollector
 from starlette.exceptions import HTTPException
@@ -36,7 +38,10 @@ from rmos_shared.settings.gateway import GatewaySettings
 from rmos_shared.settings.index import IndexSettings
 from rmos_shared.store.choice import chosen_store
 from rmos_shared.telemetry.prometheus import EventMetrics
+from rmos_shared.telemetry.traces.base import NoTraces, Traces
 
+#: FastAPI's own would export paths, queries and the texts of errors.
+_NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 #: In this order: fixed paths go before those that begin with a run's id.
 _ROUTERS = (
     *(bulk.router, jobs.router, dead_letters.router, reviews.router, status.router, records.fixed),
@@ -51,8 +56,11 @@ def create_app(
     index: IndexSettings | None = None,
     ring: KeyRing | None = None,
     clock: Clock | None = None,
+    traces: Traces | None = None,
 ) -> ASGIApp:
     """Build the gateway; ``catalogs`` says what answers questions about many runs, ``index`` the state of it.
+
+    ``traces`` says who sees spans.
 
     Every error is JSON with ``error`` (a code), ``message`` and ``problems``; what a caller sent wrong is
     400, never 422 or 500. A job is accepted before its caller is told so. Nothing is connected before it is
@@ -61,12 +69,13 @@ def create_app(
     Raises:
         SettingsInvalid: the file of API keys cannot be read.
     """
-    api = bare_app(settings, catalogs, index)
+    traces = traces or NoTraces()
+    api = bare_app(settings, catalogs, index, traces)
     authentication = Authentication(ring or KeyRing(settings.api_keys_file))
     rates = Rates(
         per_second=settings.rate_requests, burst=settings.burst_requests, clock=clock or SystemClock()
     )
-    return Front(api, settings, authentication, rates)
+    return Front(api, settings, authentication, rates, traces)
 
 
 def _attachments(settings: GatewaySettings) -> APIRouter:
@@ -85,8 +94,13 @@ def _events(settings: GatewaySettings, stream: AsyncJobEvents) -> APIRouter:
     return events_router(stream, limits=limits, dependencies=[reads(Role.READ, Role.OPERATE)])
 
 
-def bare_app(settings: GatewaySettings, catalogs: Catalogs, index: IndexSettings | None = None) -> FastAPI:
-    """Build what stands behind ``Front``: the routes, and their description."""
+def bare_app(
+    settings: GatewaySettings,
+    catalogs: Catalogs,
+    index: IndexSettings | None = None,
+    traces: Traces | None = None,
+) -> FastAPI:
+    """Build what stands behind ``Front``: the routes, and their description. Its end closes ``traces``."""
     # It connects when it is first followed.
     stream = AsyncJobEvents.connect(settings)
     registry = CollectorRegistry()
@@ -103,9 +117,13 @@ def bare_app(settings: GatewaySettings, catalogs: Catalogs, index: IndexSettings
             finally:
                 events.detach()
                 await stream.close()
+                # Here, for uvicorn ends the process by the signal that it was sent.
+                if traces is not None:
+                    await asyncio.to_thread(traces.close)
 
     app = FastAPIOffline(
         **openapi.ABOUT,
+        telemetry=_NO_TELEMETRY,
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,

@@ -18,12 +18,11 @@ from rmos_runs.gateway.caller import Caller
 from rmos_runs.gateway.paths import PREFIX
 from rmos_shared.errors import FieldProblem, InvalidRequest
 from rmos_shared.ids import new_uuid7
+from rmos_shared.telemetry.scope import valid_traceparent
 
 REQUEST_ID = "X-Request-ID"
 #: A request id goes into headers, logs and names of files of others: plain characters only.
 REQUEST_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@+=-]{0,127}$"
-#: W3C Trace Context, version 00.
-_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 _REQUEST_ID = re.compile(REQUEST_ID_PATTERN.strip("^$"), re.ASCII)
 _KEY = "rmos"
 
@@ -61,7 +60,7 @@ class Exchange:
     """What is known of a request from its head on."""
 
     request_id: str
-    #: Valid, or None: an invalid one is left out, as its standard says.
+    #: The caller's, if it is valid.
     traceparent: str | None
     problem: InvalidRequest | None = None
     #: The caller chose the request id.
@@ -81,8 +80,7 @@ class Exchange:
         if given is not None and not _REQUEST_ID.fullmatch(given):
             reason = "must be 1 to 128 letters, digits or one of ._:@+=-, and begin with a letter or digit"
             given, problem = None, InvalidRequest((FieldProblem(REQUEST_ID, reason),))
-        trace = headers.get("traceparent", "")
-        traceparent = trace if _TRACEPARENT.fullmatch(trace) else None
+        traceparent = valid_traceparent(headers.get("traceparent"))
         exchange = cls(given or new_uuid7(), traceparent, problem, chosen=given is not None)
         scope[_KEY] = exchange
         return exchange

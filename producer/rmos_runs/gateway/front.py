@@ -19,6 +19,9 @@ from rmos_shared.errors import RmosError
 from rmos_shared.settings.gateway import GatewaySettings
 from rmos_shared.telemetry.events import GatewayFailed, RequestFinished
 from rmos_shared.telemetry.log import emit
+from rmos_shared.telemetry.scope import Scope as Busy
+from rmos_shared.telemetry.scope import busy_with
+from rmos_shared.telemetry.traces.base import Kind, NoTraces, Span, Traces
 
 #: Of answers that say nothing else about it.
 _UNLESS_SAID = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
@@ -33,13 +36,19 @@ class Front:
     """The outermost application. It alone answers what never reaches a route, and no error leaves it."""
 
     def __init__(
-        self, app: ASGIApp, settings: GatewaySettings, authentication: Authentication, rates: Rates
+        self,
+        app: ASGIApp,
+        settings: GatewaySettings,
+        authentication: Authentication,
+        rates: Rates,
+        traces: Traces,
     ) -> None:
         """Stand before ``app``."""
         self._app = app
         self._settings = settings
         self._authentication = authentication
         self._rates = rates
+        self._traces = traces
         self._turns = Turns(settings.concurrent_requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,6 +57,29 @@ class Front:
             await self._app(scope, receive, send)
             return
         exchange = Exchange.of(scope)
+        span = self._span(scope, exchange)
+        try:
+            with busy_with(Busy(request_id=exchange.request_id, traceparent=span.traceparent)):
+                await self._answer(exchange, scope, receive, send)
+        finally:
+            status, route = exchange.status or _CLIENT_GONE, route_of(scope)
+            span.end(
+                {"http.route": route, "http.response.status_code": status},
+                name=f"{scope['method']} {route}",
+                error=str(status) if status >= HTTPStatus.INTERNAL_SERVER_ERROR else None,
+            )
+
+    def _span(self, scope: Scope, exchange: Exchange) -> Span:
+        # Of what is asked every few seconds only to see that somebody answers, nobody wants to see a trace.
+        traces = NoTraces() if _is_open(scope["path"]) else self._traces
+        return traces.begin(
+            scope["method"],
+            Kind.SERVER,
+            parent=exchange.traceparent,
+            attributes={"http.request.method": scope["method"], "rmos.request_id": exchange.request_id},
+        )
+
+    async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         body = TimedBody(
             receive,
             timeout_seconds=self._settings.body_timeout_seconds,
@@ -81,8 +113,7 @@ class Front:
 
     async def _pass(self, scope: Scope, body: Receive, answer: _Answer) -> None:
         with self._turns.one():
-            path: str = scope["path"]
-            if path not in _OPEN and not path.startswith(_OPEN_BELOW):
+            if not _is_open(scope["path"]):
                 caller = self._authentication.caller(scope)
                 answer.exchange.caller = caller
                 self._rates.spend(caller.name)
@@ -106,6 +137,10 @@ class Front:
             return
         response = answer_of(error, scope, answer.exchange)
         await response(scope, body, answer.send)
+
+
+def _is_open(path: str) -> bool:
+    return path in _OPEN or path.startswith(_OPEN_BELOW)
 
 
 class _Answer:

@@ -11,6 +11,7 @@ from typing import Any
 from rmos_shared.jobs.arguments import CODE_VERSION, job_args, milliseconds
 from rmos_shared.jobs.model import Failure, Job
 from rmos_shared.jobs.script import LedgerScript
+from rmos_shared.telemetry.scope import Scope, valid_traceparent
 
 #: Claims of one job, over all its tries, after which losing it again counts as a crash loop.
 MAX_CLAIMS = 50
@@ -51,6 +52,13 @@ class Claim:
     crash_count: int
     #: Seconds since it was first put off (since its last replay), by the server's clock.
     waiting_seconds: float
+    #: Where in a trace it belongs (W3C Trace Context), if anybody said.
+    traceparent: str | None = None
+
+    @property
+    def scope(self) -> Scope:
+        """What whoever works on it is busy with."""
+        return Scope(self.job_id, self.run_id, self.request_id, self.traceparent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +105,7 @@ class JobWork:
             if answer[0] != b"claimed":
                 refused[job_id] = answer[0].decode()
                 continue
-            task, payload, run_id, request_id, retry_count, crash_count, waiting_ms = answer[1:]
+            task, payload, run_id, request_id, retry_count, crash_count, waiting_ms, traceparent = answer[1:]
             claimed.append(
                 Claim(
                     job_id=job_id,
@@ -108,6 +116,7 @@ class JobWork:
                     retry_count=int(retry_count),
                     crash_count=int(crash_count),
                     waiting_seconds=int(waiting_ms) / 1000,
+                    traceparent=valid_traceparent(traceparent.decode()),
                 )
             )
         return Claims(lease, tuple(claimed), refused)

@@ -43,6 +43,7 @@ class JobsFinished(Event, key="jobs.finished", level=logging.INFO):
     milliseconds: float
     #: Of the first job.
     job_id: str
+    run_id: str
     request_id: str | None
 
 
@@ -295,6 +296,19 @@ class IndexerWaiting(Event, key="indexer.waiting"):
 
 class IndexerFailed(Event, key="indexer.failed", level=logging.ERROR):
     """The indexer met a bug, which the traceback names; it tries again."""
+
+
+# -- traces ---------------------------------------------------------------------------------------
+
+
+class TracesNotExported(Event, key="traces.not_exported"):
+    """This process has spans to export, and cannot; its work goes on without. Reported once an outage."""
+
+    reason: str
+
+
+class TracesExported(Event, key="traces.exported", level=logging.INFO):
+    """The collector takes spans again."""
 
 
 # -- policies -------------------------------------------------------------------------------------

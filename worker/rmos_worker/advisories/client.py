@@ -35,6 +35,8 @@ from rmos_shared.errors import (
 from rmos_shared.ids import is_safe_id
 from rmos_shared.telemetry.events import AdvisoryStoreBack, AdvisoryStoreUnreachable
 from rmos_shared.telemetry.log import emit
+from rmos_shared.telemetry.scope import current_traceparent
+from rmos_shared.telemetry.traces.base import Attributes, Kind, NoTraces, Traces
 from rmos_worker.advisories.breaker import Breaker, Outage
 from rmos_worker.advisories.deadline import DeadlineTransport
 
@@ -69,6 +71,8 @@ _WHAT_TO_DO: dict[int, str] = {
     HTTPStatus.CONFLICT: "conflict: it holds other content under this id, which stays",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the asset is larger than it takes",
 }
+#: Of every call, as spans name it: no id of a caller's is in it.
+_ROUTE = f"{ASSETS_PATH}/{{asset_id}}"
 _Result = TypeVar("_Result")
 
 
@@ -81,6 +85,21 @@ class _Answer:
     #: Read for 2xx, and for 404, which has two meanings; any other answer has said all with its status.
     body: bytes
     content_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    method: str
+    asset_id: str
+    headers: dict[str, str]
+    content: bytes | None
+
+    @property
+    def path(self) -> str:
+        return f"{ASSETS_PATH}/{self.asset_id}"
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
 
 
 class _Passing(Exception):
@@ -114,18 +133,25 @@ class AdvisoryClient:
         breaker: Breaker,
         transport: httpx.BaseTransport | None = None,
         clock: Clock | None = None,
+        traces: Traces | None = None,
     ) -> None:
         """Prepare, without connecting; ``transport`` and ``clock`` are for tests.
+
+        ``traces`` has a span made of each HTTP call, below what the calling thread is busy with.
 
         Raises:
             SettingsInvalid: ``url`` or ``token`` cannot be used in an HTTP request.
         """
         self._base = _checked_url(url)
+        address = httpx.URL(self._base)
+        port = address.port or (443 if address.scheme == "https" else 80)
+        self._server: Attributes = {"server.address": address.host, "server.port": port}
         self._timeout_seconds = timeout_seconds
         self._total_seconds = total_seconds
         self._tries = tries
         self._breaker = breaker
         self._clock = clock or SystemClock()
+        self._traces = traces or NoTraces()
         # Without an httpx.Client around it: redirects, cookies and proxies are what no call may follow, and
         # looking for them took a quarter of a call's processor time.
         self._transport = transport or DeadlineTransport(self._clock)
@@ -189,7 +215,7 @@ class AdvisoryClient:
             headers["X-Request-Id"] = _header_value(request_id)
         self._breaker.check()
         try:
-            result = judge(self._with_quick_retries(method, f"{ASSETS_PATH}/{asset_id}", headers, content))
+            result = judge(self._with_quick_retries(method, asset_id, headers, content))
         except AdvisoryUnavailable as error:
             self._failed(error)
             raise
@@ -212,7 +238,7 @@ class AdvisoryClient:
             emit(AdvisoryStoreBack(outage_seconds=round(lasted, 1)))
 
     def _with_quick_retries(
-        self, method: str, path: str, headers: dict[str, str], content: bytes | None
+        self, method: str, asset_id: str, headers: dict[str, str], content: bytes | None
     ) -> _Answer:
         deadline = self._clock.monotonic() + self._total_seconds
 
@@ -228,7 +254,7 @@ class AdvisoryClient:
             reraise=True,
         )
         try:
-            return retrying(self._once, method, path, headers, content, deadline)
+            return retrying(self._traced, _Call(method, asset_id, headers, content), deadline, retrying)
         except _Passing as error:
             tried = retrying.statistics["attempt_number"]
             raise AdvisoryUnavailable(
@@ -237,41 +263,67 @@ class AdvisoryClient:
                 retry_after_seconds=error.retry_after_seconds,
             ) from error.__cause__
 
-    def _once(
-        self, method: str, path: str, headers: dict[str, str], content: bytes | None, deadline: float
-    ) -> _Answer:
-        call = f"{method} {path}"
+    def _traced(self, call: _Call, deadline: float, retrying: Retrying) -> _Answer:
+        """Make one HTTP call, in a span of its own, to which the other side can add its own.
+
+        Raises:
+            _Passing: it is worth another try.
+            AdvisoryUnavailable: it is not, within seconds.
+        """
+        span = self._traces.begin(
+            f"{call.method} {_ROUTE}",
+            Kind.CLIENT,
+            parent=current_traceparent(),
+            attributes={
+                "http.request.method": call.method,
+                "http.request.resend_count": retrying.statistics["attempt_number"] - 1,
+                "url.template": _ROUTE,
+                **self._server,
+                "rmos.advisory_id": call.asset_id,
+            },
+        )
+        trace = {} if span.traceparent is None else {"traceparent": span.traceparent}
+        try:
+            answer = self._once(call, call.headers | trace, deadline)
+        except BaseException as error:
+            span.end(error=type(error.__cause__ or error).__name__)
+            raise
+        failed = answer.status >= HTTPStatus.BAD_REQUEST
+        span.end({"http.response.status_code": answer.status}, error=str(answer.status) if failed else None)
+        if answer.status in _QUICK:
+            status = f"{answer.call} was answered with status {answer.status}"
+            raise _Passing(status, answer.retry_after_seconds)
+        return answer
+
+    def _once(self, call: _Call, headers: dict[str, str], deadline: float) -> _Answer:
         now = self._clock.monotonic()
         until = min(deadline, now + self._timeout_seconds)
         try:
             request = httpx.Request(
-                method,
-                self._base + path,
+                call.method,
+                self._base + call.path,
                 headers=self._headers | headers,
-                content=content,
+                content=call.content,
                 extensions={"timeout": httpx.Timeout(until - now).as_dict(), "deadline": until},
             )
             with closing(self._transport.handle_request(request)) as response:
                 has_answer = response.is_success or (
-                    method == "GET" and response.status_code == HTTPStatus.NOT_FOUND
+                    call.method == "GET" and response.status_code == HTTPStatus.NOT_FOUND
                 )
-                body = self._body(response, call, until) if has_answer else b""
+                body = self._body(response, str(call), until) if has_answer else b""
         except _CONNECTION_ERRORS as error:
             raise _Passing(f"{call} got no answer ({type(error).__name__})") from error
         except _OTHER_ERRORS as error:
             raise AdvisoryUnavailable(
                 f"{call} to the advisory store failed ({type(error).__name__}); check RMOS_ADVISORY_URL"
             ) from error
-        answer = _Answer(
-            call,
+        return _Answer(
+            str(call),
             response.status_code,
             retry_after_seconds(response.headers.get("Retry-After"), self._clock.now()),
             body,
             response.headers.get("Content-Type", ""),
         )
-        if answer.status in _QUICK:
-            raise _Passing(f"{call} was answered with status {answer.status}", answer.retry_after_seconds)
-        return answer
 
     def _body(self, response: httpx.Response, call: str, until: float) -> bytes:
         if response.headers.get("Content-Encoding", "identity") != "identity":

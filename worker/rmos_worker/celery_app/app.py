@@ -12,15 +12,18 @@ from collections.abc import Callable
 from typing import Any
 
 from celery import Celery, bootsteps, signals
+from celery.apps.beat import Beat
 from celery.exceptions import Retry
 
 from rmos_shared.errors import RmosError
 from rmos_shared.jobs.connection import connect_broker
 from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.settings.logs import LogSettings
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.store.base import ArtifactStore
 from rmos_shared.store.choice import chosen_store
 from rmos_shared.tasks.table import DELIVER, TASKS, TaskSpec
+from rmos_shared.telemetry.log_output import configure_logs, is_for_eyes
 from rmos_worker.advisories.breaker import RedisBreaker
 from rmos_worker.celery_app.broadcast import ControlNode
 from rmos_worker.celery_app.broker import celery_config
@@ -29,7 +32,6 @@ from rmos_worker.celery_app.schedule import add_schedule
 from rmos_worker.engine.executor import Report
 from rmos_worker.engine.reconciler import Reconciler
 from rmos_worker.engine.wiring import Services
-from rmos_worker.logs import configure_logs
 from rmos_worker.webhooks.endpoints import WebhookConfig, load_webhooks
 from rmos_worker.webhooks.registration import Registration
 
@@ -96,8 +98,8 @@ def create_app(settings: WorkerSettings) -> Celery:
             monitoring_step(settings),
         }
     )
+    _add_logs(app, LogSettings.load())
     # Weak references would let these closures be collected.
-    signals.setup_logging.connect(_configure_logs, weak=False)
     signals.worker_before_create_process.connect(_keep_memory_shared, weak=False)
     signals.worker_process_init.connect(_end_with_worker, weak=False)
     signals.worker_process_shutdown.connect(services.stop, weak=False)
@@ -116,8 +118,29 @@ def _end_with_worker(**_: Any) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _configure_logs(loglevel: int | str | None = None, **_: Any) -> None:
-    configure_logs(loglevel or "INFO")
+class _QuietBeat(Beat):
+    def run(self) -> None:
+        self.quiet = True
+        super().run()
+
+
+def _add_logs(app: Celery, settings: LogSettings) -> None:
+    for_eyes = is_for_eyes(settings.log_format)
+
+    # Connected, this also keeps Celery from adding handlers of its own.
+    def configure(loglevel: int | str | None = None, **_: Any) -> None:
+        configure_logs(settings.log_format, settings.log_level or loglevel or "INFO")
+
+    def begin(instance: Any, **_: Any) -> None:
+        # Before Celery would, for it has warnings to give first.
+        configure()
+        instance.quiet = instance.quiet or not for_eyes
+
+    signals.setup_logging.connect(configure, weak=False)
+    signals.celeryd_init.connect(begin, weak=False)
+    # Banners are for eyes. They are also what ends a worker or beat that is started on a full disk.
+    if not for_eyes:
+        app.Beat = app.subclass_with_self(_QuietBeat)  # type: ignore[misc]  # the stubs are wrong
 
 
 def _add_task(app: Celery, spec: TaskSpec, services: ServicesOfProcess) -> None:

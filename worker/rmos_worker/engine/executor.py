@@ -23,7 +23,10 @@ from rmos_shared.telemetry.events import (
     SettlementLost,
 )
 from rmos_shared.telemetry.log import emit
+from rmos_shared.telemetry.scope import Scope, busy_with
+from rmos_shared.telemetry.traces.base import NoTraces, Traces
 from rmos_worker.engine.heartbeat import Heartbeat
+from rmos_worker.engine.job_spans import JobSpans
 from rmos_worker.engine.retry import Bury, GiveBack, RetryLimits, Wait, decide
 from rmos_worker.handlers.base import Handler
 
@@ -53,6 +56,12 @@ class Report:
     #: Not ours to do: the state that says why (``running`` elsewhere, not due, unknown).
     refused: dict[str, str] = field(default_factory=dict)
 
+    def outcome(self, job_id: str) -> str:
+        """Return the state in which the ledger has a job of this notification."""
+        if job_id in self.dead:
+            return Settlement.DEAD.value
+        return Settlement.WAITING.value if job_id in self.waiting else self.refused.get(job_id, "done")
+
 
 class Executor:
     """Answers notifications. Nothing that a job raises gets past it."""
@@ -64,12 +73,14 @@ class Executor:
         heartbeat: Heartbeat,
         handlers: Mapping[str, Handler],
         settings: WorkerSettings,
+        traces: Traces | None = None,
     ) -> None:
-        """Take all that the work needs; ``handlers`` by task name."""
+        """Take all that the work needs; ``handlers`` by task name; ``traces`` has a span made of each job."""
         self._work = work
         self._heartbeat = heartbeat
         self._handlers = handlers
         self._settings = settings
+        self._traces = traces or NoTraces()
         self._limits = RetryLimits(
             max_tries=settings.max_tries,
             base_seconds=settings.retry_base_seconds,
@@ -90,10 +101,17 @@ class Executor:
             claims = self._work.claim(job_ids, lease, lease_seconds=self._settings.lease_seconds)
             report.refused = claims.refused
             for task, group in groupby(claims.claimed, key=attrgetter("task")):
-                self._do(task, list(group), lease, report)
+                spans = JobSpans(self._traces, list(group))
+                # A group has no one job whose ids its lines could bear.
+                with busy_with(spans.claims[0].scope if len(spans.claims) == 1 else Scope()):
+                    errors = self._do(task, spans.claims, lease, report)
+                spans.end(report.outcome, errors)
         return report
 
-    def _do(self, task: str, claims: list[Claim], lease: Lease, report: Report) -> None:
+    def _do(
+        self, task: str, claims: Sequence[Claim], lease: Lease, report: Report
+    ) -> Mapping[str, BaseException]:
+        """Do jobs of one task and settle them; return what was raised, by job."""
         handler = self._handlers[task]
         started = time.monotonic()
         ends = _ends(handler, claims)
@@ -103,7 +121,10 @@ class Executor:
         failed = [
             (claim, end) for claim, end in zip(claims, ends, strict=True) if isinstance(end, BaseException)
         ]
-        quiet = [self._put_off_or_bury(handler, claim, error, lease, report) for claim, error in failed]
+        quiet = []
+        for claim, error in failed:
+            with busy_with(claim.scope):
+                quiet.append(self._put_off_or_bury(handler, claim, error, lease, report))
         emit(
             JobsFinished(
                 task=task,
@@ -113,11 +134,13 @@ class Executor:
                 dead=len(report.dead),
                 milliseconds=round((time.monotonic() - started) * 1000, 1),
                 job_id=claims[0].job_id,
+                run_id=claims[0].run_id,
                 request_id=claims[0].request_id,
             ),
             # An outage is reported once, by the breaker, and not for each job.
             quiet=not finished and all(quiet),
         )
+        return {claim.job_id: error for claim, error in failed}
 
     def _finish(self, finished: Sequence[Finish], lease: Lease, report: Report) -> None:
         states = _settled(

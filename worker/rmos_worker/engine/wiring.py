@@ -13,6 +13,8 @@ from rmos_shared.runs.writer import RunWriter
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.store.base import ArtifactStore
 from rmos_shared.tasks.table import ATTACH, CREATE, CREATE_MANY, DELIVER, EXPLAIN_MISSING, SUGGEST
+from rmos_shared.telemetry.traces.base import Traces
+from rmos_shared.telemetry.traces.choice import chosen_traces
 from rmos_worker.advisories.breaker import RedisBreaker
 from rmos_worker.advisories.client import AdvisoryClient
 from rmos_worker.engine.executor import Executor
@@ -42,6 +44,7 @@ class Services:
     ledger: JobLedger
     advisories: AdvisoryClient
     webhooks: WebhookClient
+    traces: Traces
 
     @classmethod
     def start(
@@ -53,6 +56,7 @@ class Services:
         """
         webhooks = webhooks or WebhookConfig()
         clock = SystemClock()
+        traces = chosen_traces("rmos-worker")
         client = connect_broker(settings)
         ledger = JobLedger(client)
         writer, reader = RunWriter(store), RunReader(store, ledger)
@@ -66,6 +70,7 @@ class Services:
             tries=settings.advisory_tries,
             breaker=RedisBreaker.of(client, settings),
             clock=clock,
+            traces=traces,
         )
         named = NamedAttachments(
             Attachments(store, most_bytes=settings.max_attachment_bytes),
@@ -107,12 +112,15 @@ class Services:
         }
         heartbeat = Heartbeat(ledger.work, settings)
         heartbeat.start()
-        executor = Executor(work=ledger.work, heartbeat=heartbeat, handlers=handlers, settings=settings)
-        return cls(executor, heartbeat, ledger, advisories, webhook_client)
+        executor = Executor(
+            work=ledger.work, heartbeat=heartbeat, handlers=handlers, settings=settings, traces=traces
+        )
+        return cls(executor, heartbeat, ledger, advisories, webhook_client, traces)
 
     def stop(self) -> None:
         """Give the leases back and close the connections."""
         self.heartbeat.retire()
         self.advisories.close()
         self.webhooks.close()
+        self.traces.close()
         self.ledger.close()

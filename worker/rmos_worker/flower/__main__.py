@@ -7,9 +7,10 @@ import sys
 
 from rmos_shared.errors import RmosError, SettingsInvalid
 from rmos_shared.settings.broker import BrokerSettings
+from rmos_shared.settings.logs import LogSettings
+from rmos_shared.telemetry.log_output import configure_logs
 from rmos_worker.flower.options import read_options
 from rmos_worker.flower.server import serve
-from rmos_worker.logs import configure_logs
 
 if __name__ == "__main__":
     try:
@@ -18,8 +19,8 @@ if __name__ == "__main__":
             raise SettingsInvalid(
                 "Flower takes no arguments here; set FLOWER_* variables, or see `rmos flower`"
             )
-        settings, options = BrokerSettings.load(), read_options(os.environ)
-        configure_logs()
+        settings, options, logs = BrokerSettings.load(), read_options(os.environ), LogSettings.load()
+        configure_logs(logs.log_format, logs.log_level or "INFO")
         serve(settings, options)
     except RmosError as error:
         sys.stderr.write(f"error {error.code}: {error}\n")

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 from rmos_shared.jobs.model import Failure
 from rmos_shared.jobs.work import Claim, Finish
 from rmos_shared.models.base import Frozen
+from rmos_shared.telemetry.scope import busy_with
 
 PayloadT = TypeVar("PayloadT", bound=Frozen)
 
@@ -46,7 +47,8 @@ def each(claims: Sequence[Claim], work: Callable[[Claim], Finish]) -> list[Finis
     ends: list[Finish | Exception] = []
     for claim in claims:
         try:
-            ends.append(work(claim))
+            with busy_with(claim.scope):
+                ends.append(work(claim))
         except Exception as error:  # noqa: BLE001 - whatever it is, the executor decides on it
             ends.append(error)
     return ends

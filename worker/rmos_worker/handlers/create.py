@@ -15,6 +15,7 @@ from rmos_shared.runs.writer import RunWriter, StoredRun, as_stored
 from rmos_shared.store.base import Outcome
 from rmos_shared.tasks.payloads import CreateRun, SuggestAndAttach
 from rmos_shared.tasks.table import SUGGEST
+from rmos_shared.telemetry.scope import busy_with
 from rmos_worker.handlers.artifact import GCODE_SUFFIX, artifact_of
 from rmos_worker.handlers.attachments import NamedAttachments
 from rmos_worker.handlers.base import read_payload
@@ -50,12 +51,14 @@ class CreateHandler:
         ready: list[tuple[Claim, _Ready]] = []
         for claim in claims:
             try:
-                ready.append((claim, self._make(claim)))
+                with busy_with(claim.scope):
+                    ready.append((claim, self._make(claim)))
             except Exception as error:  # noqa: BLE001 - one bad job must not touch the others of its group
                 ends[claim.job_id] = error
         outcomes = self._put([item.run for _, item in ready])
         for (claim, item), outcome in zip(ready, outcomes, strict=True):
-            ends[claim.job_id] = self._end(claim, item, outcome)
+            with busy_with(claim.scope):
+                ends[claim.job_id] = self._end(claim, item, outcome)
         return [ends[claim.job_id] for claim in claims]
 
     def _make(self, claim: Claim) -> _Ready:
@@ -122,5 +125,6 @@ def _following(claim: Claim, payload: CreateRun) -> tuple[Job, ...]:
             run_id=claim.run_id,
             request_id=claim.request_id,
             payload=suggest.to_json(),
+            traceparent=claim.traceparent,
         ),
     )

@@ -18,6 +18,13 @@ local function write_job(id, task, payload, sha256, run_id, request_id)
   table.insert(subjects, id)
 end
 
+-- Where in a caller's trace a job belongs; '' where nobody said.
+local function keep_traceparent(id, traceparent)
+  if traceparent ~= '' then
+    redis.call('HSET', job_key(id), 'traceparent', traceparent)
+  end
+end
+
 -- Seven arguments: id, task, payload, sha256, run id, request id, traceparent (the last two may be empty). Answers
 -- new, repeat or conflict.
 local function accept_one()
@@ -27,9 +34,7 @@ local function accept_one()
     return known == sha256 and 'repeat' or 'conflict'
   end
   write_job(id, task, payload, sha256, run_id, request_id)
-  if traceparent ~= '' then
-    redis.call('HSET', job_key(id), 'traceparent', traceparent)
-  end
+  keep_traceparent(id, traceparent)
   known_sha256[id] = sha256
   return 'new'
 end

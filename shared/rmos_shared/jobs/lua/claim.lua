@@ -2,8 +2,8 @@
 
 -- claim: worker, token, lease ms, number of ids, ids. The token makes a repeated claim the same claim.
 -- Answers for each id: {'claimed', task, payload, run id, request id, retry count, crash count, age in
--- milliseconds of its first wait, or 0} or {state}. A job that crashed is claimed alone or not at all. The crash
--- count includes this claim, until it is settled.
+-- milliseconds of its first wait, or 0, traceparent or ''} or {state}. A job that crashed is claimed alone or not at
+-- all. The crash count includes this claim, until it is settled.
 function operations.claim()
   local worker, token, lease_ms, answers = arg(), arg(), number_arg(), {}
   local lease, leased, payloads, claimed, accepted_ids = worker .. '|' .. token, {}, {}, {}, {}
@@ -16,7 +16,7 @@ function operations.claim()
     local id = arg()
     local key = job_key(id)
     local record = fields(id, 'state', 'task', 'lease', 'run_id', 'request_id', 'retry_count', 'crash_count', 'claim_count',
-      'due_at', 'waiting_since') or {'damaged'}
+      'due_at', 'waiting_since', 'traceparent') or {'damaged'}
     local spec = TASKS[record[2] or '']
     local state, crash_count = (spec or record[1] == 'damaged') and record[1] or 'unknown', number(record[7])
     -- A notification for several may be older than the crash of one of them; that one comes alone by now.
@@ -44,7 +44,7 @@ function operations.claim()
       table.insert(claimed, index)
       table.insert(payloads, prefix .. 'payload:' .. id)
       answers[index] = {state, record[2], '', record[4] or '', record[5] or '', number(record[6]), crash_count,
-        record[10] and now - number(record[10]) or 0}
+        record[10] and now - number(record[10]) or 0, record[11] or ''}
     end
   end
   for queue, ids in pairs(accepted_ids) do

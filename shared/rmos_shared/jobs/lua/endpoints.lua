@@ -42,14 +42,16 @@ local function accept_deliveries()
   local endpoints = redis.call('HGETALL', prefix .. 'webhooks')
   for _, job in ipairs(ended) do
     local id, state = job[1], job[2]
-    local record = fields(id, 'task', 'run_id', 'request_id', 'result', 'failure') or {}
+    local record = fields(id, 'task', 'run_id', 'request_id', 'result', 'failure', 'traceparent') or {}
     local spec = TASKS[record[1] or '']
     if spec and spec.event ~= '' then
       local event = state == 'done' and spec.event or 'job.' .. state
       for index = 1, #endpoints, 2 do
         if wants(endpoints[index + 1], event) then
-          write_job(delivery_id(id, endpoints[index]), DELIVERY, delivery(endpoints[index], event, id, state, record), '',
-            record[2] or '', record[3] or '')
+          local delivery_job = delivery_id(id, endpoints[index])
+          write_job(delivery_job, DELIVERY, delivery(endpoints[index], event, id, state, record), '', record[2] or '',
+            record[3] or '')
+          keep_traceparent(delivery_job, record[6] or '')
         end
       end
     end

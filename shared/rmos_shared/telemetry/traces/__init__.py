@@ -1,0 +1,1 @@
+"""Traces: spans of this process, for whoever collects them."""

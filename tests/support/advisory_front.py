@@ -1,0 +1,62 @@
+"""What stands before a real advisory store: it hands calls on, or answers them as told."""
+
+from __future__ import annotations
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+
+class AdvisoryFront:
+    """Answers the next calls with ``statuses``, in turn, and this body; hands on all later ones."""
+
+    def __init__(self, store_url: str, body: bytes) -> None:
+        self.statuses: list[int] = []
+        self.headers: list[dict[str, str]] = []
+        front = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_PUT(self) -> None:
+                sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                front.headers.append({name.lower(): value for name, value in self.headers.items()})
+                if front.statuses:
+                    status, answer = front.statuses.pop(0), body
+                else:
+                    done = httpx.request(
+                        self.command,
+                        store_url + self.path,
+                        content=sent,
+                        headers=dict(self.headers),
+                        trust_env=False,
+                    )
+                    status, answer = done.status_code, done.content
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            do_GET = do_PUT  # noqa: N815 - as http.server looks for it
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
