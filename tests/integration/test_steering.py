@@ -199,7 +199,7 @@ def test_a_worker_honours_pauses_and_run_now_does_not_get_past_the_breaker(
     began = time.monotonic()
     ledger.steering.apply(ActKind.RESUME, [queue_subject(CREATE.queue)], by="op", why="test")
     assert runs_client.wait(held.job_id, 30).state is JobState.DONE
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5, "a second or two, and a machine may be busy"
 
     # The breaker is open for two minutes. Running the job now does not call the store, and spends nothing.
     job_id = ledger.job_about("explain", held.run_id).job_id  # type: ignore[union-attr]
