@@ -1,4 +1,4 @@
-"""A backup is made by the commands that the page shows, everything else is lost, and nothing that was promised is."""
+"""A backup is made by the commands that the page shows, all else is lost, and nothing that was promised is."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ import os, socket, sys
 
 def send(*words):
     told = [word.encode() for word in words]
-    line.sendall(b"*%d\\r\\n" % len(told) + b"".join(b"$%d\\r\\n%s\\r\\n" % (len(word), word) for word in told))
+    parts = [b"$%d\\r\\n%s\\r\\n" % (len(word), word) for word in told]
+    line.sendall(b"*%d\\r\\n" % len(told) + b"".join(parts))
     kind = answer.readline()
     assert kind[:1] != b"-", kind
     return answer.read(int(kind[1:]) + 2).decode() if kind[:1] == b"$" else kind[1:].decode()
@@ -121,7 +122,7 @@ class Producer:
 def backed_up(
     environment: dict[str, str], sample_requests: list[dict[str, Any]], eventually: Callable[..., None]
 ) -> Iterator[tuple[list[Receipt], list[Receipt]]]:
-    """Back up while jobs are under way, then lose the home; yields what was accepted before, and meanwhile."""
+    """Back up while jobs are under way, and lose the home; yields what was accepted before, and meanwhile."""
     home = Home(Path(environment["RMOS_HOME"]))
     with Pipeline(home) as pipeline:
         url = pipeline.start().broker_url

@@ -425,9 +425,10 @@ def test_the_image_is_installed_from_the_lock_file_and_runs_as_nobody_special() 
     assert "pip check" in text
     assert re.search(r"^USER (?!root|0)", text, re.MULTILINE)
     assert not re.search(r"^(ARG|ENV) .*(PASSWORD|TOKEN|SECRET)", text, re.MULTILINE)
-    copied = {word for line in re.findall(r"^COPY (?!--)(.*) \S+$", text, re.MULTILINE) for word in line.split()}
+    copies = re.findall(r"^COPY (?!--)(.*) \S+$", text, re.MULTILINE)
+    copied = {word for line in copies for word in line.split()}
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
-    assert copied == {line[1:] for line in ignored if line.startswith("!")}, "the builder gets all that it needs"
+    assert copied == {line[1:] for line in ignored if line.startswith("!")}, "the builder gets what it needs"
 
 
 # The documents among themselves

@@ -152,7 +152,8 @@ def test_every_process_that_serves_is_watched(pods: dict[str, Manifest]) -> None
         (container,) = pod["containers"]
         if name == "runs-store":
             continue
-        probes = [container[kind] for kind in ("startupProbe", "livenessProbe", "readinessProbe") if kind in container]
+        kinds = ("startupProbe", "livenessProbe", "readinessProbe")
+        probes = [container[kind] for kind in kinds if kind in container]
         assert "livenessProbe" in container, name
         ports = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
         for probe in probes:

@@ -1,4 +1,4 @@
-"""The whole words of an advisory, asked of the advisory store and proven by its link, for whoever judges them."""
+"""The whole words of an advisory, asked of the advisory store and proven by the link, for who judges them."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ class AdvisoryWords:
     def _asked(self, path: str) -> bytes:
         until = time.monotonic() + _SECONDS
         try:
-            request = Request(self._base + path, headers=self._headers)  # noqa: S310 - the operator's own setting
+            address = self._base + path
+            request = Request(address, headers=self._headers)  # noqa: S310 - the operator's own setting
             with self._opener.open(request, timeout=_SECONDS) as answer:
                 return _body(answer, until)
         except HTTPError as error:

@@ -149,7 +149,7 @@ class Attempt(Frozen):
 
 
 class ComposedAdvisory(Frozen):
-    """A link as readers see it: with every person's review, the last of which outranks the policy's verdict."""
+    """A link as readers see it: with all reviews of persons; the last one outranks the policy's verdict."""
 
     link: AdvisoryLink
     #: The last of ``reviews``, which counts; None when nobody has judged.
