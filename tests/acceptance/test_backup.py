@@ -1,4 +1,4 @@
-"""A backup is made by the commands that the page shows, all else is lost, and nothing that was promised is."""
+"""A backup is made by the commands that the page shows, all else is lost, and every promise is kept."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import pytest
@@ -102,7 +102,7 @@ class Producer:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._go_on, args=(url, requests))
 
-    def __enter__(self) -> Producer:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -121,8 +121,8 @@ class Producer:
 @pytest.fixture
 def backed_up(
     environment: dict[str, str], sample_requests: list[dict[str, Any]], eventually: Callable[..., None]
-) -> Iterator[tuple[list[Receipt], list[Receipt]]]:
-    """Back up while jobs are under way, and lose the home; yields what was accepted before, and meanwhile."""
+) -> tuple[list[Receipt], list[Receipt]]:
+    """Back up while jobs are under way, and lose the home; return what was accepted before, and meanwhile."""
     home = Home(Path(environment["RMOS_HOME"]))
     with Pipeline(home) as pipeline:
         url = pipeline.start().broker_url
@@ -140,7 +140,7 @@ def backed_up(
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     shutil.rmtree(home.root)
-    yield before, producer.receipts
+    return before, producer.receipts
 
 
 def test_a_restored_backup_keeps_every_promise(

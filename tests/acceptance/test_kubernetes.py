@@ -25,6 +25,8 @@ COMPOSE = ROOT / "docker-compose.yml"
 VERSION = "1.37"
 #: Not Kubernetes' own: their schemas come with KEDA and kustomize.
 _FOREIGN = {"ScaledObject", "Kustomization"}
+#: Of the endpoint that workers serve for probes and metrics.
+_ENDPOINT = {"RMOS_WORKER_HTTP_HOST", "RMOS_WORKER_HTTP_PORT"}
 
 Manifest = dict[str, Any]
 
@@ -96,7 +98,9 @@ def test_the_overlay_renders_to_valid_manifests_in_its_namespace(base: list[Mani
             assert document["metadata"]["namespace"] == "rmos", document["metadata"]["name"]
     images = set(re.findall(r"image: (\S+)", done.stdout))
     assert images == {"redis:8", "registry.example/rmos-runs:0.1.0"}
-    runs = next(one for one in of_kind(rendered, "PersistentVolumeClaim") if one["metadata"]["name"] == "runs")
+    runs = next(
+        one for one in of_kind(rendered, "PersistentVolumeClaim") if one["metadata"]["name"] == "runs"
+    )
     assert runs["spec"]["storageClassName"] == "fast-retain"
     assert runs["spec"]["accessModes"] == ["ReadWriteOnce"]
 
@@ -162,11 +166,15 @@ def test_every_process_that_serves_is_watched(pods: dict[str, Manifest]) -> None
         if name.startswith("worker-") or name == "gateway":
             assert container["livenessProbe"]["httpGet"]["path"] == "/livez", name
     gateway = pods["gateway"]["containers"][0]
-    assert gateway["readinessProbe"]["httpGet"]["path"] == "/readyz", "without store or broker it gets no calls"
+    assert gateway["readinessProbe"]["httpGet"]["path"] == "/readyz", (
+        "without store or broker it gets no calls"
+    )
 
 
 def environment(pod: Manifest) -> dict[str, Any]:
-    return {one["name"]: one.get("value", one.get("valueFrom")) for one in pod["containers"][0].get("env", [])}
+    return {
+        one["name"]: one.get("value", one.get("valueFrom")) for one in pod["containers"][0].get("env", [])
+    }
 
 
 def test_settings_are_known_and_secrets_come_from_one_secret(pods: dict[str, Manifest]) -> None:
@@ -174,7 +182,8 @@ def test_settings_are_known_and_secrets_come_from_one_secret(pods: dict[str, Man
     for name, pod in pods.items():
         told = environment(pod)
         for variable, value in told.items():
-            assert variable in variables() or not variable.startswith("RMOS_"), f"{name}: {variable}"
+            known = variables() | _ENDPOINT
+            assert variable in known or not variable.startswith("RMOS_"), f"{name}: {variable}"
             if re.search("PASSWORD|TOKEN|AUTH", variable):
                 assert value["secretKeyRef"]["name"] == "rmos", f"{name}: {variable}"
                 keys.add(value["secretKeyRef"]["key"])
@@ -236,7 +245,9 @@ def allowed(base: list[Manifest], side: str) -> Iterator[tuple[str, Manifest]]:
             yield policy["metadata"]["name"], rule
 
 
-def test_the_network_is_closed_but_for_what_is_needed(base: list[Manifest], pods: dict[str, Manifest]) -> None:
+def test_the_network_is_closed_but_for_what_is_needed(
+    base: list[Manifest], pods: dict[str, Manifest]
+) -> None:
     nothing = next(one for one in of_kind(base, "NetworkPolicy") if one["metadata"]["name"] == "nothing")
     assert nothing["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     for name, rule in [*allowed(base, "ingress"), *allowed(base, "egress")]:

@@ -111,7 +111,10 @@ def test_a_verdict_bears_the_account_and_tells_of_the_others(home: Path, runs: l
     (advisory,) = told(home, "runs", "show", names[0])["advisory_inputs"]
     assert [review["approved"] for review in advisory["reviews"]] == [False, True]
     entries = told(home, "runs", "history", names[0])
-    assert [e["details"]["reason"] for e in entries if e["what"].startswith("review.")] == ["unclear", "checked"]
+    assert [e["details"]["reason"] for e in entries if e["what"].startswith("review.")] == [
+        "unclear",
+        "checked",
+    ]
 
 
 def test_a_reason_of_the_other_verdict_is_refused(home: Path, runs: list[RunArtifact]) -> None:
@@ -180,10 +183,17 @@ def test_one_page_has_all_that_a_reviewer_needs(
     assert page.count("only the summary can be shown: the advisory store does not answer") == 2
 
 
-def test_many_are_judged_when_their_number_is_confirmed(home: Path, runs: list[RunArtifact], log: Runs) -> None:
+def test_many_are_judged_when_their_number_is_confirmed(
+    home: Path, runs: list[RunArtifact], log: Runs
+) -> None:
     chosen = ("reviews", "approve", "--risk", "YELLOW", "--reason", "accurate")
     planned = told(home, *chosen, "--dry-run")
-    assert (planned["found"], planned["recorded"], planned["dry_run"], len(planned["sample"])) == (2, 0, True, 2)
+    assert (planned["found"], planned["recorded"], planned["dry_run"], len(planned["sample"])) == (
+        2,
+        0,
+        True,
+        2,
+    )
     refused = rmos(home, *chosen, "--yes-number", "3")
     assert isinstance(refused.exception, NumberDiffers)
     unasked = rmos(home, *chosen)

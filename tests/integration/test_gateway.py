@@ -404,7 +404,11 @@ def test_a_person_decides_what_waits(http: httpx.Client, run_log: Runs) -> None:
     listed = http.get(f"{RUNS}/reviews", params={"limit": 2}).json()
     assert (len(listed["items"]), listed["more"], listed["corrupt"]) == (2, True, [])
     assert (listed["items"][0]["risk_level"], listed["items"][0]["tool_id"]) == ("GREEN", run.tool_id)
-    for query, number in (({"risk_level": "RED"}, 0), ({"tool_id_prefix": "endmill"}, 3), ({"age_hours": 1}, 3)):
+    for query, number in (
+        ({"risk_level": "RED"}, 0),
+        ({"tool_id_prefix": "endmill"}, 3),
+        ({"age_hours": 1}, 3),
+    ):
         assert len(http.get(f"{RUNS}/reviews", params=query).json()["items"]) == number, query
     place = f"{RUNS}/reviews/{run.run_id}"
     approved = http.post(f"{place}/adv0/approve", json={"note": "fine"})

@@ -120,7 +120,9 @@ def test_a_verdict_that_is_dated_later_still_counts_and_that_is_told(log: Runs, 
     assert advisory.review == ahead
 
 
-def test_a_damaged_verdict_of_somebody_else_is_told_and_hides_none_of_ours(log: Runs, reviews: Reviews) -> None:
+def test_a_damaged_verdict_of_somebody_else_is_told_and_hides_none_of_ours(
+    log: Runs, reviews: Reviews
+) -> None:
     run = waiting(log)
     log.store.create(f"_reviews/{run.date}/{run.run_id}/other.json", b"{")
     recorded = reviews.record(YES, run.run_id, "adv1")

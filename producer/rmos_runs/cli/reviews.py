@@ -70,7 +70,8 @@ ToolOption = Annotated[
     str | None, typer.Option("--tool-prefix", help="Only of runs whose tool begins with this.")
 ]
 AgeOption = Annotated[
-    float | None, typer.Option("--age", min=0, max=MOST_HOURS, help="Only what has waited at least this many hours.")
+    float | None,
+    typer.Option("--age", min=0, max=MOST_HOURS, help="Only what has waited at least this many hours."),
 ]
 
 
@@ -88,16 +89,16 @@ AdvisoryOfOne = Annotated[
 ReasonToApprove = Annotated[
     ReviewReason | None, typer.Option("--reason", help=f"Why: {_reasons(APPROVING)}.")
 ]
-ReasonToReject = Annotated[
-    ReviewReason | None, typer.Option("--reason", help=f"Why: {_reasons(REJECTING)}.")
-]
+ReasonToReject = Annotated[ReviewReason | None, typer.Option("--reason", help=f"Why: {_reasons(REJECTING)}.")]
 NoteOption = Annotated[str | None, typer.Option(help="Why, in words; kept with the verdict.")]
 AsOption = Annotated[
     str | None,
     typer.Option("--as", help="What you call yourself; kept behind the account and machine that you use."),
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="All that waits, as far as other filters choose it.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say how many would be judged, and judge none.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Say how many would be judged, and judge none.")
+]
 NumberOption = Annotated[
     int | None,
     typer.Option(
@@ -219,8 +220,8 @@ def approve(
 ) -> None:
     """Approve an advisory, or many by filter: their words, not the cut. Verdicts are new records.
 
-    With filters in the place of RUN_ID it says how many advisories wait there, asks for that number, and passes
-    over what somebody else judges meanwhile. Other verdicts on the same advisory are told; the last one counts.
+    With filters in the place of RUN_ID it says how many advisories wait there, asks for that number, and
+    passes over what somebody else judges meanwhile. Other verdicts on an advisory are told; the last counts.
 
     --json prints the review (review_id, run_id, advisory_id, created_at_utc, approved, reviewed_by, note,
     reason, act_id) with judged, run_verdict, counts and others; of many: act_id, found, recorded,
@@ -322,7 +323,9 @@ def _tell(recorded: Recorded, *, as_json: bool) -> None:
     for other in recorded.others:
         out.print(f"also judged, {format_utc(other.created_at_utc)}: {said(other)}", markup=False)
     if recorded.others:
-        counting = "yours is the last and counts" if recorded.counts else "another one is dated later and counts"
+        counting = (
+            "yours is the last and counts" if recorded.counts else "another one is dated later and counts"
+        )
         out.print(f"All are kept; {counting}.")
     damage.exit()
 

@@ -86,9 +86,7 @@ class AdvisoryInput(AdvisoryLink):
         fields: dict[str, Any] = {name: getattr(link, name) for name in AdvisoryLink.model_fields}
         fields["approved"] = advisory.approved
         fields["reviewed_by"] = link.reviewed_by if review is None else review.reviewed_by
-        return cls(
-            **fields, review=review, reviews=advisory.reviews, needs_review=advisory.needs_review
-        )
+        return cls(**fields, review=review, reviews=advisory.reviews, needs_review=advisory.needs_review)
 
 
 class RunBody(RunRecord):

@@ -40,9 +40,7 @@ def compose_advisories(links: Sequence[AdvisoryLink], reviews: Sequence[Review])
     composed = []
     for link in sorted(links, key=lambda link: (link.created_at_utc, link.advisory_id)):
         judged = by_advisory.get(link.advisory_id, [])
-        composed.append(
-            ComposedAdvisory(link=link, review=judged[-1] if judged else None, reviews=judged)
-        )
+        composed.append(ComposedAdvisory(link=link, review=judged[-1] if judged else None, reviews=judged))
     return composed
 
 

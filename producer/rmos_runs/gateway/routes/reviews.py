@@ -53,7 +53,9 @@ class ReviewsQuery(LimitQuery):
     @property
     def choice(self) -> ReviewFilter:
         """The filter that is asked for."""
-        first, last = (None if day is None else date.fromisoformat(day) for day in (self.date_from, self.date_to))
+        first, last = (
+            None if day is None else date.fromisoformat(day) for day in (self.date_from, self.date_to)
+        )
         return ReviewFilter(self.risk_level, self.tool_id_prefix, first, last, self.age_hours)
 
 
