@@ -140,11 +140,11 @@ def backed_up(
         url = pipeline.start().broker_url
         server = urlsplit(url)
         with RunsClient.connect(broker_url=url) as client:
-            before = [*client.create_runs(sample_requests[:60], explain=True)]
-        eventually(lambda: stats_of(url).done >= 65)
+            before = [*client.create_runs(sample_requests[:200], explain=True)]
+        eventually(lambda: stats_of(url).done >= 205, 90)
         # Frozen with jobs in its hands, so that some are certainly under way.
         os.kill(pipeline.supervisor.pids()["worker-advise"], signal.SIGSTOP)
-        with Producer(url, sample_requests[60:]) as producer:
+        with Producer(url, sample_requests[200:]) as producer:
             copy, check = shown("Back up while it is up")
             run(copy, environment | {"PORT": str(server.port), "REDISCLI_AUTH": server.password or ""})
             rmos(os.path.expandvars(check[0]), 0, CorruptArtifact.exit_code)
@@ -176,7 +176,7 @@ def test_a_restored_backup_keeps_every_promise(
     home = Home(Path(environment["RMOS_HOME"]))
     with Pipeline(home) as pipeline:
         url = pipeline.start().broker_url
-        eventually(lambda: stats_of(url).pending == 0, 60, told=lambda: str(stats_of(url)))
+        eventually(lambda: stats_of(url).pending == 0, 90, told=lambda: str(stats_of(url)))
         assert look == ["rmos doctor", "rmos runs verify --all"]
         assert [", 0 damaged" in rmos(command) for command in look] == [True, True]
         stats = stats_of(url)
@@ -188,7 +188,7 @@ def test_a_restored_backup_keeps_every_promise(
             assert {receipt.job_id for receipt in before} <= {receipt.job_id for receipt in kept}
             for receipt in kept:
                 assert ledger.get(receipt.job_id).state is JobState.DONE
-                assert reader.get_artifact(receipt.run_id)
+                assert reader.get_artifact(receipt.run_id).run_id == receipt.run_id
             for receipt in before:
                 assert ledger.get(receipt.last_job_id).state is JobState.DONE
     links = [reader.links(receipt.run_id) for receipt in before]
