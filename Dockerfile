@@ -1,21 +1,23 @@
 # syntax=docker/dockerfile:1
-# One image for every process; docker-compose.yml says which one a container runs. It holds no secrets.
+# One image for every process; docker-compose.yml says which one a container runs. It holds no secrets, and no tools but
+# those that run.
 FROM python:3.11-slim AS build
 WORKDIR /src
-RUN python -m venv /opt/rmos
-ENV PATH=/opt/rmos/bin:$PATH \
-    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+RUN python -m venv /opt/rmos && python -m venv /opt/build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1
-# The lock file first: the layer below is built anew only when it changes.
-COPY requirements.lock ./
-RUN pip install --require-hashes -r requirements.lock
+# The lock files first: the layers below are built anew only when these change.
+COPY requirements-runtime.lock requirements-build.lock ./
+RUN /opt/rmos/bin/pip install --require-hashes -r requirements-runtime.lock
+RUN /opt/build/bin/pip install --require-hashes -r requirements-build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY shared shared
 COPY producer producer
 COPY worker worker
 COPY advisory_store advisory_store
-# --no-build-isolation: the build backend comes from the lock file too.
-RUN pip install --no-deps --no-build-isolation .
+RUN /opt/build/bin/python -m hatchling build -t wheel -d /dist \
+ && /opt/rmos/bin/pip install --no-deps /dist/*.whl \
+ && /opt/rmos/bin/pip check
 
 FROM python:3.11-slim
 ENV PATH=/opt/rmos/bin:$PATH \

@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
 PYTEST_ARGS ?= -n 4 --dist worksteal
+COMPILE := uv pip compile --universal --python-version 3.11 --no-strip-extras --generate-hashes --no-emit-index-url \
+  --no-header
 PYTHONS_TESTS := tests/unit tests/integration/test_client.py tests/acceptance/test_commands.py
 PYTHONS ?= $(foreach version,3.11 3.12 3.13 3.14,$(shell command -v python$(version)))
 
@@ -14,10 +16,10 @@ PYTHONS ?= $(foreach version,3.11 3.12 3.13 3.14,$(shell command -v python$(vers
 # output would not be written as a user's is.
 unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED
 
-.PHONY: help setup demo up test pythons lint format lock bench chaos clean
+.PHONY: help setup demo up test pythons lint format lock lock-image bench chaos clean
 
 help: ## Say what there is
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Make the environment from the lock file
 
@@ -53,11 +55,14 @@ format: $(STAMP) ## Let ruff format and repair
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: ## Renew the lock file; needs uv
-	uv pip compile pyproject.toml --extra all --group dev --universal --python-version 3.11 \
-	  --no-strip-extras --generate-hashes --no-emit-index-url --no-header --upgrade -o requirements.lock
-	uv pip compile --group pyproject.toml:bench -c requirements.lock --universal --python-version 3.11 \
-	  --no-strip-extras --generate-hashes --no-emit-index-url --no-header --upgrade -o requirements-bench.lock
+lock: ## Renew the lock files; needs uv
+	$(COMPILE) pyproject.toml --extra all --group dev --upgrade -o requirements.lock
+	$(COMPILE) --group pyproject.toml:bench -c requirements.lock --upgrade -o requirements-bench.lock
+	$(MAKE) --no-print-directory lock-image
+
+lock-image: ## Renew the lock files of the image, with the versions of the lock file; needs uv
+	$(COMPILE) pyproject.toml --extra all -c requirements.lock --upgrade -o requirements-runtime.lock
+	$(COMPILE) --group pyproject.toml:build -c requirements.lock --upgrade -o requirements-build.lock
 
 clean: ## Remove what was made
 	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -17,6 +17,7 @@ import pytest
 from rmos_runs.local.home import Home
 from rmos_runs.local.ports import free_port
 from rmos_runs.local.processes import Pipeline
+from rmos_runs.operations.identity import current_identity
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Failure
@@ -122,13 +123,14 @@ def test_a_persons_verdict_is_a_new_record_and_changes_no_file(
     names = (receipt["run_id"], advisory)
     before = {path: path.read_bytes() for path in running.home.runs_dir.glob(f"2*/{receipt['run_id']}*")}
 
-    running.json("reviews", "reject", *names, "--by", "anna", "--note", "too thin")
-    running.json("reviews", "approve", *names, "--by", "berta")
+    running.json("reviews", "reject", *names, "--as", "anna", "--note", "too thin")
+    running.json("reviews", "approve", *names, "--as", "berta")
 
     assert {path: path.read_bytes() for path in before} == before
     (told,) = running.json("runs", "show", receipt["run_id"])["advisory_inputs"]
     assert (told["link"]["approved"], told["review"]["approved"]) == (False, True)
-    assert told["review"]["reviewed_by"] == "person:berta"
+    assert told["review"]["reviewed_by"] == str(current_identity("berta"))
+    assert [review["note"] for review in told["reviews"]] == ["too thin", None]
     assert receipt["run_id"] not in {
         row["run_id"] for row in running.json("reviews", "list", "--limit", "1000")
     }

@@ -402,6 +402,17 @@ def test_compose_watches_and_restarts_every_service(compose: dict[str, Any]) -> 
     assert compose["networks"]["private"]["internal"] is True
 
 
+def test_compose_bounds_memory_and_logs_of_every_service(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert re.fullmatch(r"\d+[mg]", service["mem_limit"]), name
+        options = service["logging"]["options"]
+        assert (service["logging"]["driver"], set(options)) == ("json-file", {"max-size", "max-file"}), name
+    redis = compose["services"]["redis"]
+    found = re.search(r"--maxmemory (\d+)gb", " ".join(redis["command"]))
+    assert found, "without a bound of its own the server is ended in place of refusing"
+    assert 2 * int(found[1]) <= int(redis["mem_limit"].removesuffix("g"))
+
+
 def test_compose_opens_nothing_but_flower_and_the_gateway_on_loopback(compose: dict[str, Any]) -> None:
     opened = {name: service["ports"] for name, service in compose["services"].items() if "ports" in service}
     assert list(opened) == ["flower", "gateway"]
@@ -419,10 +430,16 @@ def test_compose_names_its_volumes(compose: dict[str, Any]) -> None:
 
 def test_the_image_is_installed_from_the_lock_file_and_runs_as_nobody_special() -> None:
     text = (ROOT / "Dockerfile").read_text()
-    assert "pip install --require-hashes -r requirements.lock" in text
-    assert "pip install --no-deps --no-build-isolation ." in text
+    assert "pip install --require-hashes -r requirements-runtime.lock" in text
+    assert "pip install --require-hashes -r requirements-build.lock" in text
+    assert "pip install --no-deps /dist/*.whl" in text
+    assert "pip check" in text
     assert re.search(r"^USER (?!root|0)", text, re.MULTILINE)
     assert not re.search(r"^(ARG|ENV) .*(PASSWORD|TOKEN|SECRET)", text, re.MULTILINE)
+    copies = re.findall(r"^COPY (?!--)(.*) \S+$", text, re.MULTILINE)
+    copied = {word for line in copies for word in line.split()}
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert copied == {line[1:] for line in ignored if line.startswith("!")}, "the builder gets what it needs"
 
 
 # The documents among themselves

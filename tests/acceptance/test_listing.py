@@ -18,6 +18,7 @@ from rmos_runs.cli.context import print_rows
 from rmos_runs.cli.table import Row
 from rmos_runs.client import RunsClient
 from rmos_runs.local.home import Home
+from rmos_runs.operations.identity import current_identity
 from rmos_shared.advisories.model import AdvisoryLink
 from rmos_shared.canonical import canonical_sha256
 from rmos_shared.errors import StoreUnavailable
@@ -111,7 +112,7 @@ def ledger(broker_url: str) -> Iterator[JobLedger]:
 #: Each listing command, with its columns in the order of their importance.
 LISTS: dict[tuple[str, ...], list[str]] = {
     ("runs", "list"): ["run_id", "status", "risk", "tool", "path"],
-    ("reviews", "list"): ["run_id", "advisory_id", "summary"],
+    ("reviews", "list"): ["run_id", "advisory_id", "risk", "summary", "waits_since_utc", "tool", "kind"],
     ("jobs", "list"): ["job_id", "state", "task", "run_id", "retry_count", "crash_count"],
     ("dlq", "list"): ["id", "reason", "message", "kind", "run_id", "died_at_utc"],
 }
@@ -237,18 +238,19 @@ def test_an_approval_says_that_it_is_of_the_explanation(home: Path, runs: list[R
     shown = piped("runs", "show", run_id, home=home, **broker).stdout.splitlines()
     assert shown[:3] == [*verdict, "explanation: waits for a person (its words, not the cut)"]
 
-    done = piped("reviews", "approve", run_id, advisory_id, "--by", "anna", home=home, **broker)
+    anna = f"{current_identity('anna')}"
+    done = piped("reviews", "approve", run_id, advisory_id, "--as", "anna", home=home, **broker)
     assert done.stdout.splitlines() == [
-        f"approved by person:anna: advisory {advisory_id}",
+        f"approved by {anna}: advisory {advisory_id}",
         "The run itself stays as the server judged it:",
         *verdict,
     ]
     shown = piped("runs", "show", run_id, home=home, **broker).stdout.splitlines()
-    assert shown[:3] == [*verdict, "explanation: approved by person:anna (its words, not the cut)"]
+    assert shown[:3] == [*verdict, f"explanation: approved by {anna} (its words, not the cut)"]
 
     told = json.loads(piped("runs", "show", run_id, "--json", home=home, **broker).stdout)
     assert list(told)[:4] == ["schema_version", "run_id", "status", "decision"]
-    args = ("reviews", "reject", run_id, advisory_id, "--by", "berta", "--json")
+    args = ("reviews", "reject", run_id, advisory_id, "--as", "berta", "--json")
     told = json.loads(piped(*args, home=home, **broker).stdout)
     assert (told["approved"], told["judged"]) == (False, "advisory")
     assert told["run_verdict"] == {

@@ -412,6 +412,13 @@ def test_a_person_decides_what_waits(http: httpx.Client, run_log: Runs) -> None:
         run_log.writer.attach(make_link(run, f"adv{number}", approved=False, reviewed_by=None))
     listed = http.get(f"{RUNS}/reviews", params={"limit": 2}).json()
     assert (len(listed["items"]), listed["more"], listed["corrupt"]) == (2, True, [])
+    assert (listed["items"][0]["risk_level"], listed["items"][0]["tool_id"]) == ("GREEN", run.tool_id)
+    for query, number in (
+        ({"risk_level": "RED"}, 0),
+        ({"tool_id_prefix": "endmill"}, 3),
+        ({"age_hours": 1}, 3),
+    ):
+        assert len(http.get(f"{RUNS}/reviews", params=query).json()["items"]) == number, query
     place = f"{RUNS}/reviews/{run.run_id}"
     approved = http.post(f"{place}/adv0/approve", json={"note": "fine"})
     assert approved.status_code == 201
@@ -420,13 +427,26 @@ def test_a_person_decides_what_waits(http: httpx.Client, run_log: Runs) -> None:
         "reviewed_by": "loopback",
         "note": "fine",
     }
+    assert approved.json()["run_verdict"] == {"status": "OK", "risk_level": "GREEN", "block_reason": None}
+    assert (approved.json()["judged"], approved.json()["others"]) == ("advisory", [])
     assert http.post(f"{place}/adv1/reject").json()["approved"] is False
+    again = http.post(f"{place}/adv1/reject", json={"reason": "wrong", "reviewer": "Ana"}).json()
+    assert (again["reviewed_by"], again["reason"], again["counts"]) == ("loopback (as Ana)", "wrong", True)
+    assert [other["reviewed_by"] for other in again["others"]] == ["loopback"]
+    assert http.post(f"{place}/adv1/approve", json={"reason": "wrong"}).status_code == 400
+    verdicts = http.get(place).json()["items"]
+    assert [(one["advisory_id"], one["approved"]) for one in verdicts] == [
+        ("adv0", True),
+        ("adv1", False),
+        ("adv1", False),
+    ]
     missing = http.post(f"{place}/adv9/approve")
     assert (missing.status_code, error(missing)["error"]) == (404, "ADVISORY_NOT_FOUND")
     assert [item["advisory_id"] for item in http.get(f"{RUNS}/reviews").json()["items"]] == ["adv2"]
     told = {one["advisory_id"]: one for one in http.get(f"{RUNS}/{run.run_id}").json()["advisory_inputs"]}
     assert (told["adv0"]["approved"], told["adv0"]["reviewed_by"]) == (True, "loopback")
     assert (told["adv1"]["approved"], told["adv1"]["needs_review"]) == (False, False)
+    assert [one["reason"] for one in told["adv1"]["reviews"]] == [None, "wrong"]
     assert (told["adv2"]["review"], told["adv2"]["needs_review"]) == (None, True)
 
 

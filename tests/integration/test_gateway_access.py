@@ -46,6 +46,7 @@ ENDPOINTS: dict[tuple[str, str], set[str]] = {
     ("POST", f"{RUNS}/dead-letters/{ID}/replay"): {"operate"},
     ("POST", f"{RUNS}/dead-letters/{ID}/discard"): {"operate"},
     ("GET", f"{RUNS}/reviews"): {"review", "audit"},
+    ("GET", f"{RUNS}/reviews/{ID}"): {"review", "read", "audit"},
     ("POST", f"{RUNS}/reviews/{ID}/a/approve"): {"review"},
     ("POST", f"{RUNS}/reviews/{ID}/a/reject"): {"review"},
     ("GET", f"{RUNS}/status"): {"operate", "audit"},

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rmos_runs.cli.table import shown
-from rmos_shared.advisories.model import ComposedAdvisory
+from rmos_shared.advisories.model import ComposedAdvisory, Review
+from rmos_shared.models.base import format_utc
 from rmos_shared.runs.model import ComposedRun, ExplanationStatus, RunRecord
 
 
@@ -33,13 +34,22 @@ def verdict_lines(run: ComposedRun) -> Iterator[str]:
     for advisory in run.advisory_inputs:
         yield f"{advisory.link.kind}: {_judged(advisory)} (its words, not the cut)"
         yield f"  {shown(advisory.link.summary)}"
+        for review in advisory.reviews[:-1]:
+            yield f"  before that, {format_utc(review.created_at_utc)}: {said(review)}"
+
+
+def said(review: Review) -> str:
+    """Return a person's verdict in words: which, whose, and why."""
+    what = "approved" if review.approved else "rejected"
+    reason = "" if review.reason is None else f" as {review.reason.value}"
+    note = "" if review.note is None else f", {shown(review.note)}"
+    return f"{what} by {shown(review.reviewed_by)}{reason}{note}"
 
 
 def _judged(advisory: ComposedAdvisory) -> str:
     link, review = advisory.link, advisory.review
     if review is not None:
-        note = "" if review.note is None else f", {shown(review.note)}"
-        return f"{'approved' if review.approved else 'rejected'} by {shown(review.reviewed_by)}{note}"
+        return said(review)
     if link.approved:
         return f"approved by {shown(link.reviewed_by)}"
     return "waits for a person"

@@ -14,8 +14,8 @@ from rmos_shared.advisories.model import (
     Review,
 )
 from rmos_shared.jobs.model import JobState
-from rmos_shared.models.base import Frozen, SafeId, SingleLine, Utf8Text
-from rmos_shared.runs.model import ComposedRun, RunRecord, StatusOfExplanation
+from rmos_shared.models.base import Frozen, Nickname, SafeId, SingleLine, UtcTime, Utf8Text
+from rmos_shared.runs.model import ComposedRun, RiskField, RunRecord, StatusField, StatusOfExplanation
 from rmos_shared.runs.query import DEFAULT_LIMIT, MAX_LIMIT, RunFilter, RunPage
 
 
@@ -73,7 +73,10 @@ class Accepted(Frozen):
 class AdvisoryInput(AdvisoryLink):
     """A link as readers see it: a person's review, if any, decides ``approved`` and ``reviewed_by``."""
 
+    #: The last of ``reviews``, which counts.
     review: Review | None
+    #: Every person's verdict, oldest first.
+    reviews: list[Review]
     needs_review: bool
 
     @classmethod
@@ -83,7 +86,7 @@ class AdvisoryInput(AdvisoryLink):
         fields: dict[str, Any] = {name: getattr(link, name) for name in AdvisoryLink.model_fields}
         fields["approved"] = advisory.approved
         fields["reviewed_by"] = link.reviewed_by if review is None else review.reviewed_by
-        return cls(**fields, review=review, needs_review=advisory.needs_review)
+        return cls(**fields, review=review, reviews=advisory.reviews, needs_review=advisory.needs_review)
 
 
 class RunBody(RunRecord):
@@ -136,10 +139,22 @@ class SuggestBody(Frozen):
     request_id: SingleLine | None = None
 
 
-class VerdictBody(Frozen):
-    """A person's word on an advisory."""
+class ApprovalBody(Frozen):
+    """Why an advisory is approved; an empty object will do."""
 
+    reason: Literal["accurate", "checked"] | None = None
     note: Utf8Text | None = None
+    #: Who of those that use the key; kept behind the key's name, never in its place.
+    reviewer: Nickname | None = None
+
+
+class RejectionBody(Frozen):
+    """Why an advisory is rejected; an empty object will do."""
+
+    reason: Literal["wrong", "incomplete", "unclear", "outdated"] | None = None
+    note: Utf8Text | None = None
+    #: As in an approval.
+    reviewer: Nickname | None = None
 
 
 class ReasonBody(Frozen):
@@ -148,18 +163,51 @@ class ReasonBody(Frozen):
     why: SingleLine
 
 
-class WaitingReview(Frozen):
-    """An advisory that waits for a person."""
+class WaitingItem(Frozen):
+    """An advisory that waits for a person; what is judged are its words, not the cut."""
 
     run_id: SafeId
     advisory_id: SafeId
+    kind: AdvisoryKind
     summary: Utf8Text
+    #: Since the policy left it to a person.
+    waits_since_utc: UtcTime
+    #: Of the run; null where it cannot be read.
+    risk_level: RiskField | None
+    tool_id: SingleLine | None
+
+
+class RunVerdictBody(Frozen):
+    """What the server decided on the run itself, which no review changes."""
+
+    status: StatusField
+    risk_level: RiskField
+    block_reason: Utf8Text | None
+
+
+class RecordedBody(Review):
+    """A verdict that is stored, and what its reviewer must know beside it."""
+
+    #: The words of the advisory, never the cut.
+    judged: Literal["advisory"] = "advisory"
+    run_verdict: RunVerdictBody
+    #: Whether this verdict is the last one on the advisory.
+    counts: bool
+    #: Verdicts of others on the same advisory, or earlier ones of the same caller, oldest first.
+    others: list[Review]
+
+
+class VerdictsBody(Frozen):
+    """Every verdict of a person on the advisories of a run, oldest first; of one advisory the last counts."""
+
+    run_id: SafeId
+    items: list[Review]
 
 
 class ReviewsBody(Frozen):
     """What waits for a person; ``corrupt`` names files that may hide more."""
 
-    items: list[WaitingReview]
+    items: list[WaitingItem]
     corrupt: list[Utf8Text]
     #: There are more than these.
     more: bool

@@ -9,7 +9,14 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from rmos_runs.gateway.models import AttachBody, ProblemBody, ReasonBody, SuggestBody, VerdictBody
+from rmos_runs.gateway.models import (
+    ApprovalBody,
+    AttachBody,
+    ProblemBody,
+    ReasonBody,
+    RejectionBody,
+    SuggestBody,
+)
 from rmos_shared.jobs.arguments import CODE_VERSION
 from rmos_shared.models.base import Frozen
 from rmos_shared.runs.model import RunRequest
@@ -40,7 +47,8 @@ SCHEMAS: tuple[type[Frozen], ...] = (
     RunRequest,
     AttachBody,
     SuggestBody,
-    VerdictBody,
+    ApprovalBody,
+    RejectionBody,
     ReasonBody,
     ProblemBody,
 )
@@ -58,7 +66,8 @@ _EXAMPLES: dict[str, Any] = {
     },
     "AttachBody": {"advisory_id": "adv-17", "kind": "note"},
     "SuggestBody": {"explanation_detail": "full"},
-    "VerdictBody": {"note": "read and understood"},
+    "ApprovalBody": {"reason": "checked", "note": "against the tool table"},
+    "RejectionBody": {"reason": "incomplete", "note": "the thin floor is not named"},
     "ReasonBody": {"why": "the disk is back"},
     "ErrorBody": {
         "error": "INVALID_REQUEST",

@@ -154,7 +154,9 @@ def _reviewed(review: Review) -> HistoryEntry:
         "store",
         {"advisory_id": review.advisory_id, "review_id": review.review_id},
         reviewed_by=review.reviewed_by,
+        reason=None if review.reason is None else review.reason.value,
         note=review.note,
+        act_id=review.act_id,
     )
 
 

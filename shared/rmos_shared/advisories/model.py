@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from rmos_shared.models.base import Frozen, JobId, JsonObject, SafeId, Sha256, SingleLine, UtcTime, Utf8Text
 
@@ -85,16 +86,54 @@ class AdvisoryLink(Frozen):
         return self.model_dump(exclude=volatile) == other.model_dump(exclude=volatile)
 
 
+class ReviewReason(StrEnum):
+    """Why a person approved or rejected the words of an advisory; never why a cut was allowed."""
+
+    #: Approving: it says what the record says.
+    ACCURATE = "accurate"
+    #: Approving: it was compared with what it speaks of, such as the tool table or the machine.
+    CHECKED = "checked"
+    #: Rejecting: the record does not bear it out.
+    WRONG = "wrong"
+    #: Rejecting: it leaves out what its reader must know.
+    INCOMPLETE = "incomplete"
+    #: Rejecting: nobody can act on it.
+    UNCLEAR = "unclear"
+    #: Rejecting: it is of an older engine, or of rules that no longer hold.
+    OUTDATED = "outdated"
+
+
+APPROVING = frozenset({ReviewReason.ACCURATE, ReviewReason.CHECKED})
+REJECTING = frozenset({*ReviewReason} - APPROVING)
+
+
 class Review(Frozen):
-    """A person's verdict on an advisory: a new record that changes no file."""
+    """A person's verdict on an advisory's words: a new record that changes no file."""
 
     review_id: SafeId
     run_id: SafeId
     advisory_id: SafeId
     created_at_utc: UtcTime
     approved: bool
+    #: An account and its machine, or an API key; what they call themselves stands behind it.
     reviewed_by: SingleLine
     note: Utf8Text | None = None
+    reason: Annotated[ReviewReason, Field(strict=False)] | None = None
+    #: Reviews that were made by one command, chosen by a filter, share one.
+    act_id: SafeId | None = None
+
+    @field_validator("reason")
+    @classmethod
+    def _reason_fits(cls, value: ReviewReason | None, info: ValidationInfo) -> ReviewReason | None:
+        # A verdict that is wrong itself has been told already.
+        if value is None or "approved" not in info.data:
+            return value
+        fitting = APPROVING if info.data["approved"] else REJECTING
+        if value not in fitting:
+            what = "approved" if info.data["approved"] else "rejected"
+            msg = f"what is {what} has one of these reasons: {', '.join(sorted(fitting))}"
+            raise ValueError(msg)
+        return value
 
 
 class Attempt(Frozen):
@@ -110,10 +149,13 @@ class Attempt(Frozen):
 
 
 class ComposedAdvisory(Frozen):
-    """A link as readers see it: with the last person's review, which outranks the policy's verdict."""
+    """A link as readers see it: with all reviews of persons; the last one outranks the policy's verdict."""
 
     link: AdvisoryLink
+    #: The last of ``reviews``, which counts; None when nobody has judged.
     review: Review | None
+    #: All of them, oldest first.
+    reviews: list[Review]
 
     @property
     def approved(self) -> bool:

@@ -199,6 +199,13 @@ Utf8Text = Annotated[str, AfterValidator(_check_text)]
 SingleLine = Annotated[
     str, StringConstraints(max_length=256), AfterValidator(_check_line), WithJsonSchema(_LINE_SCHEMA)
 ]
+#: What a person calls themselves; short, for it becomes a part of a line.
+Nickname = Annotated[
+    str,
+    StringConstraints(max_length=128),
+    AfterValidator(_check_line),
+    WithJsonSchema({**_LINE_SCHEMA, "maxLength": 128}),
+]
 #: A name or reference of contract section 7: longer than a line elsewhere, and printable as well.
 Word = Annotated[
     str,

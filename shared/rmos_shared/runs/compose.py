@@ -5,7 +5,7 @@ Pure: values in, values out (contract section 5).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rmos_shared.advisories.model import AdvisoryLink, Attempt, ComposedAdvisory, Review
 from rmos_shared.jobs.model import JobRecord, JobState
@@ -33,15 +33,20 @@ def compose(
 
 
 def compose_advisories(links: Sequence[AdvisoryLink], reviews: Sequence[Review]) -> list[ComposedAdvisory]:
-    """Return each link, oldest first, with the last review of its advisory."""
-    last = {
-        review.advisory_id: review
-        for review in sorted(reviews, key=lambda r: (r.created_at_utc, r.review_id))
-    }
-    return [
-        ComposedAdvisory(link=link, review=last.get(link.advisory_id))
-        for link in sorted(links, key=lambda link: (link.created_at_utc, link.advisory_id))
-    ]
+    """Return each link, oldest first, with the reviews of its advisory."""
+    by_advisory: dict[str, list[Review]] = {}
+    for review in in_order(reviews):
+        by_advisory.setdefault(review.advisory_id, []).append(review)
+    composed = []
+    for link in sorted(links, key=lambda link: (link.created_at_utc, link.advisory_id)):
+        judged = by_advisory.get(link.advisory_id, [])
+        composed.append(ComposedAdvisory(link=link, review=judged[-1] if judged else None, reviews=judged))
+    return composed
+
+
+def in_order(reviews: Iterable[Review]) -> list[Review]:
+    """Return reviews oldest first; of one advisory the last counts."""
+    return sorted(reviews, key=lambda review: (review.created_at_utc, review.review_id))
 
 
 def explanation(
