@@ -12,6 +12,7 @@
     │   │   ├── ActNotFound
     │   │   ├── AdvisoryNotFound
     │   │   ├── AttachmentNotFound
+    │   │   ├── BatchNotFound
     │   │   └── EndpointNotFound
     │   ├── Conflict               the name is taken by other content
     │   │   ├── ArtifactConflict
@@ -20,7 +21,7 @@
     │   ├── WebhookRefused         the receiver did not take the message
     │   │   ├── WebhookForbidden       its address may not be called
     │   │   └── EndpointDisabled       disabled, or gone for good (410)
-    │   ├── TransitionRefused      the job is not in a state that allows it
+    │   ├── TransitionRefused      the job or batch is not in a state that allows it
     │   ├── NumberDiffers          an act would reach more or fewer than its operator saw
     │   ├── SourceInvalid          nothing can be migrated from there
     │   └── SettingsInvalid
@@ -189,6 +190,17 @@ class AttachmentTooLarge(CallerError):
         )
 
 
+class BatchNotFound(NotFound):
+    """Neither the ledger nor the store knows a batch of this id."""
+
+    code = "BATCH_NOT_FOUND"
+
+    def __init__(self, batch_id: str) -> None:
+        """Name the batch."""
+        self.batch_id = batch_id
+        super().__init__(f"batch {batch_id} is not known; `rmos batches list` shows what is")
+
+
 class EndpointNotFound(NotFound):
     """No webhook endpoint of this name is configured."""
 
@@ -255,7 +267,7 @@ class EndpointDisabled(WebhookRefused):
 
 
 class TransitionRefused(CallerError):
-    """The job's state does not allow this step."""
+    """The state of the job or batch does not allow this step."""
 
     code = "TRANSITION_REFUSED"
     exit_code = 5

@@ -40,6 +40,7 @@ EXIT_CODES = {
     "ActNotFound": 4,
     "AdvisoryNotFound": 4,
     "AttachmentNotFound": 4,
+    "BatchNotFound": 4,
     "AttachmentTooLarge": 3,
     "EndpointNotFound": 4,
     "Conflict": 5,

@@ -21,6 +21,7 @@ from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.settings.gateway import GatewaySettings
 from rmos_shared.settings.index import IndexSettings
 from rmos_shared.settings.logs import LogSettings
+from rmos_shared.settings.nightly import NightlySettings
 from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.settings.store import StoreSettings
 from rmos_shared.settings.webhooks import WebhookSettings
@@ -30,6 +31,7 @@ ROLES: list[type[BaseSettings]] = [
     BrokerSettings,
     StoreSettings,
     WebhookSettings,
+    NightlySettings,
     ProducerSettings,
     WorkerSettings,
     AdvisoryStoreSettings,
@@ -43,7 +45,7 @@ SECRET = "hunter2"
 #: Of each limit, what its name says it counts.
 UNITS = (
     *("_seconds", "_ms", "_bytes", "_jobs", "_tries", "_failures", "_crashes", "_rate", "_port"),
-    *("_requests", "_lines", "_threads", "_clients"),
+    *("_requests", "_lines", "_threads", "_days", "_clients"),
 )
 
 

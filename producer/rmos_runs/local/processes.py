@@ -48,6 +48,19 @@ PROCESSES: Mapping[str, tuple[str, ...]] = {
     "worker-advise": (*_WORKER, "-n", "advise@%h", "-P", "threads", "-c", "8", "-Q", "runs.advise", *_ALONE),
     # By itself, so that receivers of webhooks which are down or slow hold up no advisory.
     "worker-notify": (*_WORKER, "-n", "notify@%h", "-P", "threads", "-c", "8", "-Q", "runs.notify", *_ALONE),
+    # By itself too, so that it can give way: its threads have the processor when nobody else wants it.
+    "worker-reexplain": (
+        *_WORKER,
+        "-n",
+        "reexplain@%h",
+        "-P",
+        "threads",
+        "-c",
+        "2",
+        "-Q",
+        "runs.reexplain",
+        *_ALONE,
+    ),
     "beat": (*_CELERY, "beat", "-l", "INFO"),
     "indexer": ("-m", "rmos_shared.index"),
     "flower": ("-m", "rmos_worker.flower"),
@@ -138,15 +151,12 @@ class Pipeline:
         if addresses.advisory_token is not None:
             environment["RMOS_ADVISORY_TOKEN"] = addresses.advisory_token
         for name in names:
-            arguments = PROCESSES[name]
-            if name == "beat":
-                arguments = (*arguments, "-s", str(self._home.root / "beat-schedule"))
             own = (
                 {"RMOS_WORKER_HTTP_HOST": "127.0.0.1", "RMOS_WORKER_HTTP_PORT": str(worker_ports[name])}
                 if name in worker_ports
                 else {}
             )
-            self.supervisor.start(name, (sys.executable, *arguments), environment | own)
+            self.supervisor.start(name, (sys.executable, *PROCESSES[name]), environment | own)
         gateway = {"gateway": addresses.gateway_url} if addresses.gateway_url else {}
         self._probes = Probes({**addresses.worker_urls, **gateway})
         if "advisory-store" in names:

@@ -14,6 +14,7 @@ from rmos_shared.errors import BrokerDamaged, BrokerUnavailable, JobNotFound
 from rmos_shared.ids import create_job_id, explain_job_id
 from rmos_shared.jobs.acts import JobActs
 from rmos_shared.jobs.arguments import accept_args, accept_once_args
+from rmos_shared.jobs.batches import JobBatches
 from rmos_shared.jobs.connection import connect_broker
 from rmos_shared.jobs.consistency import LedgerConsistency
 from rmos_shared.jobs.dead_letters import DeadLetters
@@ -89,6 +90,8 @@ class JobLedger:
         self.consistency = LedgerConsistency(self._script)
         #: What a status shows beside the counts.
         self.figures = JobFigures(self._script)
+        #: Batches of re-explanations.
+        self.batches = JobBatches(self._script)
         #: Who hears of the ends of jobs.
         self.webhooks = JobWebhooks(self._script)
 

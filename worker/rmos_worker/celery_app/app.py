@@ -22,7 +22,7 @@ from rmos_shared.settings.logs import LogSettings
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.store.base import ArtifactStore
 from rmos_shared.store.choice import chosen_store
-from rmos_shared.tasks.table import DELIVER, TASKS, TaskSpec
+from rmos_shared.tasks.table import BACKGROUND_QUEUE, DELIVER, TASKS, TaskSpec
 from rmos_shared.telemetry.log_output import configure_logs, is_for_eyes
 from rmos_worker.advisories.breaker import RedisBreaker
 from rmos_worker.celery_app.broadcast import ControlNode
@@ -38,6 +38,7 @@ from rmos_worker.webhooks.registration import Registration
 _PR_SET_PDEATHSIG = 1
 #: Words for the states in which a worker may find jobs that it is not to do.
 _BEFORE = {"done": "done before", "running": "with another worker", "accepted": "with another worker"}
+_LOWEST_PRIORITY = 19
 
 
 class JobDead(Exception):
@@ -58,6 +59,18 @@ class ServicesOfProcess:
         self._webhooks = webhooks
         self._lock = threading.Lock()
         self._of: tuple[int, Services] | None = None
+        #: Whether this worker does nothing but what may wait.
+        self.in_background = False
+        self._thread = threading.local()
+
+    def give_way(self) -> None:
+        """Let everybody else have the processor first, if this worker's work may wait.
+
+        Of the thread that asks alone: heartbeat and reconciler wait for nobody.
+        """
+        if self.in_background and not getattr(self._thread, "gives_way", False):
+            self._thread.gives_way = True
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
 
     def get(self) -> Services:
         """Return this process's services, started."""
@@ -89,10 +102,11 @@ def create_app(settings: WorkerSettings) -> Celery:
     services = ServicesOfProcess(settings, store, webhooks)
     for spec in TASKS.values():
         _add_task(app, spec, services)
-    add_schedule(app)
+    add_schedule(app, settings)
     app.steps["worker"].update(
         {
             _store_step(store.probe),
+            _background_step(services),
             _reconciler_step(settings),
             _webhooks_step(settings, webhooks),
             monitoring_step(settings),
@@ -147,7 +161,10 @@ def _add_task(app: Celery, spec: TaskSpec, services: ServicesOfProcess) -> None:
     # A dead job is logged in our own words already; Celery need not add its traceback.
     @app.task(name=spec.name, queue=spec.queue, throws=(JobDead,))
     def answer(job_ids: list[str]) -> str:
-        return celery_state(services.get().executor.answer(job_ids))
+        executor = services.get().executor
+        # After the services are started: their threads have the priority of the thread that starts them.
+        services.give_way()
+        return celery_state(executor.answer(job_ids))
 
 
 def celery_state(report: Report) -> str:
@@ -202,6 +219,18 @@ def _store_step(probe: Callable[[], None]) -> type[bootsteps.StartStopStep]:
     return StoreStep
 
 
+def _background_step(services: ServicesOfProcess) -> type[bootsteps.StartStopStep]:
+    class BackgroundStep(bootsteps.StartStopStep):
+        """Has the tasks of a worker that consumes nothing but background work give way to all others."""
+
+        def __init__(self, parent: Any, **kwargs: Any) -> None:
+            # Not in start, as above.
+            super().__init__(parent, **kwargs)
+            services.in_background = set(parent.app.amqp.queues.consume_from) == {BACKGROUND_QUEUE}
+
+    return BackgroundStep
+
+
 def _webhooks_step(settings: WorkerSettings, config: WebhookConfig) -> type[bootsteps.StartStopStep]:
     class WebhooksStep(bootsteps.StartStopStep):
         """Tells the ledger which endpoints there are, in the worker that delivers to them and in no other."""
@@ -236,9 +265,7 @@ def _reconciler_step(settings: WorkerSettings) -> type[bootsteps.StartStopStep]:
             super().__init__(parent, **kwargs)
             client = connect_broker(settings)
             self._ledger = JobLedger(client)
-            self._reconciler = Reconciler(
-                self._ledger.queues, self._ledger.work, RedisBreaker.of(client, settings), settings
-            )
+            self._reconciler = Reconciler(self._ledger, RedisBreaker.of(client, settings), settings)
 
         def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
             self._reconciler.start()
