@@ -5,24 +5,20 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from celery import Celery
 
 from rmos_shared.errors import BrokerDamaged, InvalidRequest
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.acts import ActKind
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Failure, Job
-from rmos_shared.jobs.pauses import SCHEDULE, queue_subject, task_subject
+from rmos_shared.jobs.pauses import queue_subject, task_subject
 from rmos_shared.jobs.queues import Taken
 from rmos_shared.jobs.work import Lease
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.tasks.table import ATTACH, CREATE, DELIVER, QUEUES, SUGGEST, TaskSpec
-from rmos_worker.celery_app import schedule
-from rmos_worker.celery_app.schedule import NIGHTLY, LedgerScheduler
 from support.embedded_server import EmbeddedServer
 
 ADVISE = SUGGEST.queue
@@ -192,29 +188,3 @@ def test_pauses_survive_a_restart_of_the_server(tmp_path: Path) -> None:
         resume(ledger, queue_subject(CREATE.queue))
         assert take(ledger, CREATE.queue) == [job_id]
         ledger.close()
-
-
-@pytest.fixture
-def scheduler(broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LedgerScheduler]:
-    monkeypatch.setenv("RMOS_BROKER_URL", broker_url)
-    app = Celery(set_as_current=False)
-    app.conf.beat_schedule = NIGHTLY
-    made = LedgerScheduler(app, schedule_filename=str(tmp_path / "schedule"))
-    yield made
-    made.close()
-    made._ledger.close()
-
-
-def test_beat_accepts_nothing_while_the_schedule_is_paused(
-    scheduler: LedgerScheduler, ledger: JobLedger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[object] = []
-    monkeypatch.setattr(schedule, "emit", told.append)
-    (entry,) = (entry for name, entry in scheduler.schedule.items() if name in NIGHTLY)
-    pause(ledger, SCHEDULE)
-    scheduler.apply_async(entry)
-    assert ledger.stats().accepted == 0
-    resume(ledger, SCHEDULE)
-    scheduler.apply_async(entry)
-    assert ledger.stats().accepted == 1
-    assert [type(event).__name__ for event in told] == ["ScheduleHeld", "ScheduleAccepted"]

@@ -30,6 +30,7 @@ from rmos_shared.jobs.figures.model import (
     WorkerFigures,
 )
 from rmos_shared.jobs.model import LedgerStats
+from rmos_shared.jobs.pauses import Pause
 from rmos_shared.tasks.table import QUEUES, TASKS
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
@@ -206,9 +207,9 @@ def test_each_part_that_is_away_says_why_and_the_others_are_shown() -> None:
 
 def test_the_nightly_batch_is_told_once_somebody_tells_of_it() -> None:
     assert "nightly" not in text_of(*sections(status(), 80))
-    nightly = NightlyStatus(last_began_utc=None, next_due_utc=NOW)
+    nightly = NightlyStatus(last_due_utc=None, next_due_utc=NOW)
     text = text_of(*sections(status(nightly=nightly), 80))
-    assert "nightly batch: last began never, next due 2026-11-28T12:00:00Z" in text
+    assert "nightly batch: last due never, next due 2026-11-28T12:00:00Z" in text
 
 
 def test_a_broken_invariant_stands_out() -> None:
@@ -241,3 +242,12 @@ def test_a_length_of_time_is_said_in_one_unit(seconds: float, said: str) -> None
 )
 def test_bytes_are_said_in_one_unit(number: int, said: str) -> None:
     assert size(number) == said
+
+
+def test_what_is_paused_is_told_before_what_waits_for_it() -> None:
+    held = Pause(subject="queue:runs.advise", by="anna@shop", why="the store moves", at_utc=NOW)
+    text = text_of(*sections(status(pauses=[held]), 120))
+    line = "paused: queue runs.advise since 2026-11-28T12:00:00Z, by anna@shop: the store moves"
+    assert line in text
+    assert text.index(line) < text.index("ready")
+    assert "paused" not in text_of(*sections(status(), 120))

@@ -21,6 +21,7 @@ from rmos_shared.models.base import format_utc
 from rmos_shared.runs.query import RunCatalog
 from rmos_shared.runs.reader import RunReader
 from rmos_shared.settings.index import IndexSettings
+from rmos_shared.settings.nightly import NightlySettings
 from rmos_shared.store.choice import chosen_store
 
 
@@ -31,7 +32,8 @@ def status(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> N
 
     --json prints one object: ledger (the counts), pending, invariant, figures (queues, tasks, waiting,
     dead_letters, flow, breaker, workers; capped names the states that were not looked at to their end),
-    storage, index, reviews. A part that is not reachable is null, and unreachable has its code and message.
+    pauses, nightly, storage, index, reviews. A part that is not reachable is null, and unreachable has its
+    code and message.
     Times are UTC, lengths of time in seconds, sizes in bytes.
 
     Exits with 6 when a part is not reachable, with 7 when one is damaged; the others are shown all the same.
@@ -86,4 +88,5 @@ def _sources(home: Path) -> Iterator[Sources]:
             store=lambda: chosen_store(Home(home).store_settings()),
             index=index,
             catalog=catalog,
+            nightly=NightlySettings.load,
         )

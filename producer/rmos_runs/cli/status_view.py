@@ -17,6 +17,7 @@ from rmos_runs.cli.table import Layout, Row, shown
 from rmos_runs.operations.status import SystemStatus, Unreachable
 from rmos_shared.jobs.figures.model import BreakerFigures, LedgerFigures, TaskFlow, TaskJobs, WorkerFigures
 from rmos_shared.jobs.model import LedgerStats
+from rmos_shared.jobs.pauses import Pause
 from rmos_shared.models.base import format_utc
 
 #: Colours alone, so that NO_COLOR leaves nothing of them.
@@ -53,6 +54,7 @@ def sections(status: SystemStatus, width: int, *, brief: bool = False) -> list[S
     made = [_unreachable(status.unreachable)]
     if status.ledger is not None and status.figures is not None:
         made.append(_jobs(status.ledger))
+        made.append(_pauses(status.pauses))
         made += _ledger(status.figures, status.ledger, width, brief=brief)
     made.append(_storage_in_brief(status) if brief else _storage(status))
     return [_folded(section, width) for section in made if section.lines]
@@ -113,6 +115,11 @@ def _jobs(stats: LedgerStats) -> Section:
     if stats.invariant:
         return Section((Line(figures),))
     return Section((Line(figures, BAD), Line("the invariant is broken; see rmos doctor", BAD)), head=2)
+
+
+def _pauses(pauses: Sequence[Pause]) -> Section:
+    lines = [Line(f"paused: {shown(pause.sentence)}", WARNING) for pause in pauses]
+    return Section(tuple(lines), head=min(len(lines), 1))
 
 
 def _ledger(figures: LedgerFigures, stats: LedgerStats, width: int, *, brief: bool) -> Iterator[Section]:
@@ -311,8 +318,8 @@ def _storage(status: SystemStatus) -> Section:
         more = " or more" if status.reviews.more else ""
         lines.append(Line(f"reviews: {status.reviews.runs}{more} runs wait for a person"))
     if status.nightly is not None:
-        last, following = status.nightly.last_began_utc, status.nightly.next_due_utc
-        lines.append(Line(f"nightly batch: last began {_time(last)}, next due {_time(following)}"))
+        last, following = status.nightly.last_due_utc, status.nightly.next_due_utc
+        lines.append(Line(f"nightly batch: last due {_time(last)}, next due {_time(following)}"))
     return Section(tuple(lines), head=len(lines))
 
 

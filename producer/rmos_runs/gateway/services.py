@@ -19,6 +19,7 @@ from rmos_shared.runs.reader import RunReader
 from rmos_shared.runs.writer import RunWriter
 from rmos_shared.settings.gateway import GatewaySettings
 from rmos_shared.settings.index import IndexSettings
+from rmos_shared.settings.nightly import NightlySettings
 from rmos_shared.store.choice import chosen_store
 from rmos_shared.store.local import LocalStore
 
@@ -79,7 +80,11 @@ async def services_of(
             writer=RunWriter(store),
             catalog=catalog,
             sources=Sources(
-                ledger=lambda: jobs, store=lambda: store, index=lambda: index, catalog=lambda: catalog
+                ledger=lambda: jobs,
+                store=lambda: store,
+                index=lambda: index,
+                catalog=lambda: catalog,
+                nightly=NightlySettings.load,
             ),
         )
     finally:

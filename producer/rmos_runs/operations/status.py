@@ -14,9 +14,11 @@ from rmos_shared.index.choice import has_index, index_state
 from rmos_shared.jobs.figures.model import LedgerFigures
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import LedgerStats
+from rmos_shared.jobs.pauses import SCHEDULE, Pause
 from rmos_shared.models.base import Frozen, SafeId, UtcTime
 from rmos_shared.runs.query import MAX_LIMIT, RunCatalog, RunFilter
 from rmos_shared.settings.index import IndexSettings
+from rmos_shared.settings.nightly import NIGHTLY, NightlySettings
 from rmos_shared.store.base import Space
 from rmos_shared.store.identity import StoreIdentity
 
@@ -64,6 +66,8 @@ class Sources:
     #: None: there is no index.
     index: Callable[[], IndexSettings | None]
     catalog: Callable[[], RunCatalog]
+    #: What beat's settings are taken to be.
+    nightly: Callable[[], NightlySettings]
 
 
 Part = Literal["ledger", "storage", "index", "reviews"]
@@ -109,7 +113,9 @@ class ReviewsStatus(Frozen):
 class NightlyStatus(Frozen):
     """The batch of each night."""
 
-    last_began_utc: UtcTime | None
+    #: The last night whose batch was opened; before the first one, when beat began to look.
+    last_due_utc: UtcTime | None
+    #: None: there is none, or the schedule is paused.
     next_due_utc: UtcTime | None
 
 
@@ -128,7 +134,8 @@ class SystemStatus(Frozen):
     storage: StorageStatus | None
     index: IndexStatus | None
     reviews: ReviewsStatus | None
-    #: None: nobody has told.
+    #: What operators have paused.
+    pauses: tuple[Pause, ...] = ()
     nightly: NightlyStatus | None = None
     unreachable: list[Unreachable]
 
@@ -156,22 +163,33 @@ def read_status(sources: Sources, bounds: Bounds = THOROUGH) -> SystemStatus:
     """
     parts = _Parts()
 
-    def ledger() -> tuple[LedgerStats, LedgerFigures]:
+    def ledger() -> tuple[LedgerStats, LedgerFigures, tuple[Pause, ...], NightlyStatus]:
         opened = sources.ledger()
-        return opened.stats(), opened.figures.read(most_jobs=bounds.jobs, most_events=bounds.events)
+        figures = opened.figures.read(most_jobs=bounds.jobs, most_events=bounds.events)
+        return opened.stats(), figures, tuple(opened.pauses.all()), _nightly(opened, sources.nightly())
 
     read = parts.read("ledger", ledger)
-    stats, figures = read or (None, None)
+    stats, figures, pauses, nightly = read or (None, None, (), None)
     return SystemStatus(
         at_utc=datetime.now(UTC),
         ledger=stats,
         pending=None if stats is None else stats.pending,
         invariant=None if stats is None else stats.invariant,
         figures=figures,
+        pauses=pauses,
+        nightly=nightly,
         storage=parts.read("storage", lambda: _storage(sources.store())),
         index=parts.read("index", lambda: _index(sources)),
         reviews=parts.read("reviews", lambda: _reviews(sources.catalog(), bounds.reviews)),
         unreachable=parts.unreachable,
+    )
+
+
+def _nightly(ledger: JobLedger, settings: NightlySettings) -> NightlyStatus:
+    paused = ledger.pauses.is_paused(SCHEDULE)
+    return NightlyStatus(
+        last_due_utc=ledger.batches.last_due(NIGHTLY),
+        next_due_utc=None if paused else settings.next_due(datetime.now(UTC)),
     )
 
 

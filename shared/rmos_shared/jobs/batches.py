@@ -136,11 +136,6 @@ class JobBatches:
         with broker_errors():
             self._script.client.hsetnx(f"{self._script.prefix}scheduled", entry, str(_milliseconds(due)))
 
-    def schedule_is_paused(self) -> bool:
-        """Say whether an operator has paused the schedule."""
-        with broker_errors():
-            return bool(self._script.client.hexists(f"{self._script.prefix}pauses", "schedule"))
-
     def _readable(self, batch_id: str) -> BatchRecord | None:
         try:
             return self.find(batch_id)

@@ -205,12 +205,6 @@ class ScheduleHeld(Event, key="schedule.held"):
     entry: str
 
 
-class ScheduleHeld(Event, key="schedule.held"):
-    """An entry of the schedule is due while an operator has the schedule paused; its job is not accepted."""
-
-    entry: str
-
-
 class ScheduleRefused(Event, key="schedule.refused", level=logging.ERROR):
     """An entry of the schedule is wrong; it opens no batch."""
 

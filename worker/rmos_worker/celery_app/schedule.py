@@ -20,6 +20,7 @@ from rmos_shared.batches.record import BatchSpec
 from rmos_shared.errors import FieldProblem, InvalidRequest, RmosError
 from rmos_shared.ids import scheduled_batch_id
 from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.jobs.pauses import SCHEDULE
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.settings.nightly import NIGHTLY, NightlySettings
 from rmos_shared.tasks.table import PLAN
@@ -93,7 +94,7 @@ class LedgerScheduler(Scheduler):
                 return
             if due <= opened:
                 return
-            if batches.schedule_is_paused():
+            if self._ledger.pauses.is_paused(SCHEDULE):
                 self._tell(name, due, ScheduleHeld(entry=name))
                 return
             spec = scheduled_batch(
