@@ -23,7 +23,7 @@ ENV PATH=/opt/rmos/bin:$PATH \
     PYTHONUNBUFFERED=1
 # Volumes take their first owner from these directories.
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin rmos \
- && install -d -o rmos -g rmos -m 0750 /data /data/runs /data/advisories /data/index /data/beat /data/keys
+ && install -d -o rmos -g rmos -m 0750 /data /data/runs /data/advisories /data/index /data/keys
 COPY --from=build /opt/rmos /opt/rmos
 USER rmos
 WORKDIR /data

@@ -11,6 +11,7 @@
     │   │   ├── JobNotFound
     │   │   ├── AdvisoryNotFound
     │   │   ├── AttachmentNotFound
+    │   │   ├── BatchNotFound
     │   │   └── EndpointNotFound
     │   ├── Conflict               the name is taken by other content
     │   │   ├── ArtifactConflict
@@ -19,7 +20,7 @@
     │   ├── WebhookRefused         the receiver did not take the message
     │   │   ├── WebhookForbidden       its address may not be called
     │   │   └── EndpointDisabled       disabled, or gone for good (410)
-    │   ├── TransitionRefused      the job is not in a state that allows it
+    │   ├── TransitionRefused      the job or batch is not in a state that allows it
     │   ├── SourceInvalid          nothing can be migrated from there
     │   └── SettingsInvalid
     ├── TryLater               nothing is wrong with the call; repeat it unchanged
@@ -176,6 +177,17 @@ class AttachmentTooLarge(CallerError):
         )
 
 
+class BatchNotFound(NotFound):
+    """Neither the ledger nor the store knows a batch of this id."""
+
+    code = "BATCH_NOT_FOUND"
+
+    def __init__(self, batch_id: str) -> None:
+        """Name the batch."""
+        self.batch_id = batch_id
+        super().__init__(f"batch {batch_id} is not known; `rmos batches list` shows what is")
+
+
 class EndpointNotFound(NotFound):
     """No webhook endpoint of this name is configured."""
 
@@ -242,7 +254,7 @@ class EndpointDisabled(WebhookRefused):
 
 
 class TransitionRefused(CallerError):
-    """The job's state does not allow this step."""
+    """The state of the job or batch does not allow this step."""
 
     code = "TRANSITION_REFUSED"
     exit_code = 5

@@ -7,6 +7,7 @@ import re
 import time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from hashlib import sha256
 
 from rmos_shared.canonical import canonical_sha256
 
@@ -16,10 +17,11 @@ SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}", re.ASCII)
 UUID7 = re.compile(r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}", re.ASCII)
 #: The name of a webhook endpoint; it becomes part of job ids.
 ENDPOINT_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
-#: A job's own id, that of the job which follows it (see ``explain_job_id``), or that of the delivery which
-#: tells of the end of either: the endpoint and the time of the end, in milliseconds, follow.
+#: A job's own id, that of the job which follows it (see ``explain_job_id``), that of a page or of the report
+#: of a batch, or that of the delivery which tells of the end of any: the endpoint and the time of the end, in
+#: milliseconds, follow.
 JOB_ID = re.compile(
-    r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}(\.explain)?"
+    r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}(\.(explain|page-[0-9]{1,9}|report))?"
     rf"(\.hook-{ENDPOINT_ID.pattern}\.[0-9]{{1,15}})?",
     re.ASCII,
 )
@@ -68,6 +70,26 @@ def create_job_id(job_id: str) -> str | None:
     """Return the id of the job which ``job_id`` follows, or None if it follows none."""
     head, dot, _ = job_id.partition(".")
     return head if dot else None
+
+
+def page_job_id(batch_id: str, page: int) -> str:
+    """Return the id of the job that looks through a page of a batch, counted from 0."""
+    return f"{batch_id}.page-{page}"
+
+
+def report_job_id(batch_id: str) -> str:
+    """Return the id of the job that writes the report of a batch."""
+    return f"{batch_id}.report"
+
+
+def reexplain_job_id(batch_id: str, run_id: str) -> str:
+    """Return the id of the job by which a batch explains a run: the same however often it is planned."""
+    return new_uuid7(uuid7_time(batch_id), noise=sha256(f"{batch_id}\n{run_id}".encode()).digest()[:10])
+
+
+def scheduled_batch_id(entry: str, due: datetime) -> str:
+    """Return the id of the batch that an entry of the schedule opens at a time: the same whoever opens it."""
+    return new_uuid7(due, noise=sha256(entry.encode()).digest()[:10])
 
 
 def webhook_message_id(delivery_job_id: str) -> str:

@@ -37,6 +37,7 @@ from rmos_shared.settings.base import Settings
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.settings.gateway import GatewaySettings
 from rmos_shared.settings.index import IndexSettings
+from rmos_shared.settings.nightly import NightlySettings
 from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.settings.store import StoreSettings
 from rmos_shared.settings.webhooks import WebhookSettings
@@ -60,6 +61,7 @@ ROLES: list[type[Settings]] = [
     ProducerSettings,
     StoreSettings,
     WebhookSettings,
+    NightlySettings,
     WorkerSettings,
     AdvisoryStoreSettings,
     GatewaySettings,
@@ -336,7 +338,7 @@ def compose() -> dict[str, Any]:
 def test_compose_runs_the_processes_and_redis(compose: dict[str, Any]) -> None:
     assert set(compose["services"]) == {"redis", "runs-store", *PROCESSES}
     assert compose["services"]["runs-store"]["command"] == ["rmos", "store", "init"]
-    for name in ("worker-create", "worker-advise"):
+    for name in ("worker-create", "worker-advise", "worker-reexplain"):
         needs = compose["services"][name]["depends_on"]["runs-store"]
         assert needs == {"condition": "service_completed_successfully"}, "workers make no store"
     for name, arguments in PROCESSES.items():

@@ -18,13 +18,14 @@ _WORDS = {
     "worker-create": ("rmos_worker.celery_app.main", "worker", "create@"),
     "worker-advise": ("rmos_worker.celery_app.main", "worker", "advise@"),
     "worker-notify": ("rmos_worker.celery_app.main", "worker", "notify@"),
+    "worker-reexplain": ("rmos_worker.celery_app.main", "worker", "reexplain@"),
     "beat": ("rmos_worker.celery_app.main", "beat"),
     "flower": ("rmos_worker.celery_app.flower", "flower"),
     "advisory-store": ("rmos_advisory_store",),
     GATEWAY: ("rmos_runs.gateway",),
     "indexer": ("rmos_shared.index",),
 }
-WORKERS = ("worker-create", "worker-advise", "worker-notify")
+WORKERS = ("worker-create", "worker-advise", "worker-notify", "worker-reexplain")
 
 
 @dataclass(frozen=True, slots=True)

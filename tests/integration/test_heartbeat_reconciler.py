@@ -48,7 +48,7 @@ def make_heartbeat(ledger: JobLedger, worker_settings: MakeSettings) -> Iterator
 def make_reconciler(ledger: JobLedger, worker_settings: MakeSettings) -> Callable[..., Reconciler]:
     def make(**settings: float) -> Reconciler:
         told = worker_settings(**({"max_crashes": 3} | settings))
-        return Reconciler(ledger.queues, ledger.work, RedisBreaker.of(ledger._client, told), told)
+        return Reconciler(ledger, RedisBreaker.of(ledger._client, told), told)
 
     return make
 
@@ -439,9 +439,7 @@ def test_heartbeat_and_notifications_outlive_a_restart_of_the_server(
         )
         ledger = JobLedger.connect(settings)
         heartbeat = Heartbeat(ledger.work, settings)
-        reconciler = Reconciler(
-            ledger.queues, ledger.work, RedisBreaker.of(ledger._client, settings), settings
-        )
+        reconciler = Reconciler(ledger, RedisBreaker.of(ledger._client, settings), settings)
         kept, lost = accept(ledger, 2)
         claim(ledger, heartbeat.name, kept, lease_seconds=1)
         with heartbeat.working([kept]):

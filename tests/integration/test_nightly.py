@@ -1,4 +1,4 @@
-"""Beat killed around the hour of the nightly batch: each night has its one batch, not none and not two."""
+"""Beat killed around the hour of the nightly batch, or away for nights: each has its one batch, or is made up for."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import redis
 
+from rmos_shared.ids import scheduled_batch_id
 from rmos_shared.jobs.ledger import JobLedger
-from rmos_shared.tasks.table import EXPLAIN_MISSING
+from rmos_worker.celery_app.schedule import NIGHTLY
 
 SUPPORT = Path(__file__).parents[1] / "support"
 Eventually = Callable[..., None]
@@ -31,7 +33,7 @@ class Beat:
         program = [sys.executable, "-m", "celery", "-A", "rmos_worker.celery_app.main", "beat", "-l", "DEBUG"]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*program, "-s", str(directory / "schedule"), "--pidfile="],
+                [*program, "--pidfile="],
                 env={
                     **clean,
                     "RMOS_BROKER_URL": broker_url,
@@ -56,7 +58,7 @@ class Beat:
 
 @pytest.fixture
 def start_beat(tmp_path: Path, broker_url: str, eventually: Eventually) -> Iterator[Callable[..., Beat]]:
-    """Start beat, at a moment of its clock, on the schedule file that the ones before it left."""
+    """Start beat, at a moment of its clock."""
     with ExitStack() as running:
 
         def start(moment: datetime) -> Beat:
@@ -68,41 +70,52 @@ def start_beat(tmp_path: Path, broker_url: str, eventually: Eventually) -> Itera
         yield start
 
 
-def test_beat_killed_before_and_after_its_hour_has_one_batch_a_night(
-    start_beat: Callable[[datetime], Beat], ledger: JobLedger, eventually: Eventually
+def test_each_night_has_its_one_batch_whatever_beat_was_away_for(
+    start_beat: Callable[[datetime], Beat],
+    ledger: JobLedger,
+    eventually: Eventually,
+    redis_client: redis.Redis,
 ) -> None:
     two = datetime.now(UTC).replace(hour=2, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    day = timedelta(days=1)
 
     def nights() -> list[str]:
-        assert {job.task for job in ledger.jobs()} <= {EXPLAIN_MISSING.name}
-        return sorted(job.request_id or "" for job in ledger.jobs())
+        return sorted(batch.batch_id for batch in ledger.batches.newest_first())
 
-    def name_of(night: datetime) -> str:
-        return f"explain-missing-nightly-{night.date().isoformat()}T02:00Z"
+    def of(*due: datetime) -> list[str]:
+        return [scheduled_batch_id(NIGHTLY, moment) for moment in due]
 
-    # Killed in good time before the hour, and away when it strikes: not lost.
+    # A new system has missed nothing; killed in good time before the hour, and away when it strikes.
     start_beat(two - timedelta(minutes=5)).kill()
     assert nights() == []
     beat = start_beat(two + timedelta(minutes=5))
-    eventually(lambda: nights() == [name_of(two)], told=lambda: beat.log.read_text()[-2_000:])
+    eventually(lambda: nights() == of(two), told=lambda: beat.log.read_text()[-2_000:])
 
-    # Killed right after it, before it has written down that it was on time: not twice. Nor by a second beat.
+    # A second one beside it, and one on its feet when the next hour strikes, killed at that very moment.
+    second = start_beat(two + day - timedelta(seconds=1.5))
+    eventually(lambda: len(nights()) > 1, told=lambda: second.log.read_text()[-2_000:])
+    second.kill()
     beat.kill()
-    for minutes in (6, 7):
-        beat = start_beat(two + timedelta(minutes=minutes))
-        eventually(lambda beat=beat: beat.says("Waking up in"))
-        time.sleep(0.5)
-        assert nights() == [name_of(two)]
-        beat.kill()
+    beat = start_beat(two + day + timedelta(seconds=30))
+    eventually(lambda: beat.says("beat: Waking up in"))
+    assert nights() == of(two, two + day)
+    beat.kill()
 
-    # On its feet when the hour strikes, and killed at that very moment.
-    following = two + timedelta(days=1)
-    beat = start_beat(following - timedelta(seconds=1.5))
-    eventually(lambda: beat.says("Sending due task") or len(nights()) > 1)
+    # Paused, it holds the nights back.
+    redis_client.hset("rmos:pauses", "schedule", "{}")
+    beat = start_beat(two + 11 * day)
+    eventually(lambda: beat.says("schedule.held"))
+    assert nights() == of(two, two + day)
     beat.kill()
-    start_beat(following + timedelta(seconds=30))
-    eventually(lambda: nights() == [name_of(two), name_of(following)])
-    time.sleep(0.5)
-    assert nights() == [name_of(two), name_of(following)]
-    assert ledger.stats().accepted == 2
-    assert ledger.stats().invariant
+
+    # Ten nights were missed: made up for by one batch, which looks at the days that none of them has seen.
+    redis_client.delete("rmos:pauses")
+    start_beat(two + 11 * day)
+    eventually(lambda: nights() == of(two, two + day, two + 11 * day))
+    spec = ledger.batches.get(nights()[-1]).spec
+    assert (spec.choice.date_from, spec.choice.date_to) == (
+        (two + day).date().isoformat(),
+        (two + 11 * day).date().isoformat(),
+    )
+    assert spec.choice.missing_only
+    assert ledger.stats().accepted == 0

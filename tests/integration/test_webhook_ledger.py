@@ -19,7 +19,7 @@ from rmos_shared.jobs.model import Failure, Job, JobRecord, JobState
 from rmos_shared.jobs.webhooks import WEBHOOK_EVENTS, Subscription
 from rmos_shared.jobs.work import Finish, Lease
 from rmos_shared.tasks.payloads import DeliverWebhook
-from rmos_shared.tasks.table import ATTACH, CREATE, CREATE_MANY, DELIVER, EXPLAIN_MISSING, SUGGEST, TaskSpec
+from rmos_shared.tasks.table import ATTACH, CREATE, CREATE_MANY, DELIVER, REEXPLAIN, REPORT, SUGGEST, TaskSpec
 
 LEASE = Lease("w", "1")
 FAILURE = Failure(reason="conflict", error_type="ArtifactConflict", message="message", traceback="trace")
@@ -85,7 +85,8 @@ def end(ledger: JobLedger, job: Job, how: str, lease: Lease = LEASE) -> None:
         (CREATE_MANY, "run.created"),
         (SUGGEST, "run.explained"),
         (ATTACH, "advisory.attached"),
-        (EXPLAIN_MISSING, "batch.done"),
+        (REEXPLAIN, "run.explained"),
+        (REPORT, "batch.done"),
     ],
 )
 def test_a_job_that_is_done_is_told_to_each_endpoint_that_wants_it(

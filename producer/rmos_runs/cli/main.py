@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from rmos_runs.cli.attachments import app as attachments
+from rmos_runs.cli.batches import app as batches
 from rmos_runs.cli.context import err
 from rmos_runs.cli.demo import demo
 from rmos_runs.cli.dlq import app as dlq
@@ -19,6 +20,7 @@ from rmos_runs.cli.index import app as index
 from rmos_runs.cli.jobs import app as jobs
 from rmos_runs.cli.keys import app as keys
 from rmos_runs.cli.migrate import app as migrate
+from rmos_runs.cli.reexplain import reexplain
 from rmos_runs.cli.reviews import app as reviews
 from rmos_runs.cli.runs import app as runs
 from rmos_runs.cli.store import app as store
@@ -40,6 +42,7 @@ app.command("demo")(demo)
 app.command("enqueue")(enqueue)
 app.command("suggest")(suggest)
 app.command("attach")(attach)
+app.command("reexplain")(reexplain)
 app.command("up")(up)
 app.command("advisory-store")(advisory_store)
 app.command("serve")(serve)
@@ -51,6 +54,7 @@ app.add_typer(index, name="index", help="The index that answers lists of runs.")
 app.add_typer(store, name="store", help="The directory that holds the artifacts.")
 app.add_typer(migrate, name="migrate", help="The records of older systems.")
 app.add_typer(dlq, name="dlq", help="The dead letters: what could not be done.")
+app.add_typer(batches, name="batches", help="The batches of re-explanations.")
 app.add_typer(keys, name="keys", help="The API keys of the HTTP gateway.")
 app.add_typer(reviews, name="reviews", help="The review queue.")
 app.add_typer(webhooks, name="webhooks", help="The endpoints that are told how jobs end.")

@@ -47,6 +47,19 @@ PROCESSES: Mapping[str, tuple[str, ...]] = {
     "worker-advise": (*_WORKER, "-n", "advise@%h", "-P", "threads", "-c", "8", "-Q", "runs.advise", *_ALONE),
     # By itself, so that receivers of webhooks which are down or slow hold up no advisory.
     "worker-notify": (*_WORKER, "-n", "notify@%h", "-P", "threads", "-c", "8", "-Q", "runs.notify", *_ALONE),
+    # By itself too, so that it can give way: its threads have the processor when nobody else wants it.
+    "worker-reexplain": (
+        *_WORKER,
+        "-n",
+        "reexplain@%h",
+        "-P",
+        "threads",
+        "-c",
+        "2",
+        "-Q",
+        "runs.reexplain",
+        *_ALONE,
+    ),
     "beat": (*_CELERY, "beat", "-l", "INFO"),
     "indexer": ("-m", "rmos_shared.index"),
     "flower": ("-m", "celery", "-A", "rmos_worker.celery_app.flower", "flower"),
@@ -132,10 +145,7 @@ class Pipeline:
         if addresses.advisory_token is not None:
             environment["RMOS_ADVISORY_TOKEN"] = addresses.advisory_token
         for name in names:
-            arguments = PROCESSES[name]
-            if name == "beat":
-                arguments = (*arguments, "-s", str(self._home.root / "beat-schedule"))
-            self.supervisor.start(name, (sys.executable, *arguments), environment)
+            self.supervisor.start(name, (sys.executable, *PROCESSES[name]), environment)
         if "advisory-store" in names:
             self._wait_for("advisory-store", lambda: _serves(f"{addresses.advisory_url}/health"))
         if flower_port:

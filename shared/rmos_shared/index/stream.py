@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from rmos_shared.index.notices import Notice
-from rmos_shared.tasks.table import ATTACH, CREATE, CREATE_MANY, SUGGEST
+from rmos_shared.tasks.table import ATTACH, CREATE, CREATE_MANY, REEXPLAIN, SUGGEST
 
 _STORES = frozenset({CREATE.name, CREATE_MANY.name})
-_EXPLAINS = frozenset({SUGGEST.name, ATTACH.name})
+_EXPLAINS = frozenset({SUGGEST.name, ATTACH.name, REEXPLAIN.name})
 #: States that leave a file beside a run: a link, an attempt, or a review.
 _BESIDE = frozenset({"attached", "reviewed"})
 _MOST = 1_000

@@ -32,7 +32,8 @@ def job_args(job: Job) -> tuple[str | bytes, ...]:
     """Return the arguments that bring one job in, in the order in which ``accept_one`` takes them."""
     payload = job.payload.encode()
     sha256 = sha256_hex(payload)
-    return job.job_id, job.task, payload, sha256, job.run_id, job.request_id or "", job.traceparent or ""
+    about = (job.run_id, job.request_id or "", job.traceparent or "", job.batch_id or "")
+    return job.job_id, job.task, payload, sha256, *about
 
 
 def milliseconds(seconds: float) -> int:

@@ -12,6 +12,7 @@ import redis
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable, JobNotFound
 from rmos_shared.ids import create_job_id, explain_job_id
 from rmos_shared.jobs.arguments import accept_args, accept_once_args
+from rmos_shared.jobs.batches import JobBatches
 from rmos_shared.jobs.connection import connect_broker
 from rmos_shared.jobs.consistency import LedgerConsistency
 from rmos_shared.jobs.dead_letters import DeadLetters
@@ -73,6 +74,8 @@ class JobLedger:
         self.dead_letters = DeadLetters(self._script, self)
         #: Whether each job is where its state says, and putting it there.
         self.consistency = LedgerConsistency(self._script)
+        #: Batches of re-explanations.
+        self.batches = JobBatches(self._script)
         #: Who hears of the ends of jobs.
         self.webhooks = JobWebhooks(self._script)
 

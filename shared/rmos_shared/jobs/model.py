@@ -83,6 +83,8 @@ class Job:
     payload: str
     #: Where in a caller's trace it belongs (W3C Trace Context), kept with the record.
     traceparent: str | None = None
+    #: The batch that it belongs to, which counts how it ends.
+    batch_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,8 @@ class JobRecord(Frozen):
     run_id: Utf8Text
     request_id: Utf8Text | None
     traceparent: Utf8Text | None = None
+    #: The batch of re-explanations that it belongs to.
+    batch_id: Utf8Text | None = None
     payload_sha256: Utf8Text
     accepted_at_utc: UtcTime
     changed_at_utc: UtcTime

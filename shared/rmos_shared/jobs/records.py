@@ -44,6 +44,7 @@ def _job_record(job_id: str, fields: dict[str, str]) -> JobRecord:
             "run_id": fields["run_id"],
             "request_id": fields["request_id"] or None,
             "traceparent": fields.get("traceparent"),
+            "batch_id": fields.get("batch"),
             "payload_sha256": fields["sha256"],
             "accepted_at_utc": _time(fields["accepted_at"]),
             "changed_at_utc": _time(fields["changed_at"]),

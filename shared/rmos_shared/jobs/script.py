@@ -13,18 +13,27 @@ from redis.exceptions import NoScriptError
 
 from rmos_shared.errors import BrokerUnavailable
 from rmos_shared.jobs.redis_errors import broker_errors
-from rmos_shared.tasks.table import DEAD_LETTER_QUEUE, DELIVER, TASKS, TaskSpec
+from rmos_shared.tasks.table import (
+    DEAD_LETTER_QUEUE,
+    DELIVER,
+    PLAN,
+    REEXPLAIN,
+    REPORT,
+    TASKS,
+    TaskSpec,
+)
 
 #: A full server must still let jobs be claimed and settled, for that is what makes room, and messages be
 #: kept that were just taken off a queue. Only what brings new data in is refused there.
 MAY_EXCEED_MEMORY = "#!lua flags=allow-oom\n"
-_BRINGING_IN = frozenset({"accept", "accept_once"})
+_BRINGING_IN = frozenset({"accept", "accept_once", "open_batch"})
 
 
 #: The script's parts, in the order in which they build on one another.
 PARTS = (
     "keys",
     "events",
+    "batch_counts",
     "ends",
     "ready",
     "records",
@@ -37,6 +46,7 @@ PARTS = (
     "dead_letters",
     "consistency",
     "stats",
+    "batches",
     "endpoints",
     "answer",
 )
@@ -55,6 +65,7 @@ def _tables(tasks: Iterable[TaskSpec]) -> str:
     return (
         f"local TASKS = {{{', '.join(rows)}}}\nlocal QUEUES = {{{', '.join(queues)}}}\n"
         f'local DELIVERY, DELIVERIES = "{DELIVER.name}", "{DELIVER.queue}"\n'
+        f'local PLAN, REEXPLAIN, REPORT = "{PLAN.name}", "{REEXPLAIN.name}", "{REPORT.name}"\n'
     )
 
 

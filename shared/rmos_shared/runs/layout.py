@@ -74,6 +74,11 @@ def is_link(key: str) -> bool:
     return _ADVISORY in key
 
 
+def run_of_link(key: str) -> str:
+    """Return the run that a link's name speaks of; the link itself has the last word."""
+    return key.rpartition("/")[2].partition(_ADVISORY)[0]
+
+
 def review_prefix(partition: str, run_id: str) -> str:
     """Return what the keys of a run's reviews begin with."""
     return f"{REVIEWS}{partition}/{run_id}/"

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from rmos_shared.advisories.model import AdvisoryKind, DetailLevel
-from rmos_shared.models.base import Frozen, IsoDate, SafeId, SingleLine, Utf8Text
+from rmos_shared.batches.choice import RunChoice
+from rmos_shared.models.base import Frozen, SafeId, SingleLine, Utf8Text
 from rmos_shared.runs.model import RunRequest
 
 #: What webhooks tell of.
@@ -46,16 +47,30 @@ class AttachAdvisory(Frozen):
     request_id: SingleLine | None = None
 
 
-class ExplainMissing(Frozen):
-    """Payload of ``runs.explain_missing``: have every run of these days explained that has no explanation."""
+class PlanBatch(Frozen):
+    """Payload of ``batches.plan``: look through the next page of a batch's runs."""
 
-    #: UTC dates, ``YYYY-MM-DD``, both inclusive.
-    date_from: IsoDate
-    date_to: IsoDate
+    batch_id: SafeId
+    choice: RunChoice
+    #: Where the page before stopped: the key of the last run that it looked at.
+    after: Utf8Text | None = None
+    #: The most runs that the page may have explained.
+    most_jobs: Annotated[int, Field(ge=1)]
+    rate_per_second: float | None = None
+
+
+class ReexplainRun(Frozen):
+    """Payload of ``runs.reexplain``: explain a run unless the engine in use has done so already."""
+
+    batch_id: SafeId
+    run_id: SafeId
     detail: DetailLevel = "summary"
-    request_id: SingleLine | None = None
-    #: Where an earlier job of the same batch stopped: the last run that it looked at.
-    after_run_id: SafeId | None = None
+
+
+class ReportBatch(Frozen):
+    """Payload of ``batches.report``: write down what a batch has come to."""
+
+    batch_id: SafeId
 
 
 class DeliverWebhook(Frozen):

@@ -9,7 +9,9 @@ from rmos_shared.tasks.payloads import (
     AttachAdvisory,
     CreateRun,
     DeliverWebhook,
-    ExplainMissing,
+    PlanBatch,
+    ReexplainRun,
+    ReportBatch,
     SuggestAndAttach,
 )
 
@@ -42,10 +44,21 @@ SUGGEST = TaskSpec(
     "runs.suggest_and_attach", "runs.advise", SuggestAndAttach, "explain", event="run.explained"
 )
 ATTACH = TaskSpec("runs.attach_advisory", "runs.advise", AttachAdvisory, "attach", event="advisory.attached")
-EXPLAIN_MISSING = TaskSpec("runs.explain_missing", "runs.batch", ExplainMissing, "batch", event="batch.done")
+#: All that a batch of re-explanations does, for a worker of its own that gives way to every other.
+BACKGROUND_QUEUE = "runs.reexplain"
+PLAN = TaskSpec("batches.plan", BACKGROUND_QUEUE, PlanBatch, "batch")
+REEXPLAIN = TaskSpec(
+    "runs.reexplain",
+    BACKGROUND_QUEUE,
+    ReexplainRun,
+    "explain",
+    ids_per_notification=10,
+    event="run.explained",
+)
+REPORT = TaskSpec("batches.report", BACKGROUND_QUEUE, ReportBatch, "batch", event="batch.done")
 DELIVER = TaskSpec("webhooks.deliver", "runs.notify", DeliverWebhook, "webhook")
 
 TASKS: dict[str, TaskSpec] = {
-    spec.name: spec for spec in (CREATE, CREATE_MANY, SUGGEST, ATTACH, EXPLAIN_MISSING, DELIVER)
+    spec.name: spec for spec in (CREATE, CREATE_MANY, SUGGEST, ATTACH, PLAN, REEXPLAIN, REPORT, DELIVER)
 }
 QUEUES: tuple[str, ...] = tuple(dict.fromkeys(spec.queue for spec in TASKS.values()))

@@ -166,18 +166,50 @@ class RetireFailed(Event, key="worker.retire_failed"):
 
 
 class ScheduleAccepted(Event, key="schedule.accepted", level=logging.INFO):
-    """A scheduled job is accepted, or was before."""
+    """The batch of an entry of the schedule is opened, or was before."""
 
     entry: str
-    job_id: str
+    batch_id: str
     outcome: str
+    #: Whether it comes late, for beat was away, or the schedule paused, when it was due.
+    late: bool
+
+
+class ScheduleHeld(Event, key="schedule.held"):
+    """An entry is due while an operator has the schedule paused; it is made up for once that is over."""
+
+    entry: str
 
 
 class ScheduleRefused(Event, key="schedule.refused", level=logging.ERROR):
-    """An entry of the schedule is wrong; its job is not accepted."""
+    """An entry of the schedule is wrong; it opens no batch."""
 
     entry: str
     error: str
+
+
+class ScheduleDelayed(Event, key="schedule.delayed"):
+    """Beat could not ask the ledger, or open a batch there; it looks again within half a minute."""
+
+    entry: str
+    error: str
+
+
+class BatchUnreadable(Event, key="batch.unreadable", level=logging.ERROR):
+    """What the ledger has of a batch cannot be read; the batch stands still."""
+
+    batch_id: str
+    error: str
+
+
+class BatchEnded(Event, key="batch.ended", level=logging.INFO):
+    """The last job of a batch has ended and its report is written."""
+
+    batch_id: str
+    state: str
+    jobs: int
+    linked: int
+    dead: int
 
 
 # -- the stores -----------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.store.base import ArtifactStore
 from rmos_shared.store.choice import chosen_store
-from rmos_shared.tasks.table import DELIVER, TASKS, TaskSpec
+from rmos_shared.tasks.table import BACKGROUND_QUEUE, DELIVER, TASKS, TaskSpec
 from rmos_worker.advisories.breaker import RedisBreaker
 from rmos_worker.celery_app.broadcast import ControlNode
 from rmos_worker.celery_app.broker import celery_config
@@ -32,6 +32,7 @@ from rmos_worker.webhooks.endpoints import WebhookConfig, load_webhooks
 from rmos_worker.webhooks.registration import Registration
 
 _PR_SET_PDEATHSIG = 1
+_LOWEST_PRIORITY = 19
 
 
 class JobDead(Exception):
@@ -48,6 +49,18 @@ class ServicesOfProcess:
         self._webhooks = webhooks
         self._lock = threading.Lock()
         self._of: tuple[int, Services] | None = None
+        #: Whether this worker does nothing but what may wait.
+        self.in_background = False
+        self._thread = threading.local()
+
+    def give_way(self) -> None:
+        """Let everybody else have the processor first, if this worker's work may wait.
+
+        Of the thread that asks alone: heartbeat and reconciler wait for nobody.
+        """
+        if self.in_background and not getattr(self._thread, "gives_way", False):
+            self._thread.gives_way = True
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
 
     def get(self) -> Services:
         """Return this process's services, started."""
@@ -79,9 +92,14 @@ def create_app(settings: WorkerSettings) -> Celery:
     services = ServicesOfProcess(settings, store, webhooks)
     for spec in TASKS.values():
         _add_task(app, spec, services)
-    add_schedule(app)
+    add_schedule(app, settings)
     app.steps["worker"].update(
-        {_store_step(store.probe), _reconciler_step(settings), _webhooks_step(settings, webhooks)}
+        {
+            _store_step(store.probe),
+            _background_step(services),
+            _reconciler_step(settings),
+            _webhooks_step(settings, webhooks),
+        }
     )
     # Weak references would let these closures be collected.
     signals.setup_logging.connect(_configure_logs, weak=False)
@@ -111,6 +129,7 @@ def _add_task(app: Celery, spec: TaskSpec, services: ServicesOfProcess) -> None:
     # A dead job is logged in our own words already; Celery need not add its traceback.
     @app.task(name=spec.name, queue=spec.queue, throws=(JobDead,))
     def answer(job_ids: list[str]) -> dict[str, Any]:
+        services.give_way()
         return celery_state(services.get().executor.answer(job_ids))
 
 
@@ -153,6 +172,18 @@ def _store_step(probe: Callable[[], None]) -> type[bootsteps.StartStopStep]:
     return StoreStep
 
 
+def _background_step(services: ServicesOfProcess) -> type[bootsteps.StartStopStep]:
+    class BackgroundStep(bootsteps.StartStopStep):
+        """Has the tasks of a worker that consumes nothing but background work give way to all others."""
+
+        def __init__(self, parent: Any, **kwargs: Any) -> None:
+            # Not in start, as above.
+            super().__init__(parent, **kwargs)
+            services.in_background = set(parent.app.amqp.queues.consume_from) == {BACKGROUND_QUEUE}
+
+    return BackgroundStep
+
+
 def _webhooks_step(settings: WorkerSettings, config: WebhookConfig) -> type[bootsteps.StartStopStep]:
     class WebhooksStep(bootsteps.StartStopStep):
         """Tells the ledger which endpoints there are, in the worker that delivers to them and in no other."""
@@ -187,9 +218,7 @@ def _reconciler_step(settings: WorkerSettings) -> type[bootsteps.StartStopStep]:
             super().__init__(parent, **kwargs)
             client = connect_broker(settings)
             self._ledger = JobLedger(client)
-            self._reconciler = Reconciler(
-                self._ledger.queues, self._ledger.work, RedisBreaker.of(client, settings), settings
-            )
+            self._reconciler = Reconciler(self._ledger, RedisBreaker.of(client, settings), settings)
 
         def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
             self._reconciler.start()

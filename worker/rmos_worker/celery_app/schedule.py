@@ -1,66 +1,69 @@
-"""Scheduled batches: beat puts jobs into the ledger, as every producer does, never bare messages.
+"""The schedule: beat opens batches in the ledger; it never sends bare messages.
 
-A message without a job would be refused at the gate, and could be lost; a job cannot. An entry's task
-and arguments say which job it makes.
+A message without a job would be refused at the gate, and could be lost. The ledger also knows which batch of an
+entry was opened last. So beat keeps nothing itself: whatever night it was away for, be it down or the schedule
+paused, is made up for once, and a second beat opens nothing anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
-from hashlib import sha256
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from celery import Celery
-from celery.beat import PersistentScheduler, ScheduleEntry
+from celery.beat import ScheduleEntry, Scheduler
 from celery.schedules import crontab, schedule
 
-from rmos_shared.advisories.model import DetailLevel
-from rmos_shared.errors import FieldProblem, InvalidRequest
-from rmos_shared.ids import new_uuid7
+from rmos_shared.batches.choice import RunChoice
+from rmos_shared.batches.record import BatchSpec
+from rmos_shared.errors import FieldProblem, InvalidRequest, RmosError
+from rmos_shared.ids import scheduled_batch_id
 from rmos_shared.jobs.ledger import JobLedger
-from rmos_shared.jobs.model import Job
 from rmos_shared.settings.broker import BrokerSettings
-from rmos_shared.tasks.payloads import ExplainMissing
-from rmos_shared.tasks.table import EXPLAIN_MISSING
-from rmos_shared.telemetry.events import ScheduleAccepted, ScheduleRefused
+from rmos_shared.settings.nightly import NightlySettings
+from rmos_shared.tasks.table import PLAN
+from rmos_shared.telemetry.events import (
+    Event,
+    ScheduleAccepted,
+    ScheduleDelayed,
+    ScheduleHeld,
+    ScheduleRefused,
+)
 from rmos_shared.telemetry.log import emit
 
-#: How far the nightly batch looks back: runs older than that were seen by an earlier night.
+NIGHTLY = "explain-missing-nightly"
+#: Who opens the batches of the schedule.
+BEAT = "system:beat"
 _DAYS_BACK = 7
+#: After a longer absence than that the days before are for an operator's batch.
+_MOST_DAYS = 3_660
+#: How often beat asks the ledger whether something was missed.
+_LOOK_SECONDS = 30.0
+#: A batch that is opened later than that after it was due is called late.
+_LATE = timedelta(minutes=5)
 #: The longest time between two moments of one crontab that is looked through: those of a leap day.
 _LONGEST_DAYS = 8 * 366
-NIGHTLY = {
-    "explain-missing-nightly": {
-        "task": EXPLAIN_MISSING.name,
-        "schedule": crontab(hour="2", minute="0"),
-    },
-}
 
 
-def _explain_missing(
-    request_id: str, due: datetime, *, days_back: int = _DAYS_BACK, detail: DetailLevel = "summary"
-) -> ExplainMissing:
-    """Return the payload that looks at the last days, up to and with the day on which it is due, in UTC."""
-    return ExplainMissing(
-        date_from=(due.date() - timedelta(days=days_back)).isoformat(),
-        date_to=due.date().isoformat(),
-        detail=detail,
-        request_id=request_id,
-    )
-
-
-#: By task, what makes the payload of an entry: of a request id, when it is due, and the entry's arguments.
-PAYLOADS: Mapping[str, Callable[..., ExplainMissing]] = {EXPLAIN_MISSING.name: _explain_missing}
-
-
-class LedgerScheduler(PersistentScheduler):
-    """Beat's own scheduler, except that the ledger accepts the jobs of due entries."""
+class LedgerScheduler(Scheduler):
+    """Celery's scheduler, except that the ledger opens the batches of due entries, and says which were."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Take what beat gives, and connect to the ledger."""
         self._ledger = JobLedger.connect(BrokerSettings.load())
+        #: By entry, the last due moment of which was told why nothing is opened.
+        self._told: dict[str, datetime] = {}
         super().__init__(*args, **kwargs)
+
+    def install_default_entries(self, data: Any) -> None:
+        """Add none of Celery's own: they tidy up results, and there are none."""
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        """Open what was missed, then do as Celery does; return the seconds until the next look."""
+        for entry in list(self.schedule.values()):
+            self._open_due(entry)
+        return min(super().tick(*args, **kwargs), _LOOK_SECONDS)
 
     def apply_async(
         self,
@@ -69,46 +72,75 @@ class LedgerScheduler(PersistentScheduler):
         advance: bool = True,  # noqa: FBT001, FBT002 - beat's signature
         **_: Any,
     ) -> None:
-        """Accept the entry's job; an entry that makes none is refused with an error in the log.
-
-        Raises:
-            BrokerUnavailable: nothing was accepted; beat logs it, and the next night covers the same days.
-        """
+        """Open the batch of an entry that Celery finds due; nothing is raised, and the next look repairs."""
         if advance:
             self.reserve(entry)
-        due, name = last_due(entry.schedule, datetime.now(UTC)), str(entry.name)
+        self._open_due(entry)
+
+    def _open_due(self, entry: ScheduleEntry) -> None:
+        """Open the batch of the last moment at which the entry was due, unless the ledger has it already."""
+        name, now = str(entry.name), datetime.now(UTC)
+        due = last_due(entry.schedule, now)
+        batches = self._ledger.batches
         try:
-            job = scheduled_job(name, str(entry.task), entry.args, entry.kwargs, due)
+            opened = batches.last_due(name)
+            if opened is None:
+                # A new system, which cannot have missed anything.
+                batches.begin_schedule(name, due)
+                return
+            if due <= opened:
+                return
+            if batches.schedule_is_paused():
+                self._tell(name, due, ScheduleHeld(entry=name))
+                return
+            spec = scheduled_batch(name, str(entry.task), entry.args, entry.kwargs, due, opened.date())
+            batch_id = scheduled_batch_id(name, due)
+            outcome = batches.open(batch_id, spec)
         except InvalidRequest as error:
             # Nothing raised: the other entries are due as well.
-            emit(ScheduleRefused(entry=name, error=str(error)))
+            self._tell(name, due, ScheduleRefused(entry=name, error=str(error)))
             return
-        (outcome,) = self._ledger.accept([job])
-        emit(ScheduleAccepted(entry=name, job_id=job.job_id, outcome=outcome.value))
+        except RmosError as error:
+            emit(ScheduleDelayed(entry=name, error=str(error)))
+            return
+        late = now - due > _LATE
+        emit(ScheduleAccepted(entry=name, batch_id=batch_id, outcome=outcome.value, late=late))
+
+    def _tell(self, name: str, due: datetime, event: Event) -> None:
+        """Report it once, not at each look."""
+        if self._told.get(name) != due:
+            self._told[name] = due
+            emit(event)
 
 
-def scheduled_job(
-    name: str, task: str, args: object, arguments: Mapping[str, Any] | None, due: datetime
-) -> Job:
-    """Return the job of an entry that is due, with an id that derives from the entry and that moment alone.
+def scheduled_batch(
+    name: str, task: str, args: object, arguments: Mapping[str, Any] | None, due: datetime, seen: date
+) -> BatchSpec:
+    """Return the batch of an entry that is due: the runs without explanation of the days up to its own, in UTC.
 
-    Beat writes down what it has done only every few minutes; one that is killed meanwhile, or a second one,
-    does it again. The ledger knows that for a repeat.
+    ``seen`` is the day of the entry's batch before: what came since was seen by none, however many nights
+    that is.
 
     Raises:
-        InvalidRequest: no job can be made of it.
+        InvalidRequest: no batch can be made of it.
     """
-    if task not in PAYLOADS:
-        raise _wrong(name, f"its task is none of {', '.join(PAYLOADS)}")
+    if task != PLAN.name:
+        raise _wrong(name, f"its task is not {PLAN.name}")
     if args:
         raise _wrong(name, "its arguments must have names")
-    try:
-        payload = PAYLOADS[task](f"{name}-{due:%Y-%m-%dT%H:%MZ}", due, **(arguments or {}))
-    except (TypeError, ValueError, OverflowError) as error:
-        raise _wrong(name, "its arguments are not those of its task") from error
-    text = payload.to_json()
-    job_id = new_uuid7(due, noise=sha256(f"{name}\n{task}\n{text}".encode()).digest()[:10])
-    return Job(job_id=job_id, task=task, run_id=job_id, request_id=payload.request_id, payload=text)
+    given = {"days_back": _DAYS_BACK, **(arguments or {})}
+    days_back = given.pop("days_back")
+    if given or not isinstance(days_back, int) or not 0 <= days_back <= _MOST_DAYS:
+        raise _wrong(name, f"it takes days_back alone, a number up to {_MOST_DAYS}")
+    day = due.date()
+    first = max(min(day - timedelta(days=days_back), seen), day - timedelta(days=_MOST_DAYS))
+    return BatchSpec(
+        choice=RunChoice(date_from=first.isoformat(), date_to=day.isoformat(), missing_only=True),
+        by=BEAT,
+        why=f"{name}, due {due:%Y-%m-%dT%H:%MZ}",
+        entry=name,
+        due_at_utc=due,
+    )
 
 
 def last_due(when: Any, now: datetime) -> datetime:
@@ -143,6 +175,22 @@ def _wrong(name: str, why: str) -> InvalidRequest:
     return InvalidRequest((FieldProblem(name, why),), what="entry of the schedule")
 
 
-def add_schedule(app: Celery) -> None:
+def nightly(settings: NightlySettings) -> dict[str, Any]:
+    """Return the schedule that these settings ask for, as Celery takes it."""
+    if not settings.nightly_enabled:
+        return {}
+    hour, minute = settings.nightly_time.split(":")
+    return {
+        NIGHTLY: {
+            "task": PLAN.name,
+            "schedule": crontab(hour=str(int(hour)), minute=str(int(minute))),
+            "kwargs": {"days_back": settings.nightly_days_back},
+        },
+    }
+
+
+def add_schedule(app: Celery, settings: NightlySettings) -> None:
     """Make beat use the ledger, with our schedule."""
-    app.conf.update(beat_scheduler=f"{__name__}:{LedgerScheduler.__name__}", beat_schedule=NIGHTLY)
+    app.conf.update(
+        beat_scheduler=f"{__name__}:{LedgerScheduler.__name__}", beat_schedule=nightly(settings)
+    )

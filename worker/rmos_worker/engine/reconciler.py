@@ -1,4 +1,4 @@
-"""The reconciler: comes for every job that nobody would come for otherwise."""
+"""The reconciler: comes for every job that nobody would come for otherwise, and carries batches on."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import threading
 
 from rmos_shared.canonical import sha256_hex
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable
-from rmos_shared.jobs.queues import JobQueues
-from rmos_shared.jobs.work import JobWork
+from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.tasks.table import TASKS
 from rmos_shared.telemetry.events import (
@@ -19,6 +18,7 @@ from rmos_shared.telemetry.events import (
 )
 from rmos_shared.telemetry.log import emit
 from rmos_worker.advisories.breaker import Reading, RedisBreaker
+from rmos_worker.engine.batches import BatchRounds
 
 #: Of each version its own: an old worker that lives on must not keep the jobs of a newer one waiting.
 LOCK = f"reconciler:{sha256_hex(','.join(sorted(TASKS)).encode())[:8]}"
@@ -29,12 +29,11 @@ _SETTLING_MS = 10_000
 class Reconciler:
     """Runs in every worker; a lock lets one of them work at a time."""
 
-    def __init__(
-        self, queues: JobQueues, work: JobWork, breaker: RedisBreaker, settings: WorkerSettings
-    ) -> None:
+    def __init__(self, ledger: JobLedger, breaker: RedisBreaker, settings: WorkerSettings) -> None:
         """Prepare; ``start`` begins the rounds."""
-        self._queues = queues
-        self._work = work
+        self._queues = ledger.queues
+        self._work = ledger.work
+        self._batches = BatchRounds(ledger)
         self._settings = settings
         self._breaker = breaker
         self._name = secrets.token_hex(8)
@@ -74,6 +73,8 @@ class Reconciler:
             self._damaged = done.damaged
             # Once, not each second, and once more when it is repaired.
             emit(LedgerDamaged(keys=done.damaged))
+        # Last, for it is refused where the server's memory is full.
+        self._batches.round()
         return done.ready
 
     def _run(self) -> None:

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rmos_shared.batches.candidates import Candidates
+from rmos_shared.batches.report import BatchReports
 from rmos_shared.clock import SystemClock
 from rmos_shared.jobs.connection import connect_broker
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.runs.attachments import Attachments
+from rmos_shared.runs.files import RunFiles
 from rmos_shared.runs.reader import RunReader
 from rmos_shared.runs.writer import RunWriter
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.store.base import ArtifactStore
-from rmos_shared.tasks.table import ATTACH, CREATE, CREATE_MANY, DELIVER, EXPLAIN_MISSING, SUGGEST
+from rmos_shared.tasks.table import (
+    ATTACH,
+    CREATE,
+    CREATE_MANY,
+    DELIVER,
+    PLAN,
+    REEXPLAIN,
+    REPORT,
+    SUGGEST,
+)
 from rmos_worker.advisories.breaker import RedisBreaker
 from rmos_worker.advisories.client import AdvisoryClient
 from rmos_worker.engine.executor import Executor
@@ -23,7 +35,9 @@ from rmos_worker.handlers.attachments import NamedAttachments
 from rmos_worker.handlers.base import Handler
 from rmos_worker.handlers.create import CreateHandler
 from rmos_worker.handlers.existing_run import ExistingRuns
-from rmos_worker.handlers.explain_missing import ExplainMissingHandler
+from rmos_worker.handlers.plan import PlanHandler
+from rmos_worker.handlers.reexplain import ReexplainHandler
+from rmos_worker.handlers.report import ReportHandler
 from rmos_worker.handlers.suggest import SuggestHandler
 from rmos_worker.handlers.webhook import DeliverHandler
 from rmos_worker.policies.choice import policy_named
@@ -72,10 +86,11 @@ class Services:
             wait_seconds=settings.attachment_wait_seconds,
         )
         create = CreateHandler(writer, reader, named)
+        explainer = chosen_explainer()
         suggest = SuggestHandler(
             writer=writer,
             existing=existing,
-            explainer=chosen_explainer(),
+            explainer=explainer,
             advisories=advisories,
             policy=policy,
             clock=clock,
@@ -100,7 +115,9 @@ class Services:
             CREATE_MANY.name: create,
             SUGGEST.name: suggest,
             ATTACH.name: attach,
-            EXPLAIN_MISSING.name: ExplainMissingHandler(reader, ledger),
+            PLAN.name: PlanHandler(Candidates(store, ledger, explainer.engine), explainer.engine),
+            REEXPLAIN.name: ReexplainHandler(suggest, RunFiles(store)),
+            REPORT.name: ReportHandler(ledger.batches, BatchReports(store)),
             DELIVER.name: DeliverHandler(
                 config=webhooks, webhooks=ledger.webhooks, client=webhook_client, shares=shares
             ),

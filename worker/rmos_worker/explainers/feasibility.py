@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rmos_shared.advisories.engine import BUILT_IN, Engine
 from rmos_shared.advisories.model import DetailLevel, Explanation, TriggeredRule
 from rmos_shared.canonical import canonical_sha256
 from rmos_shared.runs.model import RiskLevel, RunArtifact, Status
@@ -31,11 +32,9 @@ class FeasibilityExplainer:
     fail, and an unknown rule is reported as such.
     """
 
-    engine_id = "feasibility_explainer"
-    engine_version = "1"
-
-    def __init__(self, rules: Mapping[str, Rule]) -> None:
-        """Prepare the words for ``rules``, by id; see ``load_rules``."""
+    def __init__(self, rules: Mapping[str, Rule], engine: Engine = BUILT_IN) -> None:
+        """Prepare the words for ``rules``, by id; see ``load_rules``. ``engine`` names them and their version."""
+        self.engine = engine
         self._known = {rule_id: _known(rule) for rule_id, rule in rules.items()}
 
     def explain(self, run: RunArtifact, detail: DetailLevel) -> Explanation:
@@ -53,8 +52,8 @@ class FeasibilityExplainer:
         return Explanation(
             run_id=run.run_id,
             detail=detail,
-            engine_id=self.engine_id,
-            engine_version=self.engine_version,
+            engine_id=self.engine.engine_id,
+            engine_version=self.engine.engine_version,
             inputs_sha256=canonical_sha256(
                 {
                     "feasibility": run.feasibility,

@@ -12,6 +12,7 @@ from rmos_shared.clock import Clock
 from rmos_shared.ids import advisory_id
 from rmos_shared.jobs.model import Failure
 from rmos_shared.jobs.work import Claim, Finish
+from rmos_shared.runs.model import RunArtifact
 from rmos_shared.runs.writer import RunWriter
 from rmos_shared.tasks.payloads import SuggestAndAttach
 from rmos_worker.explainers.base import Explainer
@@ -39,7 +40,16 @@ class SuggestHandler:
     def _suggest(self, claim: Claim) -> Finish:
         payload = read_payload(claim, SuggestAndAttach)
         run = self.existing.get(payload.run_id)
-        explanation = self.explainer.explain(run, payload.detail)
+        return self.attach(claim, run, self.explainer.explain(run, payload.detail))
+
+    def attach(self, claim: Claim, run: RunArtifact, explanation: Explanation) -> Finish:
+        """Save an explanation in the advisory store, have the policy judge it, and link it to its run.
+
+        Raises:
+            AdvisoryRefused: the advisory store will never take it.
+            AdvisoryUnavailable: it may or may not be saved; nothing is linked. Repeat the call later.
+            ArtifactConflict: another advisory of this id is linked to the run.
+        """
         # The policy is pure, so it is asked before the asset is saved: the asset, too, is written only once.
         verdict = self.policy.decide(run, explanation)
         asset = self._asset(explanation, verdict, claim.request_id)

@@ -1,6 +1,6 @@
 -- Accepting jobs.
 
-local ACCEPT_ARGUMENTS = 7
+local ACCEPT_ARGUMENTS = 8
 local accepted = 0
 -- Fields and values that new jobs bring to subjects.
 local subjects = {}
@@ -18,10 +18,11 @@ local function write_job(id, task, payload, sha256, run_id, request_id)
   table.insert(subjects, id)
 end
 
--- Seven arguments: id, task, payload, sha256, run id, request id, traceparent (the last two may be empty). Answers
--- new, repeat or conflict.
+-- Eight arguments: id, task, payload, sha256, run id, request id, traceparent, batch (the last three may be empty).
+-- Answers new, repeat or conflict.
 local function accept_one()
-  local id, task, payload, sha256, run_id, request_id, traceparent = arg(), arg(), arg(), arg(), arg(), arg(), arg()
+  local id, task, payload, sha256, run_id, request_id = arg(), arg(), arg(), arg(), arg(), arg()
+  local traceparent, batch = arg(), arg()
   local known = known_sha256[id]
   if known then
     return known == sha256 and 'repeat' or 'conflict'
@@ -29,6 +30,9 @@ local function accept_one()
   write_job(id, task, payload, sha256, run_id, request_id)
   if traceparent ~= '' then
     redis.call('HSET', job_key(id), 'traceparent', traceparent)
+  end
+  if batch ~= '' then
+    redis.call('HSET', job_key(id), 'batch', batch)
   end
   known_sha256[id] = sha256
   return 'new'

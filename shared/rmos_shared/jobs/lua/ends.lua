@@ -6,8 +6,16 @@ local ended = {}
 -- Whether any endpoint wants to hear; nil until need_to_end has asked.
 local has_endpoints
 
-local function add_end(state, id)
+-- Who has the record at hand gives its task, batch (false without one) and result.
+local function add_end(state, id, task, batch, result)
   table.insert(ended, {id, state})
+  if not task then
+    local record = fields(id, 'task', 'batch') or {}
+    task, batch = record[1], record[2]
+  end
+  if batch then
+    end_in_batch(batch, id, task, state, result)
+  end
 end
 
 -- Keys beside those of the job itself that its end may write, and their types. Without endpoints there are none.

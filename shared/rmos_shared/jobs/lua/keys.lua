@@ -2,12 +2,13 @@
 -- All times are the server's, in milliseconds since 1970. Every operation may be repeated safely.
 --
 -- Put before it by script.py: TASKS, by name: queue, topic, ids_per_notification, event; QUEUES, their names in order;
--- DELIVERY and DELIVERIES, the task and the queue of webhook deliveries.
+-- DELIVERY and DELIVERIES, the task and the queue of webhook deliveries; PLAN, REEXPLAIN and REPORT, the tasks of batches.
 -- KEYS[1]  prefix, "rmos:" outside tests. Keys below it:
---   job:<id>         hash  the record: task state run_id request_id traceparent sha256 accepted_at changed_at crash_count
---                          claim_count retry_count take_count lease due_at waiting_since result failure first_failed_at
---                          last_failed_at code_version history replay; history: a JSON list of what happened
---                          beside the normal way, the last MOST_HISTORY of it
+--   job:<id>         hash  the record: task state run_id request_id traceparent batch sha256 accepted_at changed_at
+--                          crash_count claim_count retry_count take_count lease due_at waiting_since result failure
+--                          first_failed_at last_failed_at code_version history replay counted; history: a JSON list of
+--                          what happened beside the normal way, the last MOST_HISTORY of it; counted: the end that its
+--                          batch counts it by
 --   payload:<id>     str   until the job is done; by itself, so that the small record stays in its compact form
 --   ready:<queue>    zset  accepted jobs that nobody has come for, in order: by the time they became ready, in
 --                          microseconds
@@ -26,6 +27,12 @@
 --   raw:<id>         hash  a message that is no notification of ours: item queue reason detail kept_at size
 --   raw, raw_discarded  zset  by time
 --   letters          str   raw letters so far, which makes their ids unique
+--   batch:<id>       hash  a batch of re-explanations: spec (JSON) state created_at changed_at ended_at pages place planned
+--                          next_at engine_id engine_version report_key report_sha256 history, and its counts: looked_at
+--                          not_meant explained under_way corrupt jobs done linked dead discarded
+--   batches          zset  every batch, by the time it was opened
+--   batches_open     set   those that have not ended
+--   scheduled        hash  entry of the schedule -> when it was due whose batch was opened last, in milliseconds
 --   events           stream  changes of state, the last of them: an entry holds a state and the jobs that came to it, one
 --                          a line: id, task, run id, request id, separated by tabs. A line without an id and a task
 --                          is of a run that something happened to without a job (state: attached, reviewed)

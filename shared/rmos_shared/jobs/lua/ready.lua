@@ -59,6 +59,7 @@ end
 local function ready_again(id)
   redis.call('HSET', job_key(id), 'state', 'accepted', 'changed_at', now)
   redis.call('HDEL', job_key(id), 'lease')
+  uncount_end(id)
   make_ready(id, field(id, 'task'))
   add_event_of('accepted', id)
 end

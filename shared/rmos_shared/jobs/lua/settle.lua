@@ -2,7 +2,8 @@
 
 -- finish: worker, token, seconds to keep the record, number of jobs, then for each: id, result (JSON),
 -- number of following jobs, accept_one's arguments for each. The following jobs are accepted in the same
--- step, so none is lost or accepted twice. Answers for each: done, or the state that forbids it.
+-- step, so none is lost or accepted twice; those of a page that its batch does not want any more are left out. Answers
+-- for each: done, or the state that forbids it.
 function operations.finish()
   local worker, token, ttl, answers = arg(), arg(), number_arg(), {}
   local ended, payloads, about, followers = {}, {}, {}, {}
@@ -23,7 +24,8 @@ function operations.finish()
   for index = 1, amount do
     local id, result, following = arg(), arg(), number_arg()
     local key = job_key(id)
-    local record = fields(id, 'state', 'lease', 'task', 'run_id', 'failure', 'due_at', 'request_id') or {'damaged'}
+    local record = fields(id, 'state', 'lease', 'task', 'run_id', 'failure', 'due_at', 'request_id', 'batch')
+      or {'damaged'}
     local state, mine = record[1] or 'unknown', record[2] == worker .. '|' .. token
     if state == 'running' and mine and TASKS[record[3]] then
       state = 'done'
@@ -38,9 +40,12 @@ function operations.finish()
       table.insert(ended, id)
       table.insert(payloads, prefix .. 'payload:' .. id)
       table.insert(about, subject)
-      table.insert(followers, {cursor, following})
+      local page = record[8] and record[3] == PLAN
+      if not page or take_page(record[8], result) then
+        table.insert(followers, {cursor, following, page and record[8]})
+      end
       add_event('done', id, record[3], record[4] or '', record[7] or '')
-      add_end('done', id)
+      add_end('done', id, record[3], record[8], result)
     elseif state == 'done' and not mine then
       state = 'done_elsewhere'
     end
@@ -63,8 +68,12 @@ function operations.finish()
   call_with('HDEL', prefix .. 'subjects', over)
   for _, place in ipairs(followers) do
     cursor = place[1]
+    local new = 0
     for _ = 1, place[2] do
-      accept_one()
+      new = new + (accept_one() == 'new' and 1 or 0)
+    end
+    if place[3] then
+      add_to_batch(place[3], 'jobs', new)
     end
   end
   write_subjects()

@@ -1,0 +1,25 @@
+"""When the runs without explanation are looked for."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from rmos_shared.settings.base import Settings
+
+
+class NightlySettings(Settings):
+    """The nightly batch, which explains the runs that nobody has explained; beat opens it."""
+
+    nightly_enabled: bool = Field(True, description="Whether there is a nightly batch.")
+    nightly_time: str = Field(
+        "02:00",
+        pattern=r"^([01]\d|2[0-3]):[0-5]\d$",
+        description="When the nightly batch begins, as HH:MM in UTC. One that is missed is made up for once.",
+    )
+    nightly_days_back: int = Field(
+        7,
+        ge=0,
+        le=3_660,
+        description="How many days before its own the nightly batch looks at; after missed nights, as many "
+        "more as were missed.",
+    )

@@ -1,0 +1,73 @@
+"""``runs.reexplain``: explain a run for a batch, unless the engine in use has done so already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rmos_shared.advisories.model import AdvisoryLink, Explanation
+from rmos_shared.batches.candidates import advisory_ids
+from rmos_shared.jobs.model import Failure
+from rmos_shared.jobs.work import Claim, Finish
+from rmos_shared.runs import layout as keys
+from rmos_shared.runs.files import RunFiles
+from rmos_shared.runs.model import RunArtifact
+from rmos_shared.store.base import Outcome
+from rmos_shared.tasks.payloads import ReexplainRun
+from rmos_worker.handlers.base import each, read_payload
+from rmos_worker.handlers.suggest import SuggestHandler
+
+
+class ReexplainHandler:
+    """Explains runs as ``SuggestHandler`` does, and makes no second link for one run and engine version.
+
+    Whatever level of detail the first link is at: its id is looked up at every level. Only somebody who asks
+    for another level at that very moment can still have a second one made, and that one is theirs.
+    """
+
+    def __init__(self, suggest: SuggestHandler, files: RunFiles) -> None:
+        """Explain by ``suggest``; look for links among ``files``."""
+        self._suggest = suggest
+        self._files = files
+
+    def handle(self, claims: Sequence[Claim]) -> list[Finish | Exception]:
+        """Explain and link each run."""
+        return each(claims, self._reexplain)
+
+    def _reexplain(self, claim: Claim) -> Finish:
+        payload = read_payload(claim, ReexplainRun)
+        run = self._suggest.existing.get(payload.run_id)
+        explanation = self._suggest.explainer.explain(run, payload.detail)
+        link = self._link(run, explanation)
+        if link is None:
+            # Whatever ends this try from here on, the next one finds the link, and whose it is.
+            return self._suggest.attach(claim, run, explanation)
+        return Finish(
+            claim.job_id,
+            {
+                "run_id": run.run_id,
+                "advisory_id": link.advisory_id,
+                "outcome": _outcome(link, claim).value,
+                "approved": link.approved,
+            },
+        )
+
+    def _link(self, run: RunArtifact, explanation: Explanation) -> AdvisoryLink | None:
+        for advisory_id in advisory_ids(
+            explanation.run_id,
+            explanation.engine_id,
+            explanation.engine_version,
+            explanation.inputs_sha256,
+        ).values():
+            key = keys.link_key(run.date, run.run_id, advisory_id)
+            if self._files.get(key) is not None:
+                return self._files.link(key)
+        return None
+
+    def on_dead(self, claim: Claim, failure: Failure) -> None:
+        """Leave an attempt record, as for any explanation that failed for good."""
+        self._suggest.on_dead(claim, failure)
+
+
+def _outcome(link: AdvisoryLink, claim: Claim) -> Outcome:
+    """Say whose link it is: a job that was killed after publishing it finds its own, and counts it as new."""
+    return Outcome.CREATED if link.request_id == claim.request_id else Outcome.ALREADY_SAME
