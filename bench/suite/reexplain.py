@@ -1,8 +1,8 @@
 """Many runs explained again under a new version of the engine, while live runs come in: do those wait?
 
-Not part of ``make bench``; by hand: ``PYTHONPATH=bench .venv/bin/python -m suite.reexplain``. One run: live runs
-alone, then beside the batch until that has ended, then alone again. A live run's time is from when it was due to
-be enqueued until its explanation is linked.
+Not part of ``make bench``; by hand: ``PYTHONPATH=bench .venv/bin/python -m suite.reexplain``. One run: live
+runs alone, then beside the batch until that has ended, then alone again. A live run's time is from when it
+was due to be enqueued until its explanation is linked.
 """
 
 from __future__ import annotations
@@ -150,10 +150,12 @@ def _tell(
         f"p{share * 100:g}": [percentile(list(times), share) * 1_000 for times in (alone, beside)]
         for share in _SHARES
     }
-    print(f"batch: {batch.counts.linked} new links in {seconds:.0f} s, {batch.counts.linked / seconds:.0f} a second")
+    linked = batch.counts.linked
+    print(f"batch: {linked} new links in {seconds:.0f} s, {linked / seconds:.0f} a second")
     print(f"its worker: {background.cpu_seconds():.0f} s of a processor")
     for name, (without, with_batch) in shares.items():
-        print(f"live {name}: {without:.1f} ms without, {with_batch:.1f} ms with, ratio {with_batch / without:.2f}")
+        ratio = with_batch / without
+        print(f"live {name}: {without:.1f} ms without, {with_batch:.1f} ms with, ratio {ratio:.2f}")
     print(f"live runs: {len(alone)} without, {len(beside)} with")
     print(json.dumps(batch.counts.dump()))
 

@@ -1,4 +1,4 @@
-"""``rmos reexplain`` and ``rmos batches`` as an operator uses them, on a real worker that gives way to others."""
+"""``rmos reexplain`` and ``rmos batches`` as an operator uses them, on a worker that gives way to others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch over 500 runs on real workers that are killed, in the plan and at random: each run has one new link."""
+"""A batch over 500 runs on workers that are killed, in the plan and at random: one new link for each run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Beat killed around the hour of the nightly batch, or away for nights: each has its one batch, or is made up for."""
+"""Beat killed around the hour of the nightly batch, or away for nights: none is lost, none comes twice."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from random import Random
@@ -18,7 +19,7 @@ from rmos_shared.clock import SystemClock
 from rmos_shared.errors import AdvisoryNotFound, AdvisoryRefused
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
-from rmos_shared.jobs.model import DeadReason, JobState
+from rmos_shared.jobs.model import DeadReason
 from rmos_shared.jobs.work import Finish, Lease
 from rmos_shared.runs.files import RunFiles
 from rmos_shared.runs.reader import RunReader
@@ -109,8 +110,8 @@ class BatchWorker:
     def work(self, *, dies: Callable[[str], bool] = lambda _: False, only: str | None = None) -> int:
         """Do the jobs that are in line, and return how many notifications were answered.
 
-        ``dies`` is asked before and after the work of each job, before it is settled; if it says so, the worker is
-        gone, and what it had is in line again.
+        ``dies`` is asked before and after the work of each notification, before its jobs are settled; if it
+        says so, the worker is gone, and what it had is in line again.
         """
         answered = 0
         while self._answer(dies, only):
@@ -130,22 +131,17 @@ class BatchWorker:
         return record
 
     def _answer(self, dies: Callable[[str], bool], only: str | None) -> bool:
-        taken = [
-            job.job_id
-            for job in self.ledger.jobs(JobState.ACCEPTED)
-            if job.queue == BACKGROUND_QUEUE and only in {None, job.task}
-        ]
-        if not taken:
+        taken = self.ledger.queues.take(BACKGROUND_QUEUE)
+        if taken is None:
+            return False
+        (ids,), _, _ = json.loads(json.loads(taken.notification or b"")["body"])
+        task = self.ledger.get(ids[0]).task
+        if only not in {None, task}:
+            self.ledger.queues.put_back(ids)
             return False
         self._name += 1
         lease = Lease(f"worker-{self._name}", "t")
-        # In line order, all of one task, as a notification brings them.
-        task = self.ledger.get(taken[0]).task
-        ids = [job_id for job_id in taken if self.ledger.get(job_id).task == task]
-        claims = self.ledger.work.claim(ids[:10], lease, lease_seconds=60).claimed
-        if not claims:
-            # One that crashed is claimed alone.
-            claims = self.ledger.work.claim(ids[:1], lease, lease_seconds=60).claimed
+        claims = self.ledger.work.claim(ids, lease, lease_seconds=60).claimed
         if dies("before"):
             self._die(lease)
             return True

@@ -1,4 +1,4 @@
-"""What a batch makes of each run, what it needs next, its report, and the schedule's batch: pure decisions."""
+"""What a batch makes of each run, what it needs next, its report, and the batch of the schedule."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from packaging.version import Version
 
 from rmos_shared.advisories.engine import Engine
 from rmos_shared.advisories.model import AdvisoryLink
-from rmos_shared.batches.candidates import Fate, advisory_ids, detail_of, fate_of, version_of
+from rmos_shared.batches.candidates import Asked, Fate, advisory_ids, detail_of, fate_of, version_of
 from rmos_shared.batches.choice import RunChoice
 from rmos_shared.batches.record import BatchCounts, BatchRecord, BatchSpec, BatchState
 from rmos_shared.batches.report import BatchReport, BatchReports, report_key
@@ -81,7 +81,7 @@ FATES: list[tuple[list[AdvisoryLink], list[Any], JobRecord | None, str, str, str
 
 
 @pytest.mark.parametrize(("links", "attempts", "known", "plain", "missing", "failed", "older"), FATES)
-def test_what_a_batch_makes_of_a_run(
+def test_what_a_batch_makes_of_a_run(  # noqa: PLR0917 - parametrize passes them by name
     links: list[AdvisoryLink],
     attempts: list[Any],
     known: JobRecord | None,
@@ -91,7 +91,7 @@ def test_what_a_batch_makes_of_a_run(
     older: str,
 ) -> None:
     def fate(asked: RunChoice) -> Fate:
-        return fate_of(links, attempts, known, asked, version_of(asked), ENGINE)
+        return fate_of(links, attempts, known, Asked(asked, version_of(asked), ENGINE))
 
     asked = (choice(), choice(**MISSING), choice(**ERRORS), choice(engine_older_than="2"))
     assert [fate(one).value for one in asked] == [plain, missing, failed, older]
@@ -101,8 +101,8 @@ def test_versions_are_compared_as_versions_and_only_the_newest_explanation_count
     tenth, ninth = link("1.10"), link("1.9", advisory_id="adv2", created_at_utc=NOON + 2 * HOUR)
     asked = choice(engine_older_than="1.10")
     assert version_of(asked) == Version("1.10")
-    assert fate_of([tenth], [], None, asked, version_of(asked), ENGINE) is Fate.NOT_MEANT
-    assert fate_of([tenth, ninth], [], None, asked, version_of(asked), ENGINE) is Fate.MEANT
+    assert fate_of([tenth], [], None, Asked(asked, version_of(asked), ENGINE)) is Fate.NOT_MEANT
+    assert fate_of([tenth, ninth], [], None, Asked(asked, version_of(asked), ENGINE)) is Fate.MEANT
     with pytest.raises(InvalidRequest, match="engine_older_than"):
         version_of(choice(engine_older_than="newest"))
 
@@ -192,7 +192,14 @@ def test_what_a_batch_needs_next(at: BatchRecord, task: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("limit", "rate", "most"),
-    [(None, None, PAGE_JOBS), (7, None, 7), (None, 0.5, 1), (None, 20.0, 20), (None, 999.0, PAGE_JOBS), (3, 20.0, 3)],
+    [
+        (None, None, PAGE_JOBS),
+        (7, None, 7),
+        (None, 0.5, 1),
+        (None, 20.0, 20),
+        (None, 999.0, PAGE_JOBS),
+        (3, 20.0, 3),
+    ],
 )
 def test_a_page_has_no_more_jobs_than_limit_and_rate_allow(
     limit: int | None, rate: float | None, most: int
@@ -246,13 +253,13 @@ DUE = datetime(2026, 11, 20, 2, tzinfo=UTC)
         (date(2026, 11, 19), 0, "2026-11-19"),
         # Ten nights were missed: the days that none of them has seen.
         (date(2026, 11, 9), 7, "2026-11-09"),
-        (date(1970, 1, 1), 7, "2016-11-15"),
+        (date(1970, 1, 1), 7, "2016-11-12"),
     ],
 )
 def test_the_batch_of_a_night_covers_the_nights_that_were_missed(
     seen: date, days_back: int, first: str
 ) -> None:
-    spec = scheduled_batch("night", PLAN.name, (), {"days_back": days_back}, DUE, seen)
+    spec = scheduled_batch("night", PLAN.name, (), {"days_back": days_back}, due=DUE, seen=seen)
     assert (spec.choice.date_from, spec.choice.date_to) == (first, "2026-11-20")
     assert (spec.choice.missing_only, spec.entry, spec.due_at_utc) == (True, "night", DUE)
 
@@ -271,7 +278,7 @@ def test_the_batch_of_a_night_covers_the_nights_that_were_missed(
 )
 def test_an_entry_that_makes_no_batch_is_refused_by_name(task: str, args: Any, arguments: Any) -> None:
     with pytest.raises(InvalidRequest, match="odd"):
-        scheduled_batch("odd", task, args, arguments, DUE, DUE.date())
+        scheduled_batch("odd", task, args, arguments, due=DUE, seen=DUE.date())
 
 
 def test_the_settings_say_when_the_night_is_and_how_far_it_looks() -> None:

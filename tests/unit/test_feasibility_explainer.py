@@ -249,8 +249,8 @@ def test_every_sample_is_explained_without_a_doubt(sample_requests: list[dict[st
 
 
 def test_other_words_need_another_engine_version(sample_requests: list[dict[str, Any]]) -> None:
-    # An advisory's id derives from its engine's version. Where words change without it, explaining a run again
-    # makes the same id with other content: a conflict. So: raise that of BUILT_IN, then repair this hash.
+    # An advisory's id derives from the engine's version. Where words change without it, explaining a run
+    # again makes the same id with other content: a conflict. So: raise BUILT_IN's, then repair this hash.
     told = [EXPLAINER.explain(run_of_sample(row), "full") for row in sample_requests]
     told.append(EXPLAINER.explain(run_of(rules=[*RULES, "F999"]), "full"))
     words = canonical_sha256([explanation.model_dump(exclude={"run_id"}) for explanation in told])

@@ -57,20 +57,20 @@ def list_batches(
 
 
 @app.command()
-def show(
-    batch_id: BatchArgument, *, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME
-) -> None:
+def show(batch_id: BatchArgument, *, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
     """Show what a batch is to do, what it has come to, and its report once it has ended.
 
-    With --json an object: batch, what the ledger has of it, with its counts and those still pending; report, the file
-    that was written at its end; and dead_job, a dead letter for which the batch stands still until it is replayed. Each
-    may be null.
+    With --json an object: batch, what the ledger has of it, with its counts and those still pending; report,
+    the file that was written at its end; and dead_job, a dead letter for which the batch stands still until
+    it is replayed. Each may be null.
     """
     with ledger_of(home) as ledger:
         record, report = find_batch(ledger, lambda: store_of(home), batch_id)
         dead_job = None if record is None else dead_job_of(ledger, record)
     if dead_job is not None:
-        err.print(f"it stands still for a dead letter; see rmos dlq show {dead_job}", markup=False, style="red")
+        err.print(
+            f"it stands still for a dead letter; see rmos dlq show {dead_job}", markup=False, style="red"
+        )
     print_object(
         {
             "batch": None if record is None else {**record.dump(), "pending": record.counts.pending},
@@ -90,7 +90,10 @@ def pause(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Put no further runs of a batch in line; what is in line comes to its end. With --json batch_id and state."""
+    """Put no further runs of a batch in line; what is in line comes to its end.
+
+    With --json an object of batch_id and state.
+    """
     _steer(home, batch_id, Step.PAUSE, why=why, alias=alias, as_json=as_json)
 
 
@@ -103,7 +106,10 @@ def resume(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Go on with a batch that is paused, from where it was. With --json batch_id and state."""
+    """Go on with a batch that is paused, from where it was.
+
+    With --json an object of batch_id and state.
+    """
     _steer(home, batch_id, Step.RESUME, why=why, alias=alias, as_json=as_json)
 
 
@@ -116,7 +122,10 @@ def cancel(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """End a batch early: what is in line comes to its end, then its report is written. With --json as pause."""
+    """End a batch early: what is in line comes to its end, then its report is written.
+
+    With --json an object of batch_id and state.
+    """
     _steer(home, batch_id, Step.CANCEL, why=why, alias=alias, as_json=as_json)
 
 

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from rmos_runs.cli.context import DEFAULT_HOME, HomeOption, JsonOption, err, ledger_of, out, print_json, store_of
+from rmos_runs.cli.context import (
+    DEFAULT_HOME,
+    HomeOption,
+    JsonOption,
+    err,
+    ledger_of,
+    out,
+    print_json,
+    store_of,
+)
 from rmos_runs.operations.batches import Preview, open_batch, preview
 from rmos_runs.operations.identity import current_identity
 from rmos_shared.batches.candidates import Fate
@@ -61,11 +70,11 @@ def reexplain(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Explain the runs of some days again that the engine in use has not explained, in a batch of their own.
+    """Explain the runs of some days again that the engine in use has not explained, in a batch.
 
-    A batch gives way to all other work, makes no second link for a run and a version of the engine, and goes on
-    after any crash. With --json: batch_id and state; with --dry-run the counts meant, explained, under_way,
-    not_meant and corrupt, limited, and a sample of run ids.
+    A batch gives way to all other work, makes no second link for a run and a version of the engine, and goes
+    on after any crash. With --json an object of batch_id and state; with --dry-run one of the counts meant,
+    explained, under_way, not_meant and corrupt, of limited, and of a sample of run ids.
     """
     choice = RunChoice.read(
         {

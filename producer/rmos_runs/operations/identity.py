@@ -26,7 +26,7 @@ class Identity:
     kind: str = "person"
 
     def __str__(self) -> str:
-        """Return it as records keep it: ``person:ben@cnc-1``, ``person:ops@cnc-1 (as Ben Ode)``, ``key:erp``."""
+        """Return it as records keep it: ``person:ops@cnc-1 (as Ben Ode)``, or ``key:erp``."""
         place = f"@{self.host}" if self.host else ""
         alias = f" (as {self.alias})" if self.alias else ""
         return f"{self.kind}:{self.user}{place}{alias}"
@@ -35,7 +35,7 @@ class Identity:
 def current_identity(alias: str | None = None) -> Identity:
     """Return whose process this is: the real user of it and the name of its machine.
 
-    ``alias`` is what the person calls themselves (``--as``); it stands beside the account and never in its place.
+    ``alias`` is what the person calls themselves (``--as``). It stands beside the account, never in its place.
 
     Raises:
         InvalidRequest: the alias is no single line of up to 200 characters.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
@@ -51,6 +51,17 @@ class Candidate:
     detail: DetailLevel
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked of each run."""
+
+    choice: RunChoice
+    #: As ``version_of`` reads it.
+    older_than: Version | None
+    #: The engine that is to explain.
+    engine: Engine
+
+
 class Candidates:
     """Looks at runs, newest day first, then by id downwards. Memory holds the names of one day.
 
@@ -72,13 +83,15 @@ class Candidates:
             StoreUnavailable: the store is away.
             BrokerUnavailable: the ledger cannot say what is under way.
         """
-        older_than = version_of(choice)
+        asked = Asked(choice, version_of(choice), self._engine)
         entries = self._runs.list_runs(
             date.fromisoformat(choice.date_from), date.fromisoformat(choice.date_to), after=after
         )
         links = _LinkKeys(self._files)
         while group := list(islice(entries, _GROUP)):
-            meant = [entry.artifact.run_id for entry in group if entry.artifact and choice.takes(entry.artifact)]
+            meant = [
+                entry.artifact.run_id for entry in group if entry.artifact and choice.takes(entry.artifact)
+            ]
             jobs = self._jobs.explanation_jobs(meant)
             for entry in group:
                 run = entry.artifact
@@ -88,28 +101,27 @@ class Candidates:
                 elif not choice.takes(run):
                     yield Candidate(entry.key, Fate.NOT_MEANT, run.run_id, "summary")
                 else:
-                    yield self._candidate(entry.key, run, choice, older_than, jobs, links)
+                    yield self._candidate(entry.key, run, asked, jobs.get(run.run_id), links)
 
     def _candidate(
         self,
         key: str,
         run: RunArtifact,
-        choice: RunChoice,
-        older_than: Version | None,
-        jobs: Mapping[str, JobRecord],
+        asked: Asked,
+        job: JobRecord | None,
         link_keys: _LinkKeys,
     ) -> Candidate:
         try:
             links = [self._files.link(link) for link in link_keys.of(key, run.run_id)]
             explained = any(link.kind == "explanation" for link in links)
             attempts: Sequence[Attempt] = ()
-            if (choice.missing_only or choice.failed_only) and not explained:
+            if (asked.choice.missing_only or asked.choice.failed_only) and not explained:
                 attempts = self._files.attempts(keys.partition_of(key), run.run_id)
         except CorruptArtifact:
             # Reported by the reader. Whether the run is explained nobody can say.
             return Candidate(key, Fate.CORRUPT, run.run_id, "summary")
         own = own_links(links, self._engine)
-        fate = fate_of(links, attempts, jobs.get(run.run_id), choice, older_than, self._engine)
+        fate = fate_of(links, attempts, job, asked)
         return Candidate(key, fate, run.run_id, detail_of(own[-1]) if own else "summary")
 
 
@@ -135,14 +147,13 @@ def fate_of(
     links: Sequence[AdvisoryLink],
     attempts: Sequence[Attempt],
     job: JobRecord | None,
-    choice: RunChoice,
-    older_than: Version | None,
-    engine: Engine,
+    asked: Asked,
 ) -> Fate:
     """Say what a batch makes of a run whose status, risk and tool it means.
 
     ``job`` is the run's unfinished or dead explanation job.
     """
+    choice, engine = asked.choice, asked.engine
     own = own_links(links, engine)
     if any(link.engine_version == engine.engine_version for link in own):
         return Fate.EXPLAINED
@@ -152,7 +163,7 @@ def fate_of(
     meant = (
         (not choice.missing_only or status is ExplanationStatus.NONE)
         and (not choice.failed_only or status is ExplanationStatus.ERROR)
-        and (older_than is None or (bool(own) and _is_older(own[-1].engine_version, older_than)))
+        and (asked.older_than is None or (bool(own) and _is_older(own[-1].engine_version, asked.older_than)))
     )
     return Fate.MEANT if meant else Fate.NOT_MEANT
 
@@ -164,7 +175,7 @@ def own_links(links: Sequence[AdvisoryLink], engine: Engine) -> list[AdvisoryLin
 
 
 def detail_of(link: AdvisoryLink) -> DetailLevel:
-    """Return at which level of detail an explanation was made: its id derives from that, and no field tells."""
+    """Return at which level of detail an explanation was made: no field tells, but its id derives from it."""
     made = advisory_ids(link.run_id, link.engine_id, link.engine_version, link.inputs_sha256)
     return next((detail for detail, made_id in made.items() if made_id == link.advisory_id), "summary")
 

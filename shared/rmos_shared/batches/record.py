@@ -49,9 +49,9 @@ class BatchSpec(Frozen):
 class BatchCounts(Frozen):
     """What a batch has come to so far.
 
-    Every run looked at is in one of ``not_meant``, ``explained``, ``under_way``, ``corrupt`` and ``jobs``; every
-    job is pending, or in one of ``done``, ``dead`` and ``discarded``; every job done is in ``linked`` or had its
-    link before.
+    Every run looked at is in one of ``not_meant``, ``explained``, ``under_way``, ``corrupt`` and ``jobs``;
+    every job is pending, or in one of ``done``, ``dead`` and ``discarded``; every job done is in ``linked``,
+    or its run had its link before.
     """
 
     looked_at: int = 0

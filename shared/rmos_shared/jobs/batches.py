@@ -39,7 +39,7 @@ class Step(StrEnum):
 
 
 class JobBatches:
-    """Each method is one atomic step and may be repeated, as those of ``JobLedger``, and raises as they do."""
+    """Each method is an atomic step that may be repeated, as those of ``JobLedger``, and raises as they do."""
 
     def __init__(self, script: LedgerScript) -> None:
         """Use the ledger's script."""
@@ -52,7 +52,11 @@ class JobBatches:
         """
         due = spec.due_at_utc
         answer = self._script.text(
-            "open_batch", batch_id, spec.to_bytes(), spec.entry or "", 0 if due is None else _milliseconds(due)
+            "open_batch",
+            batch_id,
+            spec.to_bytes(),
+            spec.entry or "",
+            0 if due is None else _milliseconds(due),
         )
         return Opening(answer)
 
@@ -100,9 +104,7 @@ class JobBatches:
         first = 0
         while True:
             with broker_errors():
-                ids = self._script.client.zrevrange(
-                    f"{self._script.prefix}batches", first, first + _PAGE - 1
-                )
+                ids = self._script.client.zrevrange(f"{self._script.prefix}batches", first, first + _PAGE - 1)
             for batch_id in cast("list[bytes]", ids):
                 batch = self._readable(batch_id.decode())
                 if batch is not None:
@@ -115,7 +117,7 @@ class JobBatches:
         """Return the batches that have not ended, and the server's time."""
         with broker_errors():
             ids = self._script.client.smembers(f"{self._script.prefix}batches_open")
-            seconds, micros = cast("tuple[int, int]", self._script.client.time())
+            seconds, micros = self._script.client.time()
         found = [self._readable(batch_id.decode()) for batch_id in sorted(cast("set[bytes]", ids))]
         now = datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=micros)
         return now, [batch for batch in found if batch is not None]

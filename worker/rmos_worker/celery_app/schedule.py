@@ -1,8 +1,8 @@
 """The schedule: beat opens batches in the ledger; it never sends bare messages.
 
-A message without a job would be refused at the gate, and could be lost. The ledger also knows which batch of an
-entry was opened last. So beat keeps nothing itself: whatever night it was away for, be it down or the schedule
-paused, is made up for once, and a second beat opens nothing anew.
+A message without a job would be refused at the gate, and could be lost. The ledger also knows which batch of
+an entry was opened last. So beat keeps nothing itself: whatever night it was away for, be it down or the
+schedule paused, is made up for once, and a second beat opens nothing anew.
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ class LedgerScheduler(Scheduler):
             if batches.schedule_is_paused():
                 self._tell(name, due, ScheduleHeld(entry=name))
                 return
-            spec = scheduled_batch(name, str(entry.task), entry.args, entry.kwargs, due, opened.date())
+            spec = scheduled_batch(
+                name, str(entry.task), entry.args, entry.kwargs, due=due, seen=opened.date()
+            )
             batch_id = scheduled_batch_id(name, due)
             outcome = batches.open(batch_id, spec)
         except InvalidRequest as error:
@@ -114,9 +116,9 @@ class LedgerScheduler(Scheduler):
 
 
 def scheduled_batch(
-    name: str, task: str, args: object, arguments: Mapping[str, Any] | None, due: datetime, seen: date
+    name: str, task: str, args: object, arguments: Mapping[str, Any] | None, *, due: datetime, seen: date
 ) -> BatchSpec:
-    """Return the batch of an entry that is due: the runs without explanation of the days up to its own, in UTC.
+    """Return the batch of an entry that is due: runs without explanation, of the UTC days up to its own.
 
     ``seen`` is the day of the entry's batch before: what came since was seen by none, however many nights
     that is.
@@ -191,6 +193,4 @@ def nightly(settings: NightlySettings) -> dict[str, Any]:
 
 def add_schedule(app: Celery, settings: NightlySettings) -> None:
     """Make beat use the ledger, with our schedule."""
-    app.conf.update(
-        beat_scheduler=f"{__name__}:{LedgerScheduler.__name__}", beat_schedule=nightly(settings)
-    )
+    app.conf.update(beat_scheduler=f"{__name__}:{LedgerScheduler.__name__}", beat_schedule=nightly(settings))

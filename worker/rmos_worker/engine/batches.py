@@ -13,8 +13,8 @@ from rmos_shared.models.base import Frozen
 from rmos_shared.tasks.payloads import PlanBatch, ReportBatch
 from rmos_shared.tasks.table import PLAN, REPORT, TaskSpec
 
-#: The most jobs that one page puts in line, and how many may be left of the pages before when it begins. A batch
-#: that is paused or cancelled has no more than both together still to do.
+#: The most jobs that one page puts in line, and how many may be left of the pages before when it begins. A
+#: batch that is paused or cancelled has no more than both together still to do.
 PAGE_JOBS = 200
 LOW_WATER = 100
 

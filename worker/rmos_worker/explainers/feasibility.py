@@ -33,7 +33,7 @@ class FeasibilityExplainer:
     """
 
     def __init__(self, rules: Mapping[str, Rule], engine: Engine = BUILT_IN) -> None:
-        """Prepare the words for ``rules``, by id; see ``load_rules``. ``engine`` names them and their version."""
+        """Prepare the words for ``rules``, by id; see ``load_rules``. ``engine`` names their version."""
         self.engine = engine
         self._known = {rule_id: _known(rule) for rule_id, rule in rules.items()}
 

@@ -32,8 +32,8 @@ class _Page:
 class PlanHandler:
     """Goes through the runs of a batch, newest first, a page a job.
 
-    The step that marks a page done also accepts its jobs and moves the batch on, so a page that is killed half-way
-    neither leaves a run out nor counts one twice.
+    The step that marks a page done also accepts its jobs and moves the batch on, so a page that is killed
+    half-way neither leaves a run out nor counts one twice.
     """
 
     def __init__(self, candidates: Candidates, engine: Engine, *, page_runs: int = PAGE_RUNS) -> None:
@@ -68,7 +68,7 @@ class PlanHandler:
         return Finish(claim.job_id, result, tuple(page.jobs))
 
     def on_dead(self, claim: Claim, failure: Failure) -> None:
-        """Record nothing: no run's explanation has failed. The batch stands still until the page is replayed."""
+        """Record nothing: no run's explanation has failed. The batch waits until the page is replayed."""
 
 
 def _add(page: _Page, candidate: Candidate, batch: PlanBatch, claim: Claim) -> None:
