@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from rmos_runs.cli.main import app
 from rmos_runs.local.home import Home
 from rmos_runs.local.processes import Pipeline
 from rmos_shared.batches.report import report_key
+from rmos_shared.errors import RmosError
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.runs.model import RunRequest
@@ -21,7 +23,7 @@ from rmos_shared.runs.writer import RunWriter
 from rmos_shared.store.choice import chosen_store
 from rmos_shared.store.identity import init_store
 from rmos_worker.handlers.artifact import artifact_of
-from support.command import on_terminal, piped
+from support.command import on_terminal
 
 RUNS = 30
 DAYS = ("--date-from", "2026-08-01", "--date-to", "2026-08-02")
@@ -29,19 +31,27 @@ Eventually = Callable[..., None]
 
 
 class Command:
-    """``rmos`` on a home."""
+    """``rmos`` on a home, called in this process."""
 
     def __init__(self, home: Path, **environment: str) -> None:
         self.home = home
         self.environment = environment
 
-    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return piped(*arguments, home=self.home, **self.environment)
+    def __call__(self, *arguments: str) -> Result:
+        return CliRunner().invoke(app, arguments, env={"RMOS_HOME": str(self.home), **self.environment})
 
     def json(self, *arguments: str) -> Any:
         done = self(*arguments, "--json")
-        assert done.returncode == 0, done.stderr
+        assert done.exit_code == 0, (done.output, done.exception)
         return json.loads(done.stdout)
+
+    def refused(self, *arguments: str) -> tuple[int, str]:
+        """Return the exit code and the text of a call that is refused."""
+        done = self(*arguments)
+        error = done.exception
+        if isinstance(error, RmosError):
+            return error.exit_code, str(error)
+        return done.exit_code, done.stderr
 
 
 @pytest.fixture
@@ -79,7 +89,7 @@ def test_a_batch_from_the_dry_run_to_its_report(
         why = ("--as", "Ana", "--why", "new words")
         batch_id = rmos.json("reexplain", *days, *why, "--rate", "1000")["batch_id"]
         ledger = JobLedger.connect(home.producer_settings())
-        eventually(lambda: ledger.batches.get(batch_id).state == "done")
+        eventually(lambda: ledger.batches.get(batch_id).state == "done", 120)
         assert ledger.stats().accepted == RUNS + 2
 
         shown = rmos.json("batches", "show", batch_id)
@@ -111,8 +121,8 @@ def test_a_batch_is_steered_and_says_who_did_it(idle: Command) -> None:
     assert [row["batch_id"] for row in idle.json("batches", "list", "--state", "paused")] == [batch_id]
     assert idle.json("batches", "resume", batch_id)["state"] == "running"
     assert idle.json("batches", "cancel", batch_id, "--as", "Ben")["state"] == "cancelling"
-    refused = idle("batches", "resume", batch_id)
-    assert (refused.returncode, "is cancelling" in refused.stderr) == (5, True)
+    code, said = idle.refused("batches", "resume", batch_id)
+    assert (code, "is cancelling" in said) == (5, True)
     # Its store may be away while it is under way.
     (idle.home / "runs").rename(idle.home / "elsewhere")
     history = idle.json("batches", "show", batch_id)["batch"]["history"]
@@ -136,9 +146,9 @@ def test_what_cannot_be_meant_opens_no_batch(idle: Command) -> None:
         ((*DAYS, "--engine-older-than", "newest"), 3, "engine_older_than"),
         ((*DAYS, "--rate", "0"), 2, "--rate"),
     ):
-        done = idle("reexplain", *arguments)
-        assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+        refused, told = idle.refused("reexplain", *arguments)
+        assert (refused, said in told) == (code, True), told
     assert idle.json("batches", "list") == []
-    assert idle("batches", "show", new_uuid7()).returncode == 4
-    assert idle("batches", "cancel", "no-id").returncode == 4
+    assert idle.refused("batches", "show", new_uuid7())[0] == 4
+    assert idle.refused("batches", "cancel", "no-id")[0] == 4
     assert idle("reexplain", *DAYS, "--dry-run").stdout == "would be explained: 0\n"

@@ -68,16 +68,16 @@ def test_a_batch_outlives_workers_killed_in_its_plan_and_at_random(
             worker.kill()
             assert ledger.stats().invariant
             worker = start("1")
-        eventually(lambda: ended(first), 60, told=lambda: (seed, ledger.batches.get(first)))
+        eventually(lambda: ended(first), 120, told=lambda: (seed, ledger.batches.get(first)))
 
         again = opened()
-        eventually(lambda: ended(again), 60, told=lambda: (seed, ledger.batches.get(again)))
+        eventually(lambda: ended(again), 120, told=lambda: (seed, ledger.batches.get(again)))
         worker.kill()
 
         # Other words, under another version.
         worker = start("2")
         newer = opened()
-        eventually(lambda: ended(newer), 60, told=lambda: (seed, ledger.batches.get(newer)))
+        eventually(lambda: ended(newer), 120, told=lambda: (seed, ledger.batches.get(newer)))
         assert "Traceback" not in worker.log.read_text()
 
     found = Counter(

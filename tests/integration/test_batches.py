@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -27,7 +28,7 @@ from rmos_shared.store.memory import MemoryStore
 from rmos_shared.tasks.payloads import SuggestAndAttach
 from rmos_shared.tasks.table import PLAN, REEXPLAIN, SUGGEST
 from rmos_shared.telemetry.events import ScheduleRefused
-from rmos_worker.celery_app.schedule import LedgerScheduler, last_due
+from rmos_worker.celery_app.schedule import LedgerScheduler
 from rmos_worker.handlers.artifact import artifact_of
 from support.batches import BatchWorker, at_random
 from support.events import events_in
@@ -347,45 +348,92 @@ def test_a_spec_says_who_asked_and_no_run_needs_to_be_there(ledger: JobLedger, w
     assert ledger.get(report_job_id(batch.batch_id)).result is not None
 
 
-def test_beat_opens_what_is_due_and_an_entry_that_makes_no_batch_stops_nobody(
-    broker_url: str,
+@pytest.fixture
+def beat(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., LedgerScheduler]]:
+    """Make beats with these entries, all of them due at two o'clock."""
+    monkeypatch.setenv("RMOS_BROKER_URL", broker_url)
+    made: list[LedgerScheduler] = []
+
+    def make(*entries: dict[str, Any]) -> LedgerScheduler:
+        app = Celery(set_as_current=False, broker=broker_url)
+        told = {entry.pop("name"): {**entry, "schedule": crontab(hour="2", minute="0")} for entry in entries}
+        app.conf.update(beat_schedule=told, timezone="UTC")
+        made.append(LedgerScheduler(app))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def at(scheduler: LedgerScheduler, moment: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a beat look, and look once more, when its clock shows a moment."""
+    monkeypatch.setattr(scheduler, "utc_now", lambda: moment)
+    for _ in range(2):
+        assert 0 <= scheduler.tick() <= 30
+
+
+TWO = datetime(2026, 11, 20, 2, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def test_an_entry_that_makes_no_batch_is_refused_once_and_stops_nobody(
+    beat: Callable[..., LedgerScheduler],
     ledger: JobLedger,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setenv("RMOS_BROKER_URL", broker_url)
-    app = Celery(set_as_current=False, broker=broker_url)
-    scheduler = LedgerScheduler(app, lazy=True)
-    when = crontab(hour="2", minute="0")
-    due = last_due(when, datetime.now(UTC))
-    entries: list[dict[str, Any]] = [
+    scheduler = beat(
         {"name": "unknown", "task": "celery.backend_cleanup"},
         {"name": "odd", "task": PLAN.name, "kwargs": {"days": 1}},
-        {"name": "new", "task": PLAN.name},
         {"name": "monthly", "task": PLAN.name, "kwargs": {"days_back": 31}},
         {"name": "nightly", "task": PLAN.name},
-    ]
-    for entry in entries:
-        if entry["name"] != "new":
-            ledger.batches.begin_schedule(entry["name"], due - timedelta(days=1))
+    )
 
-    for _ in range(3):
-        for entry in entries:
-            scheduler.apply_entry(scheduler.Entry(schedule=when, app=app, **entry))
-    ledger.batches.begin_schedule("nightly", due - timedelta(days=5))
+    for moment in (TWO, TWO + DAY):
+        at(scheduler, moment, monkeypatch)
 
-    scheduler.close()
     refused = [event for event in events_in(caplog) if isinstance(event, ScheduleRefused)]
-    assert [event.entry for event in refused] == ["unknown", "odd"]
+    assert sorted(event.entry for event in refused) == ["odd", "unknown"]
     assert not [record for record in caplog.records if record.exc_info]
     opened = {batch.spec.entry: batch.spec.choice.date_from for batch in ledger.batches.newest_first()}
-    assert opened == {
-        name: (due.date() - timedelta(days=days)).isoformat()
-        for name, days in (("monthly", 31), ("nightly", 7))
-    }
-    assert {entry["name"]: ledger.batches.last_due(entry["name"]) for entry in entries[2:]} == {
-        "new": due,
-        "monthly": due,
-        "nightly": due,
-    }
+    assert opened == {"monthly": "2026-10-21", "nightly": "2026-11-14"}
     assert ledger.stats().accepted == 0
+
+
+def test_nights_that_beat_was_away_for_are_made_up_for_once(
+    beat: Callable[..., LedgerScheduler],
+    ledger: JobLedger,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def entry() -> dict[str, Any]:
+        return {"name": "night", "task": PLAN.name}
+
+    def nights() -> list[tuple[datetime | None, str]]:
+        batches = [batch.spec for batch in ledger.batches.newest_first()]
+        return sorted((spec.due_at_utc, spec.choice.date_from) for spec in batches if spec.due_at_utc)
+
+    first, second = beat(entry()), beat(entry())
+    # A new system has missed nothing.
+    at(first, TWO + timedelta(hours=1), monkeypatch)
+    assert nights() == []
+    for scheduler in (first, second):
+        at(scheduler, TWO + DAY, monkeypatch)
+    seen = [(TWO + DAY, "2026-11-14")]
+    assert nights() == seen
+    # Paused, it is held back; a broker that is away is asked again.
+    redis_client.hset("rmos:pauses", "schedule", "{}")
+    at(first, TWO + 11 * DAY, monkeypatch)
+    assert nights() == seen
+    redis_client.rename("rmos:scheduled", "aside")
+    redis_client.set("rmos:scheduled", "garbage")
+    redis_client.delete("rmos:pauses")
+    at(first, TWO + 11 * DAY, monkeypatch)
+    redis_client.rename("aside", "rmos:scheduled")
+    assert nights() == seen
+    # Ten were missed: one batch, over all the days that none of them has seen.
+    for scheduler in (first, second, beat(entry())):
+        at(scheduler, TWO + 11 * DAY + timedelta(hours=9), monkeypatch)
+    assert nights() == [*seen, (TWO + 11 * DAY, "2026-11-21")]
+    assert ledger.batches.last_due("night") == TWO + 11 * DAY

@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-import redis
 
 from rmos_shared.ids import scheduled_batch_id
 from rmos_shared.jobs.ledger import JobLedger
@@ -64,7 +63,8 @@ def start_beat(tmp_path: Path, broker_url: str, eventually: Eventually) -> Itera
         def start(moment: datetime) -> Beat:
             beat = Beat(tmp_path, broker_url, moment)
             running.callback(beat.kill)
-            eventually(lambda: beat.says("beat: Ticking"))
+            # It has looked once by then.
+            eventually(lambda: beat.says("beat: Waking up in"), 90)
             return beat
 
         yield start
@@ -74,7 +74,6 @@ def test_each_night_has_its_one_batch_whatever_beat_was_away_for(
     start_beat: Callable[[datetime], Beat],
     ledger: JobLedger,
     eventually: Eventually,
-    redis_client: redis.Redis,
 ) -> None:
     two = datetime.now(UTC).replace(hour=2, minute=0, second=0, microsecond=0) + timedelta(days=1)
     day = timedelta(days=1)
@@ -89,7 +88,7 @@ def test_each_night_has_its_one_batch_whatever_beat_was_away_for(
     start_beat(two - timedelta(minutes=5)).kill()
     assert nights() == []
     beat = start_beat(two + timedelta(minutes=5))
-    eventually(lambda: nights() == of(two), told=lambda: beat.log.read_text()[-2_000:])
+    assert nights() == of(two)
 
     # A second one beside it, and one on its feet when the next hour strikes, killed at that very moment.
     second = start_beat(two + day - timedelta(seconds=1.5))
@@ -97,25 +96,6 @@ def test_each_night_has_its_one_batch_whatever_beat_was_away_for(
     second.kill()
     beat.kill()
     beat = start_beat(two + day + timedelta(seconds=30))
-    eventually(lambda: beat.says("beat: Waking up in"))
     assert nights() == of(two, two + day)
     beat.kill()
-
-    # Paused, it holds the nights back.
-    redis_client.hset("rmos:pauses", "schedule", "{}")
-    beat = start_beat(two + 11 * day)
-    eventually(lambda: beat.says("schedule.held"))
-    assert nights() == of(two, two + day)
-    beat.kill()
-
-    # Ten nights were missed: made up for by one batch, which looks at the days that none of them has seen.
-    redis_client.delete("rmos:pauses")
-    start_beat(two + 11 * day)
-    eventually(lambda: nights() == of(two, two + day, two + 11 * day))
-    spec = ledger.batches.get(nights()[-1]).spec
-    assert (spec.choice.date_from, spec.choice.date_to) == (
-        (two + day).date().isoformat(),
-        (two + 11 * day).date().isoformat(),
-    )
-    assert spec.choice.missing_only
     assert ledger.stats().accepted == 0

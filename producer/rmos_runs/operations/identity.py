@@ -35,7 +35,7 @@ class Identity:
 def current_identity(alias: str | None = None) -> Identity:
     """Return whose process this is: the real user of it and the name of its machine.
 
-    ``alias`` is what the person calls themselves (``--as``). It stands beside the account, never in its place.
+    ``alias`` is what the person calls themselves (``--as``): it stands beside the account, not in its place.
 
     Raises:
         InvalidRequest: the alias is no single line of up to 200 characters.

@@ -39,7 +39,7 @@ class Step(StrEnum):
 
 
 class JobBatches:
-    """Each method is an atomic step that may be repeated, as those of ``JobLedger``, and raises as they do."""
+    """Each method is an atomic step and may be repeated, as those of ``JobLedger``; it raises as they do."""
 
     def __init__(self, script: LedgerScript) -> None:
         """Use the ledger's script."""

@@ -129,8 +129,10 @@ def _add_task(app: Celery, spec: TaskSpec, services: ServicesOfProcess) -> None:
     # A dead job is logged in our own words already; Celery need not add its traceback.
     @app.task(name=spec.name, queue=spec.queue, throws=(JobDead,))
     def answer(job_ids: list[str]) -> dict[str, Any]:
+        executor = services.get().executor
+        # After the services are started: their threads have the priority of the thread that starts them.
         services.give_way()
-        return celery_state(services.get().executor.answer(job_ids))
+        return celery_state(executor.answer(job_ids))
 
 
 def celery_state(report: Report) -> dict[str, Any]:

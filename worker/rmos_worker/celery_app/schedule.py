@@ -77,9 +77,13 @@ class LedgerScheduler(Scheduler):
             self.reserve(entry)
         self._open_due(entry)
 
+    def utc_now(self) -> datetime:
+        """Return the time by which entries are due."""
+        return datetime.now(UTC)
+
     def _open_due(self, entry: ScheduleEntry) -> None:
         """Open the batch of the last moment at which the entry was due, unless the ledger has it already."""
-        name, now = str(entry.name), datetime.now(UTC)
+        name, now = str(entry.name), self.utc_now()
         due = last_due(entry.schedule, now)
         batches = self._ledger.batches
         try:
