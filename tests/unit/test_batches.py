@@ -284,7 +284,7 @@ def test_an_entry_that_makes_no_batch_is_refused_by_name(task: str, args: Any, a
 def test_the_settings_say_when_the_night_is_and_how_far_it_looks() -> None:
     (entry,) = nightly(NightlySettings.load()).values()
     assert last_due(entry["schedule"], DUE) == DUE
-    later = nightly(NightlySettings.load(nightly_time="23:05", nightly_days_back=30))[NIGHTLY]
+    later = nightly(NightlySettings.load(nightly_time="23:05", nightly_span_days=30))[NIGHTLY]
     assert last_due(later["schedule"], DUE) == datetime(2026, 11, 19, 23, 5, tzinfo=UTC)
     assert later["kwargs"] == {"days_back": 30}
     assert nightly(NightlySettings.load(nightly_enabled=False)) == {}

@@ -39,6 +39,7 @@ EXIT_CODES = {
     "JobNotFound": 4,
     "AdvisoryNotFound": 4,
     "AttachmentNotFound": 4,
+    "BatchNotFound": 4,
     "AttachmentTooLarge": 3,
     "EndpointNotFound": 4,
     "Conflict": 5,

@@ -20,6 +20,7 @@ from rmos_shared.settings.base import Settings
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.settings.gateway import GatewaySettings
 from rmos_shared.settings.index import IndexSettings
+from rmos_shared.settings.nightly import NightlySettings
 from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.settings.store import StoreSettings
 from rmos_shared.settings.webhooks import WebhookSettings
@@ -29,6 +30,7 @@ ROLES: list[type[BaseSettings]] = [
     BrokerSettings,
     StoreSettings,
     WebhookSettings,
+    NightlySettings,
     ProducerSettings,
     WorkerSettings,
     AdvisoryStoreSettings,
@@ -41,7 +43,7 @@ SECRET = "hunter2"
 #: Of each limit, what its name says it counts.
 UNITS = (
     *("_seconds", "_ms", "_bytes", "_jobs", "_tries", "_failures", "_crashes", "_rate", "_port"),
-    *("_requests", "_lines", "_threads", "_clients"),
+    *("_requests", "_lines", "_threads", "_days", "_clients"),
 )
 
 

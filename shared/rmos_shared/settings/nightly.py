@@ -16,7 +16,7 @@ class NightlySettings(Settings):
         pattern=r"^([01]\d|2[0-3]):[0-5]\d$",
         description="When the nightly batch begins, as HH:MM in UTC. One that is missed is made up for once.",
     )
-    nightly_days_back: int = Field(
+    nightly_span_days: int = Field(
         7,
         ge=0,
         le=3_660,

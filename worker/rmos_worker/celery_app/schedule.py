@@ -190,7 +190,7 @@ def nightly(settings: NightlySettings) -> dict[str, Any]:
         NIGHTLY: {
             "task": PLAN.name,
             "schedule": crontab(hour=str(int(hour)), minute=str(int(minute))),
-            "kwargs": {"days_back": settings.nightly_days_back},
+            "kwargs": {"days_back": settings.nightly_span_days},
         },
     }
 
