@@ -36,7 +36,7 @@ from support.records import NOON
 
 RUNS = 32
 #: 2026-07-29 to 2026-08-01, eight runs each, so that pages end inside days and between them.
-DAYS = {"date_from": "2026-07-29", "date_to": "2026-08-01"}
+DAYS: dict[str, Any] = {"date_from": "2026-07-29", "date_to": "2026-08-01"}
 Links = Counter[tuple[str, str]]
 
 

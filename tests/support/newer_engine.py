@@ -17,5 +17,5 @@ def _newer() -> Explainer:
     return FeasibilityExplainer(load_rules(), Engine("feasibility_explainer", os.environ["ENGINE_VERSION"]))
 
 
-wiring.chosen_explainer = _newer
+wiring.chosen_explainer = _newer  # type: ignore[attr-defined]  # its own import is what is replaced
 app = create_app(WorkerSettings.load())
