@@ -96,9 +96,9 @@ def main() -> None:
         }
         with (
             Group((sys.executable, "-m", "rmos_advisory_store"), environment, place.log("advisory-store")),
-            Group(workers["create"], environment, place.log("create")),
-            Group(workers["advise"], environment, place.log("advise")),
-            Group(workers["reexplain"], environment, place.log("reexplain")) as background,
+            Group((*workers["create"], "-l", "INFO"), environment, place.log("create")),
+            Group((*workers["advise"], "-l", "INFO"), environment, place.log("advise")),
+            Group((*workers["reexplain"], "-l", "INFO"), environment, place.log("reexplain")) as background,
         ):
             until(lambda: _answers(port), "the advisory store")
             until(lambda: all("ready." in place.log(name).read_text() for name in workers), "the workers")
