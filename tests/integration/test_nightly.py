@@ -16,7 +16,7 @@ import pytest
 
 from rmos_shared.ids import scheduled_batch_id
 from rmos_shared.jobs.ledger import JobLedger
-from rmos_worker.celery_app.schedule import NIGHTLY
+from rmos_shared.settings.nightly import NIGHTLY
 
 SUPPORT = Path(__file__).parents[1] / "support"
 Eventually = Callable[..., None]

@@ -18,11 +18,11 @@ from rmos_shared.batches.report import BatchReport, BatchReports, report_key
 from rmos_shared.errors import BatchNotFound, CorruptArtifact, InvalidRequest
 from rmos_shared.ids import JOB_ID, new_uuid7, reexplain_job_id, scheduled_batch_id
 from rmos_shared.jobs.model import Failure, JobRecord, JobState
-from rmos_shared.settings.nightly import NightlySettings
+from rmos_shared.settings.nightly import NIGHTLY, NightlySettings
 from rmos_shared.store.memory import MemoryStore
 from rmos_shared.tasks.payloads import PlanBatch
 from rmos_shared.tasks.table import PLAN, REPORT
-from rmos_worker.celery_app.schedule import NIGHTLY, last_due, nightly, scheduled_batch
+from rmos_worker.celery_app.schedule import last_due, nightly, scheduled_batch
 from rmos_worker.engine.batches import LOW_WATER, PAGE_JOBS, next_job
 from support.records import HOUR, NOON, make_attempt, make_link, make_run
 
@@ -287,7 +287,11 @@ def test_the_settings_say_when_the_night_is_and_how_far_it_looks() -> None:
     later = nightly(NightlySettings.load(nightly_time="23:05", nightly_span_days=30))[NIGHTLY]
     assert last_due(later["schedule"], DUE) == datetime(2026, 11, 19, 23, 5, tzinfo=UTC)
     assert later["kwargs"] == {"days_back": 30}
-    assert nightly(NightlySettings.load(nightly_enabled=False)) == {}
+    off = NightlySettings.load(nightly_enabled=False)
+    assert nightly(off) == {}
+    assert off.next_due(DUE) is None
+    on = NightlySettings.load()
+    assert [on.next_due(DUE - timedelta(seconds=1)), on.next_due(DUE)] == [DUE, DUE + timedelta(days=1)]
     assert scheduled_batch_id("a", DUE) == scheduled_batch_id("a", DUE) != scheduled_batch_id("b", DUE)
 
 

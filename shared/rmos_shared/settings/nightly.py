@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime, time, timedelta
+
 from pydantic import Field
 
 from rmos_shared.settings.base import Settings
+
+#: The entry of the schedule; ``JobBatches.last_due`` knows by it which night was served last.
+NIGHTLY = "explain-missing-nightly"
 
 
 class NightlySettings(Settings):
@@ -23,3 +28,10 @@ class NightlySettings(Settings):
         description="How many days before its own the nightly batch looks at; after missed nights, as many "
         "more as were missed.",
     )
+
+    def next_due(self, now: datetime) -> datetime | None:
+        """Return when the next night begins after ``now``, which is in UTC; None when there is none."""
+        if not self.nightly_enabled:
+            return None
+        today = datetime.combine(now.date(), time.fromisoformat(self.nightly_time), now.tzinfo)
+        return today if today > now else today + timedelta(days=1)

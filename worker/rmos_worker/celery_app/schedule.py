@@ -21,7 +21,7 @@ from rmos_shared.errors import FieldProblem, InvalidRequest, RmosError
 from rmos_shared.ids import scheduled_batch_id
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.settings.broker import BrokerSettings
-from rmos_shared.settings.nightly import NightlySettings
+from rmos_shared.settings.nightly import NIGHTLY, NightlySettings
 from rmos_shared.tasks.table import PLAN
 from rmos_shared.telemetry.events import (
     Event,
@@ -32,7 +32,6 @@ from rmos_shared.telemetry.events import (
 )
 from rmos_shared.telemetry.log import emit
 
-NIGHTLY = "explain-missing-nightly"
 #: Who opens the batches of the schedule.
 BEAT = "system:beat"
 _DAYS_BACK = 7
