@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument("--live", type=float, default=10.0, help="live runs a second")
     parser.add_argument("--alone", type=float, default=60.0, help="seconds without the batch, twice")
     parser.add_argument("--rate", type=float, help="of the batch")
+    parser.add_argument("--threads", type=int, default=2, help="of the batch's worker")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="reexplain") as scratch, scene(Path(scratch)) as place:
         days = _prepare(place, options.runs)
@@ -92,7 +93,7 @@ def main() -> None:
         workers = {
             "create": celery(_APP, "runs.create,runs.batch"),
             "advise": celery(_APP, "runs.advise", pool="threads", processes=8),
-            "reexplain": celery(_APP, "runs.reexplain", pool="threads", processes=2),
+            "reexplain": celery(_APP, "runs.reexplain", pool="threads", processes=options.threads),
         }
         with (
             Group((sys.executable, "-m", "rmos_advisory_store"), environment, place.log("advisory-store")),
