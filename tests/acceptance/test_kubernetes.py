@@ -15,7 +15,7 @@ import yaml
 
 from rmos_runs.local.processes import PROCESSES
 from rmos_shared.settings.variables import variables
-from rmos_shared.tasks.table import QUEUES
+from rmos_shared.tasks.table import BACKGROUND_QUEUE, QUEUES
 
 ROOT = Path(__file__).parents[2]
 BASE = ROOT / "ops/kubernetes/base"
@@ -25,8 +25,6 @@ COMPOSE = ROOT / "docker-compose.yml"
 VERSION = "1.37"
 #: Not Kubernetes' own: their schemas come with KEDA and kustomize.
 _FOREIGN = {"ScaledObject", "Kustomization"}
-#: Of the endpoint that workers serve for probes and metrics.
-_ENDPOINT = {"RMOS_WORKER_HTTP_HOST", "RMOS_WORKER_HTTP_PORT"}
 
 Manifest = dict[str, Any]
 
@@ -182,8 +180,7 @@ def test_settings_are_known_and_secrets_come_from_one_secret(pods: dict[str, Man
     for name, pod in pods.items():
         told = environment(pod)
         for variable, value in told.items():
-            known = variables() | _ENDPOINT
-            assert variable in known or not variable.startswith("RMOS_"), f"{name}: {variable}"
+            assert variable in variables() or not variable.startswith("RMOS_"), f"{name}: {variable}"
             if re.search("PASSWORD|TOKEN|AUTH", variable):
                 assert value["secretKeyRef"]["name"] == "rmos", f"{name}: {variable}"
                 keys.add(value["secretKeyRef"]["key"])
@@ -233,7 +230,7 @@ def test_workers_scale_by_what_is_ready_in_the_ledger(base: list[Manifest]) -> N
         assert trigger["type"] == "prometheus", "the length of a list in Redis is not what is ready"
         assert trigger["metadata"]["ignoreNullValues"] == "false"
         asked += re.findall(r'rmos_queue_ready_jobs\{queue="([\w.]+)"\}', trigger["metadata"]["query"])
-    assert sorted(asked) == sorted(QUEUES)
+    assert sorted(asked) == sorted({*QUEUES} - {BACKGROUND_QUEUE})
     deployments = {one["metadata"]["name"]: one["spec"] for one in of_kind(base, "Deployment")}
     for scaled in of_kind(base, "ScaledObject"):
         assert "replicas" not in deployments[scaled["metadata"]["name"]], "an apply would undo the scaling"

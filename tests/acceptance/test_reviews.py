@@ -13,11 +13,10 @@ from typer.testing import CliRunner, Result
 
 from rmos_runs.cli.main import app
 from rmos_runs.local.home import Home
-from rmos_runs.operations.confirmation import NumberDiffers
 from rmos_runs.operations.identity import current_identity
 from rmos_shared.advisories.model import AdvisoryAsset
 from rmos_shared.canonical import canonical_sha256
-from rmos_shared.errors import InvalidRequest
+from rmos_shared.errors import InvalidRequest, NumberDiffers
 from rmos_shared.runs.model import RunArtifact
 from rmos_worker.explainers.feasibility import FeasibilityExplainer
 from rmos_worker.explainers.rules import load_rules

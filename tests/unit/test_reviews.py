@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from rmos_runs.operations.confirmation import NumberDiffers, check_number
 from rmos_runs.operations.reviews import (
     BulkVerdict,
     Opinion,
@@ -179,9 +178,3 @@ def test_a_review_without_a_reason_is_read_as_before() -> None:
     }
     review = Review.read(old)
     assert (review.reason, review.act_id) == (None, None)
-
-
-def test_a_number_that_differs_is_refused() -> None:
-    check_number(3, 3)
-    with pytest.raises(NumberDiffers, match="4 were found and 3 confirmed"):
-        check_number(4, 3)

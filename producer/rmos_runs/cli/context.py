@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import shutil
 import sys
@@ -42,9 +41,6 @@ HomeOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="Most rows to print.")]
-ByOption = Annotated[
-    str | None, typer.Option("--by", help="Who decides; the name of the system account if left out.")
-]
 DayOption = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="UTC date, inclusive.")]
 DEFAULT_HOME = Path(".rmos")
 #: Rows that decide how a table is laid out; later ones are printed as they come.
@@ -110,16 +106,6 @@ def catalog_of(home: Path) -> Iterator[tuple[RunCatalog, RunReader]]:
         settings = settings.model_copy(update={"index_url": None})
     with runs_of(home) as runs, closing(chosen_catalog(settings, runs, store_of(home))) as catalog:
         yield catalog, runs
-
-
-def person(by: str | None) -> str:
-    """Return the identity that is kept with a person's decision."""
-    try:
-        return f"person:{by or getpass.getuser()}"
-    except (KeyError, OSError):
-        raise typer.BadParameter(
-            "this system account has no name; say who decides", param_hint="--by"
-        ) from None
 
 
 def utc_day(moment: datetime | None) -> date | None:

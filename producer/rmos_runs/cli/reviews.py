@@ -35,7 +35,6 @@ from rmos_runs.cli.table import Row, shown
 from rmos_runs.cli.verdict import run_lines, said
 from rmos_runs.local.home import Home
 from rmos_runs.operations.advisory_words import AdvisoryWords
-from rmos_runs.operations.confirmation import check_number
 from rmos_runs.operations.identity import current_identity
 from rmos_runs.operations.review_page import ReviewPage
 from rmos_runs.operations.reviews import (
@@ -49,7 +48,7 @@ from rmos_runs.operations.reviews import (
     check_bulk,
 )
 from rmos_shared.advisories.model import APPROVING, REJECTING, ReviewReason
-from rmos_shared.errors import BrokerUnavailable, CorruptArtifact, SettingsInvalid
+from rmos_shared.errors import BrokerUnavailable, CorruptArtifact, NumberDiffers, SettingsInvalid
 from rmos_shared.models.base import format_utc
 from rmos_shared.runs.model import RiskLevel
 from rmos_shared.runs.reader import RunReader
@@ -378,7 +377,8 @@ def _confirm(found: int, number: int | None, what: str) -> None:
         if not asks():
             raise typer.BadParameter(f"confirm with --yes-number {found}, or on a terminal")
         number = typer.prompt(f"How many are to be {what}? Type the number, or 0", type=int, err=True)
-    check_number(found, number)
+    if number != found:
+        raise NumberDiffers(f"{found} advisories are meant, not {number}; nothing was changed")
 
 
 def _report(act: BulkVerdict, found: int, what: str, *, as_json: bool) -> None:
