@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
-PYTEST_ARGS ?= -n 4 --dist worksteal
+PYTEST_ARGS ?= -n 3 --dist worksteal
 COMPILE := uv pip compile --universal --python-version 3.11 --no-strip-extras --generate-hashes --no-emit-index-url \
   --no-header
 PYTHONS_TESTS := tests/unit tests/integration/test_client.py tests/acceptance/test_commands.py
