@@ -46,7 +46,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.timeout(TIMEOUT + 15)
 def test_chaos_loses_and_doubles_nothing(told: dict[str, Any]) -> None:
     # That something really went wrong comes first: all else would hold on a quiet day too.
-    assert told["kills"] >= 3, told
+    assert told["kills"] >= 2, told
     assert told["cuts"] >= 4, told
     assert told["malformed_sent"] >= 10, told
     assert told["homes_by_kind"] == {"kill_supervisor": 1, "second_up": 1}, told
