@@ -246,7 +246,7 @@ def test_bytes_are_said_in_one_unit(number: int, said: str) -> None:
 
 def test_what_is_paused_is_told_before_what_waits_for_it() -> None:
     held = Pause(subject="queue:runs.advise", by="anna@shop", why="the store moves", at_utc=NOW)
-    text = text_of(*sections(status(pauses=[held]), 120))
+    text = text_of(*sections(status(pauses=(held,)), 120))
     line = "paused: queue runs.advise since 2026-11-28T12:00:00Z, by anna@shop: the store moves"
     assert line in text
     assert text.index(line) < text.index("ready")
