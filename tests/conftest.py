@@ -19,6 +19,7 @@ import httpx
 import pytest
 import redis
 from hypothesis import settings
+from kombu import pools
 
 from support import spawn
 from support.embedded_server import EmbeddedServer
@@ -78,6 +79,8 @@ def broker_url(server: EmbeddedServer) -> str:
     """The address of an empty database on the real server."""
     with redis.Redis.from_url(server.url) as client:
         client.flushall()
+    # kombu keeps connections for a whole process, and a test before may have had the server close them.
+    pools.reset()
     return server.url
 
 
