@@ -17,16 +17,18 @@ from rmos_shared.batches.record import BatchRecord, BatchSpec, BatchState
 from rmos_shared.batches.report import BatchReports
 from rmos_shared.errors import BatchNotFound, BrokerDamaged, TransitionRefused
 from rmos_shared.ids import new_uuid7, page_job_id, report_job_id
+from rmos_shared.jobs.acts import ActKind
 from rmos_shared.jobs.batches import Opening, Step
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Failure, Job, JobState
+from rmos_shared.jobs.pauses import queue_subject
 from rmos_shared.jobs.work import Lease
 from rmos_shared.runs.model import ExplanationStatus, RunRequest
 from rmos_shared.runs.reader import RunReader
 from rmos_shared.runs.writer import RunWriter
 from rmos_shared.store.memory import MemoryStore
 from rmos_shared.tasks.payloads import SuggestAndAttach
-from rmos_shared.tasks.table import PLAN, REEXPLAIN, SUGGEST
+from rmos_shared.tasks.table import BACKGROUND_QUEUE, PLAN, REEXPLAIN, SUGGEST
 from rmos_shared.telemetry.events import ScheduleRefused
 from rmos_worker.celery_app.schedule import LedgerScheduler
 from rmos_worker.handlers.artifact import artifact_of
@@ -275,6 +277,50 @@ def test_who_discards_its_plan_has_cancelled_the_batch(worker: BatchWorker, ledg
     ledger.dead_letters.discard(page, by="ana", why="no")
     assert ledger.batches.get(batch_id).state is BatchState.CANCELLED
     assert ledger.batches.under_way()[1] == []
+
+
+def test_jobs_that_an_operator_cancels_are_counted_and_the_batch_ends(
+    worker: BatchWorker, ledger: JobLedger, store: MemoryStore
+) -> None:
+    batch_id = worker.open(**DAYS)
+    worker.round()
+    worker.work(only=PLAN.name)
+    waiting = [job.job_id for job in ledger.jobs(JobState.ACCEPTED) if job.task == REEXPLAIN.name]
+    assert len(waiting) == RUNS
+    for _ in range(2):
+        # A step whose answer was lost is made again.
+        assert ledger.steering.apply(ActKind.CANCEL, waiting[:5], by="ana", why="no", act_id="a" * 32) == {}
+
+    counts = worker.until_ended(batch_id).counts
+
+    assert (counts.discarded, counts.done, counts.linked) == (5, RUNS - 5, RUNS - 5)
+    # Nothing keeps another batch from the runs whose jobs were cancelled.
+    assert worker.until_ended(worker.open(**DAYS)).counts.linked == 5
+    assert links(store) == {(run_id, "1"): 1 for run_id in runs_in(store)}
+
+
+def test_who_cancels_the_job_of_its_plan_has_cancelled_the_batch(
+    worker: BatchWorker, ledger: JobLedger
+) -> None:
+    batch_id = worker.open(**DAYS)
+    worker.round()
+    page = page_job_id(batch_id, 0)
+    assert ledger.steering.apply(ActKind.CANCEL, [page], by="ana", why="no") == {}
+    assert ledger.batches.get(batch_id).state is BatchState.CANCELLED
+    assert (worker.work(), ledger.stats().invariant) == (0, True)
+
+
+def test_a_batch_stands_still_while_its_queue_is_paused(
+    worker: BatchWorker, ledger: JobLedger, store: MemoryStore
+) -> None:
+    batch_id = worker.open(**DAYS)
+    subject = queue_subject(BACKGROUND_QUEUE)
+    assert ledger.steering.apply(ActKind.PAUSE, [subject], by="ana", why="no") == {}
+    worker.round()
+    assert worker.work() == 0
+    assert links(store) == {}
+    assert ledger.steering.apply(ActKind.RESUME, [subject], by="ana", why="no") == {}
+    assert worker.until_ended(batch_id).counts.linked == RUNS
 
 
 def test_the_rate_is_the_most_that_gets_in_line(worker: BatchWorker, ledger: JobLedger) -> None:
