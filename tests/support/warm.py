@@ -62,7 +62,7 @@ _LIBRARIES = (
 )
 _OURS = ("rmos_shared", "rmos_advisory_store", "rmos_worker", "rmos_runs")
 #: Read in the new process itself, for they look at its environment or its streams as they are read.
-_NOT_READ = ("__main__", "rmos_worker.celery_app.main", "rmos_worker.celery_app.flower", "rmos_runs.cli")
+_NOT_READ = ("__main__", "rmos_worker.celery_app.main", "rmos_runs.cli")
 
 
 def read_libraries() -> None:
