@@ -23,9 +23,11 @@ from rmos_worker.explainers.rules import load_rules
 from support.records import NOON, make_link, make_run
 from support.runs import Runs
 from support.stores import local_store
+from support.terminal import Terminal
 
 #: Where nobody answers: reviews need no broker, and their words are missed only by the page.
-NOWHERE = {"RMOS_BROKER_URL": "redis://127.0.0.1:1/0", "RMOS_ADVISORY_URL": "http://127.0.0.1:1"}
+AWAY = "redis://127.0.0.1:1/0"
+NOWHERE = {"RMOS_BROKER_URL": AWAY, "RMOS_ADVISORY_URL": "http://127.0.0.1:1"}
 FEASIBILITY = {"rules_triggered": ["F010"], "risk_level": "YELLOW"}
 
 
@@ -59,10 +61,8 @@ def runs(log: Runs) -> list[RunArtifact]:
     return made
 
 
-def rmos(home: Path, *words: str, stdin: str = "", **env: str) -> Result:
-    return CliRunner().invoke(
-        app, [*words, "--home", str(home)], env=NOWHERE | env, input=stdin, prog_name="rmos"
-    )
+def rmos(home: Path, *words: str, **env: str) -> Result:
+    return CliRunner().invoke(app, [*words, "--home", str(home)], env=NOWHERE | env, prog_name="rmos")
 
 
 def told(home: Path, *words: str, code: int = 0) -> Any:
@@ -208,16 +208,18 @@ def test_many_are_judged_when_their_number_is_confirmed(
 
 
 def test_many_are_judged_on_a_terminal_only_after_their_number_is_typed(
-    home: Path, runs: list[RunArtifact], monkeypatch: pytest.MonkeyPatch
+    home: Path, runs: list[RunArtifact]
 ) -> None:
-    monkeypatch.setattr("rmos_runs.cli.reviews.asks", lambda: True)
     chosen = ("reviews", "reject", "--all", "--reason", "outdated")
-    wrong = rmos(home, *chosen, stdin="2\n")
-    assert isinstance(wrong.exception, NumberDiffers)
-    done = rmos(home, *chosen, stdin=f"{len(runs)}\n")
-    assert done.exit_code == 0, done.output
-    assert f"would be rejected: {len(runs)}" in done.output
-    assert f"rejected: {len(runs)} of {len(runs)}, act " in done.stdout
+    for typed, code in (("2", NumberDiffers.exit_code), (str(len(runs)), 0)):
+        with Terminal(*chosen, home=home, width=120, RMOS_BROKER_URL=AWAY) as terminal:
+            terminal.wait_for(lambda screen: "Type their number" in screen)
+            terminal.press(f"{typed}\n".encode())
+            assert terminal.end() == code, terminal.output
+            shown = terminal.screen
+    assert f"would be rejected: {len(runs)}" in shown
+    assert f"{len(runs)} advisories will be rejected. Type their number to go on" in shown
+    assert f"rejected: {len(runs)} of {len(runs)}, act " in shown
     assert told(home, "reviews", "list") == []
 
 

@@ -121,7 +121,8 @@ def perform(
         _tell_dry(kind, meant, as_json=as_json)
         return
     by = str(current_identity(alias))
-    _confirm(kind, meant, number, what)
+    if number is not None or not meant.named:
+        confirm(len(meant.ids), number, what=what, spoken=SPOKEN[kind])
     if not meant.ids:
         _tell(kind, None, meant, as_json=as_json)
         return
@@ -160,17 +161,24 @@ def perform(
         raise typer.Exit(error.exit_code)
 
 
-def _confirm(kind: ActKind, meant: Meant, number: int | None, what: str) -> None:
-    found = len(meant.ids)
-    if number is None and (meant.named or not found):
-        return
+def confirm(found: int, number: int | None, *, what: str, spoken: str) -> None:
+    """Have it confirmed that so many are meant: by ``number``, or at the prompt.
+
+    ``what`` names them in the plural, ``spoken`` what is done to them. Where none is, nobody is asked.
+
+    Raises:
+        NumberDiffers: another number is meant; nothing was changed.
+        BadParameter: nobody can be asked, and no number was given.
+    """
     if number is None:
+        if not found:
+            return
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise typer.BadParameter(
                 f"{found} {what} are meant; look at them with --dry-run, then say --yes-number {found}"
             )
         number = typer.prompt(
-            f"{found} {what} will be {SPOKEN[kind]}. Type their number to go on", type=int, err=True
+            f"{found} {what} will be {spoken}. Type their number to go on", type=int, err=True
         )
     if number != found:
         raise NumberDiffers(f"{found} {what} are meant, not {number}; nothing was changed")

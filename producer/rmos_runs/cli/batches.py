@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rmos_runs.cli.acting import AsOption
 from rmos_runs.cli.context import (
     DEFAULT_HOME,
     HomeOption,
@@ -20,7 +21,6 @@ from rmos_runs.cli.context import (
     print_rows,
     store_of,
 )
-from rmos_runs.cli.reexplain import AsOption
 from rmos_runs.cli.table import Row
 from rmos_runs.operations.batches import dead_job_of, find_batch
 from rmos_runs.operations.identity import current_identity

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rmos_runs.cli.acting import AsOption
 from rmos_runs.cli.context import (
     DEFAULT_HOME,
     HomeOption,
@@ -24,10 +25,6 @@ from rmos_shared.batches.choice import RunChoice
 from rmos_shared.batches.record import LEAST_RATE, MOST_RATE, BatchSpec
 from rmos_shared.runs.model import RiskLevel, Status
 
-AsOption = Annotated[
-    str | None,
-    typer.Option("--as", metavar="NAME", help="What you call yourself; kept beside the system account."),
-]
 _Day = Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="UTC date, inclusive.")]
 #: What becomes of the runs that are not explained, in the words of a preview.
 _LEFT_OUT = {

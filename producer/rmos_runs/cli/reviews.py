@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Annotated
 import typer
 from rich.progress import track
 
+from rmos_runs.cli.acting import AllOption, AsOption, DryRunOption, NumberOption, confirm
 from rmos_runs.cli.context import (
     DEFAULT_HOME,
     Damage,
@@ -48,7 +48,7 @@ from rmos_runs.operations.reviews import (
     check_bulk,
 )
 from rmos_shared.advisories.model import APPROVING, REJECTING, ReviewReason
-from rmos_shared.errors import BrokerUnavailable, CorruptArtifact, NumberDiffers, SettingsInvalid
+from rmos_shared.errors import BrokerUnavailable, CorruptArtifact, SettingsInvalid
 from rmos_shared.models.base import format_utc
 from rmos_shared.runs.model import RiskLevel
 from rmos_shared.runs.reader import RunReader
@@ -90,23 +90,6 @@ ReasonToApprove = Annotated[
 ]
 ReasonToReject = Annotated[ReviewReason | None, typer.Option("--reason", help=f"Why: {_reasons(REJECTING)}.")]
 NoteOption = Annotated[str | None, typer.Option(help="Why, in words; kept with the verdict.")]
-AsOption = Annotated[
-    str | None,
-    typer.Option("--as", help="What you call yourself; kept behind the account and machine that you use."),
-]
-AllOption = Annotated[bool, typer.Option("--all", help="All that waits, as far as other filters choose it.")]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Say how many would be judged, and judge none.")
-]
-NumberOption = Annotated[
-    int | None,
-    typer.Option(
-        "--yes-number",
-        metavar="N",
-        min=0,
-        help="Judge without asking, if there are exactly so many as --dry-run said.",
-    ),
-]
 
 
 @app.command("list")
@@ -338,8 +321,9 @@ def _judge_many(home: Path, opinion: Opinion, choice: ReviewFilter, bulk: _Bulk,
         sample = [_row(one) for one in found[:_SAMPLE]]
         if not as_json:
             _say_what_is_meant(sample, len(found), what)
+        if not bulk.dry_run:
+            confirm(len(found), bulk.number, what="advisories", spoken=what)
         if found and not bulk.dry_run:
-            _confirm(len(found), bulk.number, what)
             chosen = ((one.link.run_id, one.link.advisory_id) for one in found)
             steps = reviews.record_many(opinion, chosen, act)
             try:
@@ -365,20 +349,6 @@ def _say_what_is_meant(sample: list[Row], found: int, what: str) -> None:
         err.print(told, markup=False)
     if found > len(sample):
         err.print(f"  and {found - len(sample)} more; `rmos reviews list` takes the same filters")
-
-
-def asks() -> bool:
-    """Say whether there is somebody to ask."""
-    return sys.stdin.isatty()
-
-
-def _confirm(found: int, number: int | None, what: str) -> None:
-    if number is None:
-        if not asks():
-            raise typer.BadParameter(f"confirm with --yes-number {found}, or on a terminal")
-        number = typer.prompt(f"How many are to be {what}? Type the number, or 0", type=int, err=True)
-    if number != found:
-        raise NumberDiffers(f"{found} advisories are meant, not {number}; nothing was changed")
 
 
 def _report(act: BulkVerdict, found: int, what: str, *, as_json: bool) -> None:
