@@ -46,7 +46,7 @@ def keys_of(log: AuditLog) -> list[str]:
 
 
 def assert_sound(log: AuditLog) -> None:
-    """Assert that the log is one tree, every file of which is what its seals say, with nothing else beside them.
+    """Assert that the log is one tree, each file of which is what its seals say, with nothing beside them.
 
     Everything is computed anew from the seals. A sealer that was killed must have been followed by another.
     """
