@@ -12,7 +12,8 @@ from rmos_shared.auditlog.entry import RecordEntry, parse_entry
 from rmos_shared.auditlog.layout import CHECKPOINTS, LOG, checkpoint_key, checkpoint_size, seal_key
 from rmos_shared.auditlog.log import AuditLog
 from rmos_shared.auditlog.note import Signer
-from rmos_shared.auditlog.sealer import Receipt, Sealer, read_seal
+from rmos_shared.auditlog.receipt import Receipt
+from rmos_shared.auditlog.sealer import Sealer, read_seal
 from rmos_shared.auditlog.tiles import Tile, bundle, tiles_of
 from rmos_shared.store.base import ArtifactStore
 

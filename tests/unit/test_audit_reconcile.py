@@ -254,7 +254,7 @@ def test_what_was_there_before_the_log_is_adopted_in_several_seals(
     tmp_path: Path, store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rmos_shared.auditlog.sealer.MOST_RECORDS", 5)
-    keys = sorted(put(store, tmp_path, key) for key in [*ours(TODAY), *ours(OLD_DAY)])
+    keys = sorted({put(store, tmp_path, key) for key in [*ours(TODAY), *ours(OLD_DAY)]})
     put(store, tmp_path, "foreign.txt")
     sealer = sealer_of(store)
     reconciler = Reconciler(store, sealer.log)
