@@ -9,7 +9,7 @@ and a lock would only save work.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from rmos_shared.auditlog.adoption import adopt
@@ -172,7 +172,7 @@ class Sealer:
         checkpoint, note = self.log.note(size)
         edge = read_edge(self._store.get, size)
         if edge_root(edge) != checkpoint.root:
-            raise self._unlike(edge)
+            raise self._unlike(edge, checkpoint.root)
         self._prove_last(edge, checkpoint)
         if since is not None and self.log.hash_reader(size).root(since.size) != since.root:
             raise CorruptArtifact(
@@ -186,17 +186,25 @@ class Sealer:
         return _Head(edge, self.log.seal(size), self.log.adopted_last(size))
 
     def _prove_last(self, edge: Edge, checkpoint: Checkpoint) -> None:
-        """Prove the last two entries, of which more is read, where no partial bundle holds them."""
+        """Prove the entries that are read on: those of the partial bundle, and the last two."""
+        if edge.entries and _leaves(edge) != edge.levels[0]:
+            bundle = Tile(None, edge.size // WIDTH, edge.size % WIDTH)
+            raise CorruptArtifact(bundle.path, "its entries are not those of the tree of the checkpoint")
         reader = self.log.hash_reader(edge.size)
         for index in range(max(0, edge.size - 2), edge.size - len(edge.entries)):
             (line,) = self.log.entries(index, index + 1, size=edge.size)
             proof = reader.inclusion_proof(index)
             if not verify_inclusion(leaf_hash(line), index, edge.size, proof, checkpoint.root):
-                bundle = Tile(None, index // WIDTH).path
-                raise CorruptArtifact(bundle, f"entry {index} is not that of the tree of {edge.size} entries")
+                bundle = Tile(None, index // WIDTH)
+                raise CorruptArtifact(
+                    bundle.path, f"entry {index} is not that of the tree of {edge.size} entries"
+                )
 
-    def _unlike(self, edge: Edge) -> CorruptArtifact:
+    def _unlike(self, edge: Edge, root: bytes) -> CorruptArtifact:
         """Return which file is most likely the wrong one, where root and tiles of a tree do not agree."""
+        if edge.entries and edge_root(replace(edge, levels=(_leaves(edge), *edge.levels[1:]))) == root:
+            tile = Tile(0, edge.size // WIDTH, edge.size % WIDTH)
+            return CorruptArtifact(tile.path, "its hashes are not those of its entries")
         for level, hashes in enumerate(edge.levels[1:], 1):
             index = (edge.size >> 8 * level) // WIDTH
             for place, stated in enumerate(hashes):
@@ -324,6 +332,10 @@ class Sealer:
                 raise CorruptArtifact(key, f"it is not what follows from {seal_key(head.size)}")
         self._durable = edge.size
         return Sealed(head.size, checkpoint, note, seal, more)
+
+
+def _leaves(edge: Edge) -> tuple[bytes, ...]:
+    return tuple(map(leaf_hash, edge.entries))
 
 
 def read_seal(key: str, data: bytes) -> tuple[list[bytes], SealEntry]:
