@@ -59,7 +59,8 @@ REEXPLAIN = TaskSpec(
 REPORT = TaskSpec("batches.report", BACKGROUND_QUEUE, ReportBatch, "batch", event="batch.done")
 DELIVER = TaskSpec("webhooks.deliver", "runs.notify", DeliverWebhook, "webhook")
 #: By itself, so that however much is published, the audit log comes after at once.
-SEAL = TaskSpec("audit.seal", "runs.audit", SealLog, "seal")
+AUDIT_QUEUE = "runs.audit"
+SEAL = TaskSpec("audit.seal", AUDIT_QUEUE, SealLog, "audit")
 
 TASKS: dict[str, TaskSpec] = {
     spec.name: spec for spec in (CREATE, CREATE_MANY, SUGGEST, ATTACH, PLAN, REEXPLAIN, REPORT, DELIVER, SEAL)
