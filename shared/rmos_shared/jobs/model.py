@@ -43,6 +43,8 @@ class DeadReason(StrEnum):
     WEBHOOK_REFUSED = "webhook_refused"
     #: The webhook endpoint is disabled, or no longer configured.
     ENDPOINT_DISABLED = "endpoint_disabled"
+    #: A time-stamp authority refused, or answered another query.
+    TIMESTAMP_REFUSED = "timestamp_refused"
 
 
 class WaitReason(StrEnum):
@@ -64,6 +66,8 @@ class WaitReason(StrEnum):
     WEBHOOK_REFUSED = "webhook_refused"
     #: A webhook's receiver was not called: it failed too often a moment ago, or has its share of the worker.
     ENDPOINT_RESTING = "endpoint_resting"
+    #: A time-stamp authority did not answer, or asked for patience.
+    TIMESTAMP_UNAVAILABLE = "timestamp_unavailable"
     #: Something that may pass: no memory, no time.
     TRY_FAILED = "try_failed"
 
