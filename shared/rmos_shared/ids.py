@@ -92,6 +92,15 @@ def scheduled_batch_id(entry: str, due: datetime) -> str:
     return new_uuid7(due, noise=sha256(entry.encode()).digest()[:10])
 
 
+def seal_job_id(number: int) -> str:
+    """Return the id of the seal job of this number: the same whoever accepts it, and however often.
+
+    The first number of a ledger is its time in milliseconds, and each is one more than that before.
+    """
+    at = _EPOCH + timedelta(milliseconds=min(number, _LAST_MILLISECOND))
+    return new_uuid7(at, noise=sha256(f"audit.seal\n{number}".encode()).digest()[:10])
+
+
 def webhook_message_id(delivery_job_id: str) -> str:
     """Return the ``webhook-id`` of a delivery: the same for every try, so that receivers know a repeat.
 

@@ -12,6 +12,7 @@ from rmos_shared.tasks.payloads import (
     PlanBatch,
     ReexplainRun,
     ReportBatch,
+    SealLog,
     SuggestAndAttach,
 )
 
@@ -57,8 +58,10 @@ REEXPLAIN = TaskSpec(
 )
 REPORT = TaskSpec("batches.report", BACKGROUND_QUEUE, ReportBatch, "batch", event="batch.done")
 DELIVER = TaskSpec("webhooks.deliver", "runs.notify", DeliverWebhook, "webhook")
+#: By itself, so that however much is published, the audit log comes after at once.
+SEAL = TaskSpec("audit.seal", "runs.audit", SealLog, "seal")
 
 TASKS: dict[str, TaskSpec] = {
-    spec.name: spec for spec in (CREATE, CREATE_MANY, SUGGEST, ATTACH, PLAN, REEXPLAIN, REPORT, DELIVER)
+    spec.name: spec for spec in (CREATE, CREATE_MANY, SUGGEST, ATTACH, PLAN, REEXPLAIN, REPORT, DELIVER, SEAL)
 }
 QUEUES: tuple[str, ...] = tuple(dict.fromkeys(spec.queue for spec in TASKS.values()))

@@ -236,6 +236,22 @@ class BatchEnded(Event, key="batch.ended", level=logging.INFO):
     dead: int
 
 
+# -- the audit log --------------------------------------------------------------------------------
+
+
+class PublicationsUntold(Event, key="publications.untold"):
+    """The ledger could not be told what was published; the audit log will find it in the store, as late."""
+
+    error: str
+
+
+class FeedUnreadable(Event, key="feed.unreadable", level=logging.ERROR):
+    """An entry of the audit log's feed was written by another program, and tells of nothing."""
+
+    feed_id: str
+    error: str
+
+
 # -- the stores -----------------------------------------------------------------------------------
 
 

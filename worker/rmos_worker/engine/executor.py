@@ -14,6 +14,7 @@ from typing import TypeVar
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable
 from rmos_shared.jobs.work import Claim, Finish, JobWork, Lease, Settlement
 from rmos_shared.settings.worker import WorkerSettings
+from rmos_shared.store.publication import Publication
 from rmos_shared.telemetry.events import (
     JobDead,
     JobFailed,
@@ -162,9 +163,10 @@ class Executor:
     ) -> bool:
         """Settle a job that failed; return if it is one of the many that an outage puts off."""
         end = self._decide(error, claim)
+        published: Sequence[Publication] = ()
         if isinstance(end, Bury):
             try:
-                handler.on_dead(claim, end.failure)
+                published = handler.on_dead(claim, end.failure)
             except BaseException as unrecorded:  # noqa: BLE001 - nothing gets past here, nor hides why it died
                 # An audit record that cannot be written now keeps the job alive until it can.
                 later = self._decide(unrecorded, claim)
@@ -181,7 +183,7 @@ class Executor:
             ),
             quiet=outage,
         )
-        state = _settled(lambda: self._settle(claim.job_id, lease, end))
+        state = _settled(lambda: self._settle(claim.job_id, lease, end, published))
         if state is Settlement.DEAD:
             report.dead[claim.job_id] = end.failure.reason
         elif state is Settlement.WAITING and isinstance(end, Wait):
@@ -191,11 +193,13 @@ class Executor:
             report.refused[claim.job_id] = state or _UNSETTLED
         return outage
 
-    def _settle(self, job_id: str, lease: Lease, end: Wait | Bury | GiveBack) -> Settlement:
+    def _settle(
+        self, job_id: str, lease: Lease, end: Wait | Bury | GiveBack, published: Sequence[Publication]
+    ) -> Settlement:
         """Do what was decided; return the job's state afterwards."""
         match end:
             case Bury(failure):
-                return self._work.bury(job_id, lease, failure=failure)
+                return self._work.bury(job_id, lease, failure=failure, published=published)
             case Wait(delay, spends_retry, failure, held):
                 return self._work.reschedule(
                     job_id, lease, delay_seconds=delay, spends_retry=spends_retry, failure=failure, held=held
