@@ -12,9 +12,9 @@ from queue import Empty, SimpleQueue
 from typing import IO, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from rmos_runs.operations.audit_log import newest_note
 from rmos_shared.auditlog import layout
-from rmos_shared.auditlog.log import AuditLog
-from rmos_shared.errors import CorruptArtifact, InvalidRequest, RmosError, StoreUnavailable
+from rmos_shared.errors import CorruptArtifact, StoreUnavailable
 from rmos_shared.store.local import LocalStore
 
 #: A full bundle of the longest entries is the largest file of a log that is ever read here.
@@ -59,10 +59,7 @@ class DirectorySource:
 
     def newest(self) -> bytes | None:
         """Return the newest checkpoint."""
-        # The log has the same name as the store; the witness holds the name against its memory.
-        log = AuditLog(self._store, layout.origin(self._store.identity().store_id))
-        size = log.newest_size()
-        return None if size is None else self._store.get(layout.checkpoint_key(size))
+        return newest_note(self._store)
 
     def get(self, key: str) -> bytes | None:
         """Return a file."""

@@ -18,7 +18,7 @@ from rmos_shared.auditlog.checkpoint import Checkpoint
 from rmos_shared.auditlog.layout import cosignature_key
 from rmos_shared.auditlog.merkle import verify_consistency
 from rmos_shared.auditlog.note import Note, NoteInvalid, Signature, Signer, Verifier, verified
-from rmos_shared.auditlog.tiles import HashReader
+from rmos_shared.auditlog.tiles import MOST_ENTRIES, HashReader
 from rmos_shared.clock import Clock
 from rmos_shared.errors import CorruptArtifact, DamageFound
 from rmos_shared.models.base import format_utc
@@ -115,6 +115,8 @@ class Witness:
             offered, note = Checkpoint.parse_note(data)
         except NoteInvalid as error:
             raise CorruptArtifact(f"the newest checkpoint of {self._source.name}", str(error)) from error
+        if offered.size > MOST_ENTRIES:
+            raise CorruptArtifact(f"the newest checkpoint of {self._source.name}", "no log has that size")
         self._check_key(note, offered)
         seen = None if last is None else last.checkpoint
         if last is not None and seen == offered:

@@ -25,7 +25,7 @@ _FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 
 #: A tile's level, or its entries; and its index, as tlog-tiles writes it.
 _LEVEL = r"^(entries|0|[1-9]|[1-5][0-9]|6[0-3])$"
-_INDEX = r"^(x[0-9]{3}/){0,3}[0-9]{3}(\.p/([1-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5]))?$"
+_INDEX = r"^(x[0-9]{3}/){0,2}[0-9]{3}(\.p/([1-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5]))?$"
 LevelPath = Annotated[
     str,
     Path(pattern=_LEVEL, description="The tile's level, 0 to 63, or `entries`.", examples=["0", "entries"]),
