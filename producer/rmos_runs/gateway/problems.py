@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +17,7 @@ from starlette.types import Scope
 
 from rmos_runs.gateway.errors import JobDead, MethodRefused, RateExceeded, RouteNotFound
 from rmos_runs.gateway.exchange import Exchange, exchange_of
+from rmos_runs.gateway.services import Services
 from rmos_shared.errors import (
     AdvisoryNotFound,
     FieldProblem,
@@ -124,11 +126,16 @@ def on_invalid(request: Request, error: Exception) -> Response:
     return answer_of(InvalidRequest(tuple(problems)), request.scope, exchange_of(request))
 
 
-def on_http_error(request: Request, error: Exception) -> Response:
-    """Answer what the router itself says: no such path, no such method."""
+async def on_http_error(request: Request, error: Exception) -> Response:
+    """Answer what the router itself says: no such path, no such method; a change of a run is on record."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
     ours: RmosError
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        services: Services = request.app.state.services
+        if services.refused.concern(request.method, request.url.path):
+            by = exchange_of(request).caller_name
+            with suppress(TryLater):
+                await services.threads.run(services.refused.record, request.method, request.url.path, by)
         ours = MethodRefused((error.headers or {}).get("Allow", ""))
     elif error.status_code == HTTPStatus.NOT_FOUND:
         ours = RouteNotFound("there is nothing at this path; /docs shows what there is")

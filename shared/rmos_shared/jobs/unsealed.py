@@ -36,6 +36,16 @@ class FeedEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class FeedPage:
+    """A part of the feed, and when it was read, by the server's clock and in the same step."""
+
+    now: datetime
+    entries: tuple[FeedEntry, ...]
+    #: Whether nothing was behind them.
+    at_end: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SealingState:
     """What the ledger knows of the audit log, all of one moment."""
 
@@ -56,6 +66,8 @@ class SealingState:
     root: str | None
     #: The key that signed the newest checkpoint; empty: none did.
     signed_by: str
+    #: The newest checkpoint, as it is written.
+    checkpoint: str | None
     #: Seals, and entries without a receipt in time, since this record began.
     seals: int
     late: int
@@ -90,15 +102,20 @@ class Unsealed:
             return False
         return True
 
-    def read(self, *, after: str = "", most: int) -> list[FeedEntry]:
-        """Return up to ``most`` entries after the id ``after``, in order; all if it is empty.
+    def read(self, *, after: str = "", most: int) -> FeedPage:
+        """Return up to ``most`` entries after the id ``after``, in order, from the first on if it is empty.
 
         An entry that another program wrote is reported, and tells of nothing.
         """
         first = f"({after}" if after else "-"
-        with broker_errors():
-            entries = self._script.client.xrange(f"{self._script.prefix}unsealed", min=first, count=most)
-        return [_entry(feed_id.decode(), fields) for feed_id, fields in cast("list[_Raw]", entries)]
+        with broker_errors(), self._script.client.pipeline(transaction=True) as pipe:
+            # In one step: whatever comes later than this time comes later than this page.
+            pipe.time()
+            pipe.xrange(f"{self._script.prefix}unsealed", min=first, count=most)
+            (seconds, microseconds), raw = pipe.execute()
+        entries = [_entry(feed_id.decode(), fields) for feed_id, fields in cast("list[_Raw]", raw)]
+        now = _time(seconds * 1000 + microseconds // 1000)
+        return FeedPage(now, tuple(entries), at_end=len(entries) < most)
 
     def state(self) -> SealingState:
         """Return what the ledger knows of the audit log.
@@ -120,6 +137,7 @@ class Unsealed:
                 size=int(fields.get("size", 0)),
                 root=fields.get("root"),
                 signed_by=fields.get("signed_by", ""),
+                checkpoint=fields.get("checkpoint"),
                 seals=int(fields.get("seals", 0)),
                 late=int(fields.get("late", 0)),
                 reconciled_at=_time(fields["reconciled_at"]) if "reconciled_at" in fields else None,

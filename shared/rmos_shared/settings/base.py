@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from rmos_shared.errors import SettingsInvalid
@@ -33,3 +33,13 @@ class Settings(BaseSettings):
                 for item in error.errors(include_url=False, include_input=False, include_context=False)
             )
             raise SettingsInvalid("; ".join(problems)) from None
+
+    def told(self) -> dict[str, Any]:
+        """Return them for a record that anybody may read: of secrets only which there are, never what."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        secrets = sorted(name for name, value in values.items() if isinstance(value, SecretStr))
+        # As text, so that the record holds nothing but JSON.
+        told = {
+            name: str(value) for name, value in values.items() if name not in secrets and value is not None
+        }
+        return {"settings": told, "secrets": secrets}

@@ -245,6 +245,18 @@ class PublicationsUntold(Event, key="publications.untold"):
     error: str
 
 
+class ActUnrecorded(Event, key="act.unrecorded"):
+    """The broker is away, so something was done without the record of the act that it is."""
+
+    kind: str
+
+
+class StartUnrecorded(Event, key="start.unrecorded"):
+    """That this process began is not on record yet; it is tried again until it is."""
+
+    error: str
+
+
 class FeedUnreadable(Event, key="feed.unreadable", level=logging.ERROR):
     """An entry of the audit log's feed was written by another program, and tells of nothing."""
 

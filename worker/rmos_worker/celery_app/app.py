@@ -18,6 +18,7 @@ from celery.exceptions import Retry
 from rmos_shared.errors import RmosError
 from rmos_shared.jobs.connection import connect_broker
 from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.jobs.start import StartRecord
 from rmos_shared.settings.logs import LogSettings
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.store.base import ArtifactStore
@@ -108,6 +109,7 @@ def create_app(settings: WorkerSettings) -> Celery:
             _store_step(store.probe),
             _background_step(services),
             _reconciler_step(settings),
+            _start_step(settings),
             _webhooks_step(settings, webhooks),
             monitoring_step(settings),
         }
@@ -253,6 +255,28 @@ def _webhooks_step(settings: WorkerSettings, config: WebhookConfig) -> type[boot
             self._ledger.close()
 
     return WebhooksStep
+
+
+def _start_step(settings: WorkerSettings) -> type[bootsteps.StartStopStep]:
+    class StartStep(bootsteps.StartStopStep):
+        """Has it written down that the worker began."""
+
+        requires = ("celery.worker.components:Pool",)
+
+        def __init__(self, parent: Any, **kwargs: Any) -> None:
+            super().__init__(parent, **kwargs)
+            self._ledger = JobLedger(connect_broker(settings))
+            name = str(parent.hostname).partition("@")[0]
+            self._record = StartRecord(self._ledger.acts, settings, f"worker-{name}")
+
+        def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+            self._record.start()
+
+        def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+            self._record.stop(settings.broker_timeout_seconds)
+            self._ledger.close()
+
+    return StartStep
 
 
 def _reconciler_step(settings: WorkerSettings) -> type[bootsteps.StartStopStep]:

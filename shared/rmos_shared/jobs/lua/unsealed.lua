@@ -71,7 +71,7 @@ local function end_of_seal(state, result)
   end
   add_to_seals('number', 1)
   local seal = state == 'done' and decoded(result) or {}
-  for _, name in ipairs({'size', 'root', 'at', 'next', 'feed', 'signed_by', 'reconciled_at'}) do
+  for _, name in ipairs({'size', 'root', 'at', 'next', 'feed', 'signed_by', 'checkpoint', 'reconciled_at'}) do
     if seal[name] ~= nil and seal[name] ~= cjson.null then
       local value = seal[name]
       redis.call('HSET', key, name, type(value) == 'number' and string.format('%d', value) or tostring(value))
