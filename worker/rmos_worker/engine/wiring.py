@@ -24,6 +24,7 @@ from rmos_shared.tasks.table import (
     REEXPLAIN,
     REPORT,
     SUGGEST,
+    TIMESTAMP,
 )
 from rmos_shared.telemetry.traces.base import Traces
 from rmos_shared.telemetry.traces.choice import chosen_traces
@@ -42,8 +43,10 @@ from rmos_worker.handlers.precedence import Precedence
 from rmos_worker.handlers.reexplain import ReexplainHandler
 from rmos_worker.handlers.report import ReportHandler
 from rmos_worker.handlers.suggest import SuggestHandler
+from rmos_worker.handlers.timestamp import TimestampHandler
 from rmos_worker.handlers.webhook import DeliverHandler
 from rmos_worker.policies.choice import policy_named
+from rmos_worker.timestamps.client import TimestampClient
 from rmos_worker.webhooks.addresses import CheckedAddresses
 from rmos_worker.webhooks.client import WebhookClient
 from rmos_worker.webhooks.endpoints import WebhookConfig
@@ -59,6 +62,7 @@ class Services:
     ledger: JobLedger
     advisories: AdvisoryClient
     webhooks: WebhookClient
+    timestamps: TimestampClient | None
     traces: Traces
 
     @classmethod
@@ -116,6 +120,7 @@ class Services:
             cap_seconds=settings.retry_cap_seconds,
             clock=clock,
         )
+        timestamps = TimestampClient.of(settings)
         handlers: dict[str, Handler] = {
             CREATE.name: create,
             CREATE_MANY.name: create,
@@ -127,18 +132,21 @@ class Services:
             DELIVER.name: DeliverHandler(
                 config=webhooks, webhooks=ledger.webhooks, client=webhook_client, shares=shares
             ),
+            TIMESTAMP.name: TimestampHandler(store, timestamps),
         }
         heartbeat = Heartbeat(ledger.work, settings)
         heartbeat.start()
         executor = Executor(
             work=ledger.work, heartbeat=heartbeat, handlers=handlers, settings=settings, traces=traces
         )
-        return cls(executor, heartbeat, ledger, advisories, webhook_client, traces)
+        return cls(executor, heartbeat, ledger, advisories, webhook_client, timestamps, traces)
 
     def stop(self) -> None:
         """Give the leases back and close the connections."""
         self.heartbeat.retire()
         self.advisories.close()
         self.webhooks.close()
+        if self.timestamps is not None:
+            self.timestamps.close()
         self.traces.close()
         self.ledger.close()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rmos_shared.auditlog.checkpoint import Checkpoint
-from rmos_shared.auditlog.layout import timestamp_key
+from rmos_shared.auditlog.layout import checkpoint_key, timestamp_key
+from rmos_shared.auditlog.log import AuditLog
+from rmos_shared.auditlog.note import NoteInvalid
+from rmos_shared.errors import CorruptArtifact
 from rmos_shared.jobs.model import Failure
 from rmos_shared.jobs.work import Claim, Finish
 from rmos_shared.models.base import format_utc
@@ -20,12 +23,9 @@ from rmos_worker.timestamps.client import TimestampClient
 class TimestampHandler:
     """Stores tokens beside the checkpoints, create-only: the first one of a checkpoint stands."""
 
-    def __init__(
-        self, store: ArtifactStore, newest: Callable[[], Checkpoint | None], client: TimestampClient | None
-    ) -> None:
-        """Write to ``store``; ``newest`` reads its newest checkpoint. Without ``client`` nothing is asked."""
+    def __init__(self, store: ArtifactStore, client: TimestampClient | None) -> None:
+        """Read and write ``store``. Without ``client`` nothing is asked."""
         self._store = store
-        self._newest = newest
         self._client = client
 
     def handle(self, claims: Sequence[Claim]) -> list[Finish | Exception]:
@@ -47,6 +47,20 @@ class TimestampHandler:
         token, at = self._client.stamp(checkpoint.text.encode())
         outcome = self._store.create(key, token)
         return Finish(claim.job_id, told | {"outcome": outcome.value, "stamped_at_utc": format_utc(at)})
+
+    def _newest(self) -> Checkpoint | None:
+        # Its origin is of the store that it lies in; whoever verifies the token holds it against that.
+        size = AuditLog(self._store, "").newest_size()
+        if not size:
+            return None
+        key = checkpoint_key(size)
+        try:
+            checkpoint, _ = Checkpoint.parse_note(self._store.get(key) or b"")
+        except NoteInvalid as error:
+            raise CorruptArtifact(key, str(error)) from error
+        if checkpoint.size != size:
+            raise CorruptArtifact(key, f"it is the checkpoint of {checkpoint.size} entries")
+        return checkpoint
 
     def on_dead(self, claim: Claim, failure: Failure) -> Sequence[Publication]:
         """Record nothing: the next day asks anew."""
