@@ -21,6 +21,7 @@
     │   ├── WebhookRefused         the receiver did not take the message
     │   │   ├── WebhookForbidden       its address may not be called
     │   │   └── EndpointDisabled       disabled, or gone for good (410)
+    │   ├── TimestampRefused       a time-stamp authority refused, or answered another query
     │   ├── TransitionRefused      the job or batch is not in a state that allows it
     │   ├── NumberDiffers          an act would reach more or fewer than its operator saw
     │   ├── SourceInvalid          nothing can be migrated from there
@@ -34,6 +35,7 @@
     │   │   └── DurabilityUnknown  published, but the disk would not say that it will stay
     │   ├── WebhookUnavailable     the receiver did not answer, or asked for patience
     │   │   └── EndpointResting        not even tried
+    │   ├── TimestampUnavailable   the time-stamp authority did not answer
     │   ├── TooManyClients
     │   ├── IndexUnavailable       its database does not answer, or others hold it
     │   ├── RunPending             the run is still on its way
@@ -267,6 +269,14 @@ class EndpointDisabled(WebhookRefused):
     http_status = 409
 
 
+class TimestampRefused(CallerError):
+    """A time-stamp authority refused, or its token is not of what it was asked for."""
+
+    code = "TIMESTAMP_REFUSED"
+    exit_code = 5
+    http_status = 502
+
+
 class TransitionRefused(CallerError):
     """The state of the job or batch does not allow this step."""
 
@@ -363,6 +373,17 @@ class EndpointResting(WebhookUnavailable):
     """The receiver failed too often a moment ago, or has its share of the worker: the call was not made."""
 
     code = "ENDPOINT_RESTING"
+
+
+class TimestampUnavailable(TryLater):
+    """The time-stamp authority did not answer in time, or what answered is none."""
+
+    code = "TIMESTAMP_UNAVAILABLE"
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        """Keep how long the authority itself asked to wait, if it did."""
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(message)
 
 
 class TooManyClients(TryLater):

@@ -65,6 +65,11 @@ TABLE: dict[type[RmosError], tuple[RmosError, DeadReason | tuple[str, WaitReason
     EndpointGone: (EndpointGone("x"), DeadReason.ENDPOINT_DISABLED),
     errors.WebhookUnavailable: (errors.WebhookUnavailable("x"), (PAID, WaitReason.WEBHOOK_UNAVAILABLE)),
     errors.EndpointResting: (errors.EndpointResting("x"), (FREE, WaitReason.ENDPOINT_RESTING)),
+    errors.TimestampUnavailable: (
+        errors.TimestampUnavailable("x"),
+        (PAID, WaitReason.TIMESTAMP_UNAVAILABLE),
+    ),
+    errors.TimestampRefused: (errors.TimestampRefused("x"), DeadReason.TIMESTAMP_REFUSED),
     errors.TooManyClients: (errors.TooManyClients("x"), DeadReason.UNEXPECTED_ERROR),
     errors.TransitionRefused: (errors.TransitionRefused("x"), DeadReason.UNEXPECTED_ERROR),
     errors.SettingsInvalid: (errors.SettingsInvalid("x"), DeadReason.UNEXPECTED_ERROR),

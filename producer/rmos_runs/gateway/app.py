@@ -21,10 +21,20 @@ from rmos_runs.gateway.caller import Authentication
 from rmos_runs.gateway.catalog import Catalogs
 from rmos_runs.gateway.front import Front
 from rmos_runs.gateway.keys import KeyRing, Role
-from rmos_runs.gateway.paths import PREFIX
+from rmos_runs.gateway.paths import AUDIT_PREFIX, PREFIX
 from rmos_runs.gateway.problems import on_http_error, on_invalid, on_our_error
 from rmos_runs.gateway.rates import Rates
-from rmos_runs.gateway.routes import advisories, bulk, dead_letters, jobs, records, reviews, runs, status
+from rmos_runs.gateway.routes import (
+    advisories,
+    audit,
+    bulk,
+    dead_letters,
+    jobs,
+    records,
+    reviews,
+    runs,
+    status,
+)
 from rmos_runs.gateway.routes.attachments import attachment_routes
 from rmos_runs.gateway.routes.events import EventLimits, events_router
 from rmos_runs.gateway.routes.metrics import metrics_router
@@ -145,6 +155,7 @@ def bare_app(
     told = described(None, 404, 408, 409, 413)
     closed.include(app, _attachments(settings, uploads), PREFIX, tags=["attachments"], responses=told)
     closed.include(app, _events(settings, stream), PREFIX, responses=described(None))
+    closed.include(app, audit.router, AUDIT_PREFIX)
     for router in _ROUTERS:
         closed.include(app, router, PREFIX)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # as FastAPI documents it

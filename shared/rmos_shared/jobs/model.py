@@ -45,6 +45,8 @@ class DeadReason(StrEnum):
     MISCONFIGURED = "misconfigured"
     #: The webhook endpoint is disabled, or no longer configured.
     ENDPOINT_DISABLED = "endpoint_disabled"
+    #: A time-stamp authority refused, or answered another query.
+    TIMESTAMP_REFUSED = "timestamp_refused"
 
 
 class WaitReason(StrEnum):
@@ -68,6 +70,8 @@ class WaitReason(StrEnum):
     ENDPOINT_RESTING = "endpoint_resting"
     #: Another worker seals the audit log.
     SEALER_BUSY = "sealer_busy"
+    #: A time-stamp authority did not answer, or asked for patience.
+    TIMESTAMP_UNAVAILABLE = "timestamp_unavailable"
     #: Something that may pass: no memory, no time.
     TRY_FAILED = "try_failed"
 

@@ -80,6 +80,12 @@ class SealLog(Frozen):
     number: Annotated[int, Field(ge=0)]
 
 
+class TimestampCheckpoint(Frozen):
+    """Payload of ``audit.timestamp``: have the newest checkpoint stamped, once for this UTC day."""
+
+    day: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+
+
 class DeliverWebhook(Frozen):
     """Payload of ``webhooks.deliver``: tell an endpoint how a job ended. Written by ``endpoints.lua``."""
 

@@ -252,6 +252,10 @@ class LogSealed(Event, key="log.sealed", level=logging.INFO):
     signed: bool
 
 
+class LogUnsigned(Event, key="log.unsigned"):
+    """The worker that seals the audit log has no key: whoever can write to the store could make it anew."""
+
+
 class PublicationsUntold(Event, key="publications.untold"):
     """The ledger could not be told what was published; the audit log will find it in the store, as late."""
 

@@ -26,6 +26,8 @@ from rmos_shared.errors import (
     SealerBusy,
     SettingsInvalid,
     StoreUnavailable,
+    TimestampRefused,
+    TimestampUnavailable,
     WebhookForbidden,
     WebhookRefused,
     WebhookUnavailable,
@@ -84,6 +86,7 @@ _HOPELESS: tuple[tuple[type[RmosError], DeadReason], ...] = (
     (WebhookForbidden, DeadReason.WEBHOOK_REFUSED),
     (EndpointDisabled, DeadReason.ENDPOINT_DISABLED),
     (SettingsInvalid, DeadReason.MISCONFIGURED),
+    (TimestampRefused, DeadReason.TIMESTAMP_REFUSED),
 )
 #: Errors that may pass, with their reason and whether they cost a try: one that is no fault of the job costs
 #: it time only. The first row that fits rules.
@@ -94,6 +97,7 @@ _PASSING: tuple[tuple[type[BaseException], WaitReason, bool], ...] = (
     (EndpointResting, WaitReason.ENDPOINT_RESTING, False),
     (WebhookUnavailable, WaitReason.WEBHOOK_UNAVAILABLE, True),
     (WebhookRefused, WaitReason.WEBHOOK_REFUSED, True),
+    (TimestampUnavailable, WaitReason.TIMESTAMP_UNAVAILABLE, True),
     (StoreUnavailable, WaitReason.STORE_UNAVAILABLE, False),
     (BrokerUnavailable, WaitReason.BROKER_UNAVAILABLE, False),
     (BrokerDamaged, WaitReason.BROKER_DAMAGED, False),
@@ -141,7 +145,9 @@ def decide(
     if waiting_seconds >= limits.total_seconds or (spends_retry and retry_count + 1 >= most_tries):
         return Bury(describe(error, DeadReason.WEBHOOK_REFUSED if refused else DeadReason.RETRIES_EXHAUSTED))
     asked = (
-        error.retry_after_seconds if isinstance(error, (AdvisoryUnavailable, WebhookUnavailable)) else None
+        error.retry_after_seconds
+        if isinstance(error, (AdvisoryUnavailable, WebhookUnavailable, TimestampUnavailable))
+        else None
     )
     if asked is None:
         ceiling = min(limits.cap_seconds, limits.base_seconds * 2 ** min(retry_count, 32))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from contextlib import suppress
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -37,6 +38,8 @@ _PAGE = 100
 #: What was found without a publication, of one seal.
 _FOUND = 10_000
 LOCK = "audit-seal"
+#: As an entry says so.
+_ADOPTED = b'"found":"adopted"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,8 @@ class SealHandler:
         self._lock_seconds = lock_seconds
         self._is_reconciliation_due = is_reconciliation_due
         self._next_job = next_job
+        #: A sealer is not for several threads at once, and two jobs at a time are rare.
+        self._alone = threading.Lock()
 
     def handle(self, claims: Sequence[Claim]) -> list[Finish | Exception]:
         """Do each job."""
@@ -113,6 +118,10 @@ class SealHandler:
 
     def _seal(self, claim: Claim) -> Finish:
         number = read_payload(claim, SealLog).number
+        with self._alone:
+            return self._seal_alone(claim, number)
+
+    def _seal_alone(self, claim: Claim, number: int) -> Finish:
         holder = secrets.token_hex(8)
         self._parts = parts = self._parts or self._make()
         self._renew(holder)
@@ -127,8 +136,11 @@ class SealHandler:
         state = self._ledger.unsealed.state()
         since = _remembered(state)
         come = _Come()
-        is_new = parts.sealer.log.newest_size() == 0
         parts.sealer.complete(since=since)
+        adopting = _is_adopting(parts.sealer.log)
+        if adopting:
+            # Before anything else is sealed, so that a try that is killed is known as one.
+            self._reconcile(come, parts, holder, adopting=True, since=since)
         while come.seals < MOST_SEALS:
             self._renew(holder)
             gathered = self._gather(come.place)
@@ -137,8 +149,8 @@ class SealHandler:
                 break
         else:
             come.more = True
-        if not come.more and (is_new or self._is_reconciliation_due(state)):
-            self._reconcile(come, parts, holder, is_new=is_new, since=since)
+        if not (come.more or adopting) and self._is_reconciliation_due(state):
+            self._reconcile(come, parts, holder, adopting=False, since=since)
         come.newest = come.newest or _newest(parts.sealer.log)
         return come
 
@@ -177,11 +189,11 @@ class SealHandler:
             come.records += sealed.seal.seal.entries - 1
 
     def _reconcile(
-        self, come: _Come, parts: SealParts, holder: str, *, is_new: bool, since: Checkpoint | None
+        self, come: _Come, parts: SealParts, holder: str, *, adopting: bool, since: Checkpoint | None
     ) -> None:
         """Seal what lies in the store and nobody told of, a part at a time."""
         began = self._ledger.unsealed.read(after=come.place, most=1).now
-        found = parts.unlogged(began, is_new)
+        found = parts.unlogged(began, adopting)
         while part := list(islice(found, _FOUND)):
             self._renew(holder)
             # Whatever was told of meanwhile goes first, for it is none of what nobody told of.
@@ -243,6 +255,15 @@ def _introduced(act: Act, entry: FeedEntry) -> str | None:
     """Return the key that an act introduces, on the record of its begin alone."""
     vkey = act.about.get("trusts") if act.kind == ActKind.KEY_ROTATION else None
     return vkey if isinstance(vkey, str) and entry.what == "begun" else None
+
+
+def _is_adopting(log: AuditLog) -> bool:
+    """Say whether what lies in the store is older than its log: there is none, or its newest seal took some."""
+    size = log.newest_size()
+    if not size:
+        return True
+    begin = size - log.seal(size).seal.entries
+    return any(_ADOPTED in line for line in log.entries(begin, size))
 
 
 def _newest(log: AuditLog) -> _Newest | None:
