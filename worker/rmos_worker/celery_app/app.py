@@ -251,10 +251,8 @@ def _background_step(services: ServicesOfProcess) -> type[bootsteps.StartStopSte
         def __init__(self, parent: Any, **kwargs: Any) -> None:
             # Not in start, as above.
             super().__init__(parent, **kwargs)
-            consumed = set(parent.app.amqp.queues.consume_from)
-            services.niceness = (
-                max(_NICENESS.get(queue, 0) for queue in consumed) if len(consumed) == 1 else 0
-            )
+            consumed = parent.app.amqp.queues.consume_from
+            services.niceness = min(_NICENESS.get(name, 0) for name in consumed)
 
     return BackgroundStep
 
