@@ -85,9 +85,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.token = 0
         #: Ends of jobs so far; a job that is replayed may end again.
         self.ends = 0
-        #: Keys that jobs published, in the order in which they ended; nothing of it is lost or told twice.
+        #: Keys that jobs published, in the order in which they ended: the feed tells of each once.
         self.published: list[str] = []
-        #: Acts begun, and up to where the feed is sealed.
+        #: Acts begun, and how much of the feed is sealed.
         self.acts = 0
         self.sealed = 0
         self.paused: set[str] = set()
@@ -106,7 +106,201 @@ class LedgerMachine(RuleBasedStateMachine):
         ]
         assert self.ledger.accept(jobs) == [Acceptance.NEW] * len(jobs)
         for job in jobs:
-            model = Model(job.payload, state="done", crash_count=1, task=SEAL.name, in_line=False)
+            self.jobs[job.job_id] = Model(job.payload, task=task)
+            self.accepted += 1
+        return multiple(*(job.job_id for job in jobs))
+
+    @rule(job_id=ids, payload=st.sampled_from(["{}", '{"a":1}']))
+    def accept_again(self, job_id: str, payload: str) -> None:
+        record = self.ledger.get(job_id)
+        job = Job(job_id=job_id, task=record.task, run_id=record.run_id, request_id=None, payload=payload)
+        same = payload == self.jobs[job_id].payload
+        assert self.ledger.accept([job]) == [Acceptance.REPEAT if same else Acceptance.CONFLICT]
+
+    @rule(job_ids=st.lists(ids, min_size=1, max_size=3, unique=True), worker=st.sampled_from(WORKERS))
+    def claim(self, job_ids: list[str], worker: str) -> None:
+        self.token += 1
+        lease = Lease(worker, str(self.token))
+        for _ in range(2):  # a repeat of the call, as after a lost answer, changes nothing
+            claims = self.ledger.work.claim(job_ids, lease, lease_seconds=1000)
+        free = [
+            job_id
+            for job_id in job_ids
+            if self.jobs[job_id].state == "accepted"
+            and (len(job_ids) == 1 or self.jobs[job_id].crash_count == 0)
+        ]
+        assert [claim.job_id for claim in claims.claimed] == free
+        for claim in claims.claimed:
+            model = self.jobs[claim.job_id]
+            model.state, model.lease, model.in_line = "running", lease, False
+            model.crash_count += 1
+            assert (claim.crash_count, claim.retry_count) == (model.crash_count, model.retry_count)
+            assert claim.payload.decode() == model.payload
+        assert claims.refused == {i: self.jobs[i].state for i in job_ids if i not in free}
+
+    @rule(job_id=ids, follow=st.booleans(), stale=st.booleans(), repeats=st.integers(1, 2))
+    def finish(self, job_id: str, follow: bool, stale: bool, repeats: int) -> None:  # noqa: FBT001
+        model = self.jobs[job_id]
+        lease = Lease("stranger", "0") if stale or model.lease is None else model.lease
+        child = explain_job_id(job_id.partition(".")[0])
+        follow = follow and child not in self.jobs and "." not in job_id
+        job = Job(job_id=child, task=SUGGEST.name, run_id=new_uuid7(), request_id=None, payload="{}")
+        mine = model.state == "running" and lease == model.lease
+        for _ in range(repeats):
+            published = (publication(job_id), publication(f"{job_id}_g"))
+            state = self.ledger.work.finish(
+                [Finish(job_id, {"n": 1}, (job,) if follow else (), published)], lease, ttl_seconds=1000
+            )[job_id]
+        if mine:
+            assert state == "done"
+            self.published += [item.key for item in published]
+            model.state, model.finished_by = "done", lease
+            self.ends += 1
+            if follow:
+                self.jobs[child] = Model("{}")
+                self.accepted += 1
+        elif model.state == "done":
+            assert state == ("done" if lease == model.finished_by else "done_elsewhere")
+        else:
+            assert state == model.state
+
+    @rule(job_id=ids, due=st.booleans(), spends_retry=st.booleans(), repeats=st.integers(1, 2))
+    def wait(self, job_id: str, due: bool, spends_retry: bool, repeats: int) -> None:  # noqa: FBT001
+        model = self.jobs[job_id]
+        mine = model.state == "running"
+        lease = model.lease or Lease("stranger", "0")
+        for _ in range(repeats):
+            state = self.ledger.work.reschedule(
+                job_id, lease, delay_seconds=0 if due else 1000, spends_retry=spends_retry, failure=FAILURE
+            )
+        if not mine:
+            assert state == model.state
+            return
+        assert state == "waiting"
+        model.crash_count, model.retry_count = 0, model.retry_count + spends_retry
+        model.state = "waiting"
+        if due:
+            self._comes_due(job_id)
+
+    def _comes_due(self, job_id: str) -> None:
+        self._take_all()
+        assert (
+            self.ledger.queues.reconcile(batch=1000, grace_seconds=1000, max_crashes=MAX_CRASHES).ready == 1
+        )
+        model = self.jobs[job_id]
+        model.state, model.in_line = "accepted", True
+        self._take_all()
+
+    @rule(job_id=ids, repeats=st.integers(1, 2))
+    def bury(self, job_id: str, repeats: int) -> None:
+        model = self.jobs[job_id]
+        lease = model.lease or Lease("stranger", "0")
+        for _ in range(repeats):
+            attempt = publication(f"{job_id}_{self.ends}")
+            state = self.ledger.work.bury(job_id, lease, failure=FAILURE, published=[attempt])
+        if model.state == "running":
+            model.state = "dead"
+            self.published.append(attempt.key)
+            self.ends += 1
+        assert state == model.state
+
+    @rule(worker=st.sampled_from(WORKERS))
+    def worker_dies(self, worker: str) -> None:
+        """It falls silent: its jobs are notified again, or dead after too many starts."""
+        self.client.zadd("rmos:workers", {worker: 1}, xx=True)
+        self._take_all()
+        self.ledger.queues.reconcile(batch=1000, grace_seconds=1000, max_crashes=MAX_CRASHES)
+        self._lapse(worker, MAX_CRASHES)
+        self._take_all()
+
+    @rule(worker=st.sampled_from(WORKERS), keep=st.booleans())
+    def beat(self, worker: str, keep: bool) -> None:  # noqa: FBT001
+        """A lease the worker does not know of is given back, and does not count as a crash."""
+        held = [
+            i for i, m in self.jobs.items() if m.state == "running" and m.lease and m.lease.worker == worker
+        ]
+        self._take_all()
+        lapsed = self.ledger.work.beat(worker, held if keep else [], lease_seconds=1000, stale_seconds=-1)
+        given_back = [] if keep else held
+        assert lapsed == len(given_back)
+        for job_id in given_back:
+            model = self.jobs[job_id]
+            model.state, model.lease, model.in_line = "accepted", None, True
+            model.crash_count -= 1
+        self._take_all()
+
+    @rule(worker=st.sampled_from(WORKERS))
+    def retire(self, worker: str) -> None:
+        self._take_all()
+        self.ledger.work.retire(worker, max_crashes=MAX_CRASHES)
+        self._lapse(worker, MAX_CRASHES)
+        self._take_all()
+
+    def _take_all(self) -> None:
+        """Take every notification: all that is in line comes, save what is paused, and nothing else."""
+        notified = set()
+        while taken := self.ledger.queues.take(*QUEUES):
+            assert taken.notification is not None  # each is one that the gate lets pass
+            notified |= set(json.loads(json.loads(taken.notification)["body"])[0][0])
+        expected = {job_id for job_id, m in self.jobs.items() if m.in_line and not m.paused_by(self.paused)}
+        assert notified & set(self.jobs) == expected
+        for job_id in expected:
+            self.jobs[job_id].in_line = False
+
+    def _lapse(self, worker: str, max_crashes: int) -> None:
+        for model in self.jobs.values():
+            if model.state == "running" and model.lease and model.lease.worker == worker:
+                model.lease = None
+                model.state = "dead" if model.crash_count >= max_crashes else "accepted"
+                model.in_line = model.state == "accepted"
+                self.ends += model.state == "dead"
+
+    @rule(subject=st.sampled_from(SUBJECTS))
+    def pause(self, subject: str) -> None:
+        assert self.ledger.steering.apply(ActKind.PAUSE, [subject], by="op", why="test") == {}
+        self.paused.add(subject)
+        self._take_all()
+
+    @rule(subject=st.sampled_from(SUBJECTS))
+    def resume(self, subject: str) -> None:
+        assert self.ledger.steering.apply(ActKind.RESUME, [subject], by="op", why="test") == {}
+        self.paused.discard(subject)
+        self._take_all()
+
+    @rule(job_ids=st.lists(ids, min_size=1, max_size=3, unique=True), repeats=st.integers(1, 2))
+    def cancel(self, job_ids: list[str], repeats: int) -> None:
+        free = {i for i in job_ids if self.jobs[i].state in {"accepted", "waiting"}}
+        self._act(ActKind.CANCEL, job_ids, free, repeats)
+        for job_id in free:
+            self.jobs[job_id].state, self.jobs[job_id].in_line = "discarded", False
+            self.ends += 1
+            assert self.ledger.get(job_id).history[-1]["what"] == "cancelled"
+
+    @rule(job_ids=st.lists(ids, min_size=1, max_size=3, unique=True), repeats=st.integers(1, 2))
+    def run_now(self, job_ids: list[str], repeats: int) -> None:
+        put_off = {i for i in job_ids if self.jobs[i].state == "waiting"}
+        self._act(ActKind.RUN_NOW, job_ids, put_off, repeats)
+        self._take_all()
+        moved = self.ledger.queues.reconcile(batch=1000, grace_seconds=1000, max_crashes=MAX_CRASHES)
+        assert moved.ready == len(put_off)
+        for job_id in put_off:
+            self.jobs[job_id].state, self.jobs[job_id].in_line = "accepted", True
+        self._take_all()
+
+    @rule(part=st.integers(1, 5))
+    def seal(self, part: int) -> None:
+        """A seal job takes the beginning of the feed away, and nothing behind it."""
+        entries = self.ledger.unsealed.read(most=part).entries
+        number = self.ledger.unsealed.state().number
+        job = Job(seal_job_id(number), SEAL.name, "audit-log", None, f'{{"number":{number}}}')
+        assert self.ledger.accept([job]) == [Acceptance.NEW]
+        lease = Lease("sealer", str(number))
+        self._take_all()
+        self.ledger.work.claim([job.job_id], lease, lease_seconds=1000)
+        result = {"seals": 1, "feed": entries[-1].feed_id if entries else None}
+        for _ in range(2):
+            self.ledger.work.finish([Finish(job.job_id, result)], lease, ttl_seconds=1000)
+        model = Model(job.payload, state="done", crash_count=1, task=SEAL.name, in_line=False)
         model.finished_by = lease
         self.jobs[job.job_id] = model
         self.accepted += 1

@@ -71,7 +71,8 @@ local function end_of_seal(state, result)
   end
   add_to_seals('number', 1)
   local seal = state == 'done' and decoded(result) or {}
-  for _, name in ipairs({'size', 'root', 'at', 'next', 'feed', 'signed_by', 'checkpoint', 'reconciled_at'}) do
+  for _, name in ipairs({'size', 'root', 'at', 'next', 'feed', 'signed_by', 'checkpoint', 'reconciled_at',
+    'whole_at'}) do
     local value = seal[name]
     if type(value) == 'string' or type(value) == 'number' then
       redis.call('HSET', key, name, type(value) == 'number' and string.format('%d', value) or tostring(value))
