@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from random import Random
 from typing import Any, Protocol
 
 import pytest
-import redis
 
 from rmos_runs.client import RunsClient
 from rmos_shared.auditlog.checkpoint import origin_of
@@ -23,7 +19,7 @@ from rmos_shared.auditlog.note import verified
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.store.local import LocalStore
-from rmos_shared.tasks.table import AUDIT_QUEUE, SEAL
+from rmos_shared.tasks.table import SEAL
 from support.audit_log import assert_sound
 from support.worker import StartWorker
 

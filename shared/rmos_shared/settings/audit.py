@@ -21,6 +21,7 @@ class AuditSettings(Settings):
     audit_key: SecretStr | None = Field(
         None, description="The private key itself (PEM), where a file cannot be given; outranks the file."
     )
+
     @field_validator("audit_key_file", "audit_key", mode="before")
     @classmethod
     def _none_if_empty(cls, value: Any) -> Any:
