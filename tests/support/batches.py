@@ -33,6 +33,7 @@ from rmos_worker.explainers.rules import load_rules
 from rmos_worker.handlers.base import Handler
 from rmos_worker.handlers.existing_run import ExistingRuns
 from rmos_worker.handlers.plan import PlanHandler
+from rmos_worker.handlers.precedence import Precedence
 from rmos_worker.handlers.reexplain import ReexplainHandler
 from rmos_worker.handlers.report import ReportHandler
 from rmos_worker.handlers.suggest import SuggestHandler
@@ -90,7 +91,7 @@ class BatchWorker:
         self.suggest = suggest
         self.handlers: dict[str, Handler] = {
             PLAN.name: PlanHandler(candidates, explainer.engine, page_runs=self._page_runs),
-            REEXPLAIN.name: ReexplainHandler(suggest, RunFiles(self.store)),
+            REEXPLAIN.name: ReexplainHandler(suggest, RunFiles(self.store), Precedence(self.ledger.work)),
             REPORT.name: ReportHandler(self.ledger.batches, BatchReports(self.store)),
         }
 

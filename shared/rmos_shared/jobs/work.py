@@ -204,6 +204,10 @@ class JobWork:
         )
         return int(answer)
 
+    def live_under_way(self) -> bool:
+        """Say whether a worker is at a job that batches give way to: any but theirs and webhooks."""
+        return bool(self._script.run("live_under_way"))
+
     def retire(self, worker: str, *, max_crashes: int) -> int:
         """End the leases of ``worker`` at once, so that its jobs run elsewhere. Returns how many it had."""
         return int(self._script.run("retire", worker, max_crashes, CODE_VERSION))

@@ -13,10 +13,15 @@ from typing import Protocol, runtime_checkable
 from rmos_shared.errors import CallerError
 
 #: A key is relative, with ``/`` between parts. A part fits a file name and begins with no dot, so none is
-#: ``.`` or ``..``. Only the last part, the file, may hold dots: so a directory is never taken for a file.
+#: ``.`` or ``..``. Only the last part, the file, may hold dots: so a directory is never taken for a file. The
+#: one exception is the directory of partial tiles of the audit log, ``067.p``, whose name is not ours to
+#: choose.
 _DIRECTORY = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,254}"
+_PARTIAL = r"[0-9]{3}\.p"
 _FILE = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}"
-KEY = re.compile(rf"({_DIRECTORY}/){{0,5}}{_FILE}", re.ASCII)
+KEY = re.compile(rf"(?:(?:{_DIRECTORY}/){{0,5}}(?:{_DIRECTORY}|{_PARTIAL})/)?{_FILE}", re.ASCII)
+#: Says whether a directory may have a dot in its name.
+PARTIAL = re.compile(_PARTIAL, re.ASCII)
 #: The most bytes of one piece of a file that is read in pieces.
 PIECE_BYTES = 1 << 20
 

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from rmos_shared.errors import CorruptArtifact, DurabilityUnknown, StoreUnavailable
-from rmos_shared.store.base import PIECE_BYTES, Head, KeyInvalid, Outcome, Space, Stamp, check_key
+from rmos_shared.store.base import PARTIAL, PIECE_BYTES, Head, KeyInvalid, Outcome, Space, Stamp, check_key
 from rmos_shared.store.identity import IDENTITY_FILE, StoreIdentity, is_of_identity, read_identity
 from rmos_shared.store.os_errors import PLANTED, UNREADABLE, store_error
 
@@ -539,6 +539,7 @@ def _read(file: int) -> bytes:
 def _entry_name(entry: os.DirEntry[str]) -> str:
     # Foreign names may be no UTF-8; escaped they can be logged, and no valid key looks like that.
     name = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
-    # No directory of ours has a dot in its name: one that has stands where a file should be, and whoever
-    # reads it as the file learns that it is corrupt.
-    return f"{name}/" if entry.is_dir(follow_symlinks=False) and "." not in name else name
+    # No directory of ours has a dot in its name, save those of partial tiles: one that has stands where a
+    # file should be, and whoever reads it as the file learns that it is corrupt.
+    may_be_directory = "." not in name or PARTIAL.fullmatch(name) is not None
+    return f"{name}/" if may_be_directory and entry.is_dir(follow_symlinks=False) else name

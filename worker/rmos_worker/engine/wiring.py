@@ -38,6 +38,7 @@ from rmos_worker.handlers.base import Handler
 from rmos_worker.handlers.create import CreateHandler
 from rmos_worker.handlers.existing_run import ExistingRuns
 from rmos_worker.handlers.plan import PlanHandler
+from rmos_worker.handlers.precedence import Precedence
 from rmos_worker.handlers.reexplain import ReexplainHandler
 from rmos_worker.handlers.report import ReportHandler
 from rmos_worker.handlers.suggest import SuggestHandler
@@ -121,7 +122,7 @@ class Services:
             SUGGEST.name: suggest,
             ATTACH.name: attach,
             PLAN.name: PlanHandler(Candidates(store, ledger, explainer.engine), explainer.engine),
-            REEXPLAIN.name: ReexplainHandler(suggest, RunFiles(store)),
+            REEXPLAIN.name: ReexplainHandler(suggest, RunFiles(store), Precedence(ledger.work)),
             REPORT.name: ReportHandler(ledger.batches, BatchReports(store)),
             DELIVER.name: DeliverHandler(
                 config=webhooks, webhooks=ledger.webhooks, client=webhook_client, shares=shares

@@ -14,6 +14,7 @@ from rmos_shared.runs.model import RunArtifact
 from rmos_shared.store.base import Outcome
 from rmos_shared.tasks.payloads import ReexplainRun
 from rmos_worker.handlers.base import each, read_payload
+from rmos_worker.handlers.precedence import Precedence
 from rmos_worker.handlers.suggest import SuggestHandler
 
 
@@ -24,10 +25,11 @@ class ReexplainHandler:
     for another level at that very moment can still have a second one made, and that one is theirs.
     """
 
-    def __init__(self, suggest: SuggestHandler, files: RunFiles) -> None:
-        """Explain by ``suggest``; look for links among ``files``."""
+    def __init__(self, suggest: SuggestHandler, files: RunFiles, precedence: Precedence) -> None:
+        """Explain by ``suggest``; look for links among ``files``; ``precedence`` lets live jobs go first."""
         self._suggest = suggest
         self._files = files
+        self._precedence = precedence
 
     def handle(self, claims: Sequence[Claim]) -> list[Finish | Exception]:
         """Explain and link each run."""
@@ -35,6 +37,7 @@ class ReexplainHandler:
 
     def _reexplain(self, claim: Claim) -> Finish:
         payload = read_payload(claim, ReexplainRun)
+        self._precedence.wait()
         run = self._suggest.existing.get(payload.run_id)
         explanation = self._suggest.explainer.explain(run, payload.detail)
         link = self._link(run, explanation)

@@ -20,6 +20,8 @@ function operations.open_batch()
   return not known and 'new' or known == spec and 'repeat' or 'conflict'
 end
 
+local MOST_LOOKED_AT = 100
+
 -- By what is asked for: the states in which it is done, and what they become.
 local STEPS = {
   pause = {running = 'paused', paused = 'paused'},
@@ -40,4 +42,24 @@ function operations.steer_batch()
     history(key, {what = what, by = by, why = why})
   end
   return {after or state, after and 1 or 0}
+end
+
+-- live_under_way: answers 1 while a worker is at a job that batches give way to, 0 otherwise. Webhooks are none of
+-- these: they wait for others, and nobody waits for them. Of a long index only the newest are looked at.
+function operations.live_under_way()
+  local indexes = {prefix .. 'taken'}
+  if is_well('zset', prefix .. 'workers') then
+    for _, worker in ipairs(redis.call('ZREVRANGE', prefix .. 'workers', 0, MOST_LOOKED_AT)) do
+      table.insert(indexes, prefix .. 'leases:' .. worker)
+    end
+  end
+  for _, index in ipairs(indexes) do
+    for _, id in ipairs(is_well('zset', index) and redis.call('ZREVRANGE', index, 0, MOST_LOOKED_AT) or {}) do
+      local spec = spec_of(id)
+      if spec and spec.queue ~= TASKS[REEXPLAIN].queue and spec.queue ~= DELIVERIES then
+        return 1
+      end
+    end
+  end
+  return 0
 end

@@ -1,0 +1,148 @@
+"""The entries of the log: one canonical JSON line for each published file, and one that ends each seal."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PlainSerializer, StringConstraints
+
+from rmos_shared.auditlog.layout import is_entry
+from rmos_shared.auditlog.tiles import MOST_ENTRY_BYTES
+from rmos_shared.canonical import encode
+from rmos_shared.errors import DamageFound, InvalidRequest
+from rmos_shared.models.base import Frozen, Sha256
+from rmos_shared.store.base import KEY
+
+#: How a file came into the log without a receipt of its writer: found later, or there before the log.
+Found = Literal["late", "adopted"]
+
+_KEY_MARK = b'"key":"'
+
+
+class EntryInvalid(DamageFound):
+    """A line is no entry of an audit log."""
+
+    code = "ENTRY_INVALID"
+
+
+def format_time(moment: datetime) -> str:
+    """Return an aware time as the log writes it: RFC 3339, UTC, cut to milliseconds, ending in ``Z``."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def to_milliseconds(moment: datetime) -> datetime:
+    """Return the time that ``format_time`` keeps of ``moment``."""
+    moment = moment.astimezone(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1_000 * 1_000)
+
+
+def _parse_time(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError("not a time") from None
+        if moment.utcoffset() is None or format_time(moment) != value:
+            raise ValueError("not a time of UTC with milliseconds, ending in Z")
+        return moment.astimezone(UTC)
+    if isinstance(value, datetime):
+        if value.utcoffset() is None:
+            raise ValueError("the time has no zone")
+        return to_milliseconds(value)
+    return value
+
+
+#: Milliseconds, UTC.
+LogTime = Annotated[
+    datetime, BeforeValidator(_parse_time), PlainSerializer(format_time, return_type=str, when_used="json")
+]
+
+
+class RecordEntry(Frozen):
+    """What the log says of one published file."""
+
+    #: When the ledger took its receipt; when it was found, where there was none.
+    at: LogTime
+    key: Annotated[str, StringConstraints(pattern=rf"\A(?:{KEY.pattern})\z")]
+    sha256: Sha256
+    size: Annotated[int, Field(ge=0, lt=1 << 53)]
+    found: Found | None = None
+    #: On the record that introduces a new signing key: that key.
+    trusts: str | None = None
+    v: Literal[1] = 1
+
+    def to_line(self) -> bytes:
+        """Return the entry's bytes, without a newline.
+
+        Raises:
+            ValueError: its key belongs into no log, or it is too long.
+        """
+        if not is_entry(self.key):
+            raise ValueError(f"{self.key} is no entry of the audit log")
+        return _line({name: value for name, value in self.dump().items() if value is not None})
+
+
+class SealFacts(Frozen):
+    """What a seal says of itself."""
+
+    #: Of this seal, itself included.
+    entries: Annotated[int, Field(ge=1)]
+    #: Id of the last receipt that was taken from the feed; "" as long as none was.
+    feed: Annotated[str, StringConstraints(pattern=r"\A(?:\d{1,20}-\d{1,20})?\z")]
+    #: A checkpoint is promised no later than that.
+    next: LogTime
+    #: Every receipt up to then is in the log.
+    upto: LogTime
+
+
+class SealEntry(Frozen):
+    """The last entry of a seal."""
+
+    #: When it was sealed.
+    at: LogTime
+    seal: SealFacts
+    v: Literal[1] = 1
+
+    def to_line(self) -> bytes:
+        """Return the entry's bytes, without a newline."""
+        return _line(self.dump())
+
+
+Entry = RecordEntry | SealEntry
+
+
+def parse_entry(line: bytes) -> Entry:
+    """Return the entry that these bytes are.
+
+    Raises:
+        EntryInvalid: they are none, or not in the one form that an entry has.
+    """
+    try:
+        value: Any = json.loads(line)
+        is_seal = isinstance(value, dict) and "seal" in value
+        entry = SealEntry.read(value) if is_seal else RecordEntry.read(value)
+        if entry.to_line() == line:
+            return entry
+    except InvalidRequest as error:
+        raise EntryInvalid(f"no entry of an audit log: {'; '.join(map(str, error.problems))}") from None
+    except (ValueError, RecursionError):
+        raise EntryInvalid("no entry of an audit log: not a line of JSON, or of no record of ours") from None
+    raise EntryInvalid("no entry of an audit log: its JSON is not canonical")
+
+
+def key_of(line: bytes) -> str | None:
+    """Return the key that an entry tells of, None for a seal: by its place alone, so quickly, not proven."""
+    start = line.find(_KEY_MARK)
+    if start < 0:
+        return None
+    start += len(_KEY_MARK)
+    return line[start : line.find(b'"', start)].decode("ascii", "replace")
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    line = encode(value)
+    if len(line) > MOST_ENTRY_BYTES:
+        raise ValueError(f"an entry has more than {MOST_ENTRY_BYTES} bytes")
+    return line

@@ -1,0 +1,169 @@
+"""The audit log as it lies in a store: its checkpoints, its entries, and where in it a key is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+
+from rmos_shared.auditlog.checkpoint import Checkpoint
+from rmos_shared.auditlog.entry import EntryInvalid, SealEntry, key_of, parse_entry
+from rmos_shared.auditlog.layout import CHECKPOINTS, MOST, checkpoint_key, checkpoint_size
+from rmos_shared.auditlog.note import Note, NoteInvalid
+from rmos_shared.auditlog.tiles import WIDTH, HashReader, Tile, read_bundle, width_at
+from rmos_shared.errors import CorruptArtifact
+from rmos_shared.store.base import ArtifactStore
+
+#: A file is searched for from that long before its time on: clocks of machines differ.
+SLACK = timedelta(minutes=5)
+
+
+class AuditLog:
+    """Reads the log of ``origin`` in a store. What it reads is not proven; see ``sealer`` and the verifier.
+
+    All methods raise ``StoreUnavailable`` when the store is away, and ``CorruptArtifact`` for a part of the
+    log that is missing or is not what its name says. Not safe for several threads at once.
+    """
+
+    def __init__(self, store: ArtifactStore, origin: str) -> None:
+        """Read ``store``."""
+        self.store = store
+        self.origin = origin
+        #: A size that has a checkpoint; the newest is that one or a later.
+        self._known = 0
+
+    # -- checkpoints ----------------------------------------------------------------------------------
+
+    def newest(self) -> Checkpoint | None:
+        """Return the checkpoint of the largest tree; None while there is none."""
+        size = self.newest_size()
+        return self.checkpoint(size) if size else None
+
+    def newest_size(self) -> int:
+        """Return the size of the largest tree that has a checkpoint; 0 while there is none.
+
+        Nothing tells it but the names, so they are searched: in one step where it is the size asked last,
+        else in as many as that number has binary digits.
+        """
+        low = high = self._known
+        step = 1
+        # In larger and larger steps away from what is known, then halving the last of them.
+        while high < MOST - 1 and (found := self._size_after(high)) is not None:
+            low, high, step = found, min(found + step, MOST - 1), step * 2
+        while low < high:
+            middle = (low + high) // 2
+            found = self._size_after(middle)
+            if found is None:
+                high = middle
+            else:
+                low = found
+        self._known = low
+        return low
+
+    def checkpoint(self, size: int) -> Checkpoint:
+        """Return the checkpoint of the tree of that size."""
+        return self.note(size)[0]
+
+    def note(self, size: int) -> tuple[Checkpoint, Note]:
+        """Return the checkpoint of the tree of that size, and its note, whose signatures are not proven."""
+        key = checkpoint_key(size)
+        data = self.store.get(key)
+        if data is None:
+            raise CorruptArtifact(key, "this checkpoint of the audit log is missing")
+        try:
+            checkpoint, note = Checkpoint.parse_note(data)
+        except NoteInvalid as error:
+            raise CorruptArtifact(key, str(error)) from None
+        if checkpoint.size != size:
+            raise CorruptArtifact(key, f"it is the checkpoint of {checkpoint.size} entries")
+        if checkpoint.origin != self.origin:
+            raise CorruptArtifact(key, f"it is a checkpoint of another log than {self.origin}")
+        return checkpoint, note
+
+    def sizes(self, after: int = 0) -> Iterator[int]:
+        """Yield the sizes that have a checkpoint, from the first larger than ``after`` on."""
+        for key in self.store.list(CHECKPOINTS, checkpoint_key(after)):
+            # Foreign names are the verifier's to report.
+            if (size := checkpoint_size(key)) is not None:
+                yield size
+
+    # -- entries --------------------------------------------------------------------------------------
+
+    def hash_reader(self, size: int | None = None) -> HashReader:
+        """Return the hashes and proofs of the tree of a size that has a checkpoint; the newest if omitted."""
+        return HashReader(self.store.get, self.newest_size() if size is None else size)
+
+    def entries(self, start: int = 0, end: int | None = None, *, size: int | None = None) -> Iterator[bytes]:
+        """Yield the entries from ``start`` to before ``end``, as bytes; memory holds one bundle.
+
+        ``size`` is that of a tree with a checkpoint which has them all, and ``end`` if that is omitted.
+        """
+        size = self.newest_size() if size is None else size
+        end = size if end is None else end
+        if not 0 <= start <= end <= size:
+            raise ValueError(f"a log of {size} entries has none from {start} to {end}")
+        for index in range(start // WIDTH, -(-end // WIDTH)):
+            bundle = read_bundle(self.store.get, Tile(None, index, width_at(None, index, size)))
+            first = index * WIDTH
+            yield from bundle[max(0, start - first) : end - first]
+
+    def seal(self, size: int) -> SealEntry:
+        """Return the last entry of the tree of a size that has a checkpoint: what its seal says of itself."""
+        (line,) = self.entries(size - 1, size, size=size)
+        try:
+            entry = parse_entry(line)
+        except EntryInvalid as error:
+            raise CorruptArtifact(_bundle_of(size), f"entry {size - 1} is {error}") from None
+        if not isinstance(entry, SealEntry):
+            raise CorruptArtifact(
+                _bundle_of(size), f"entry {size - 1} ends no seal, but a checkpoint says so"
+            )
+        return entry
+
+    def find(self, keys: Mapping[str, datetime], *, size: int | None = None) -> dict[str, int]:
+        """Return the indexes of those keys that are in the log.
+
+        Each is given with the earliest time at which it can have been sealed, by clocks that may be ``SLACK``
+        apart. Entries are looked through from the earliest of them to the newest entry, or until all are
+        found: the cost is that of what was sealed since then. A key that has several entries is found at the
+        first of these.
+        """
+        size = self.newest_size() if size is None else size
+        found: dict[str, int] = {}
+        if not keys or not size:
+            return found
+        start = self.size_before(min(keys.values()) - SLACK, size)
+        for index, line in enumerate(self.entries(start, size=size), start):
+            key = key_of(line)
+            if key is not None and key in keys and key not in found:
+                found[key] = index
+                if len(found) == len(keys):
+                    break
+        return found
+
+    def size_before(self, moment: datetime, size: int) -> int:
+        """Return the size of the largest tree, up to ``size`` entries, that was sealed before ``moment``.
+
+        ``size`` must have a checkpoint. 0 where the first seal is later.
+        """
+        if self.seal(size).at < moment:
+            return size
+        # All trees up to ``low`` are earlier; ``later`` is not, and none lies between ``high`` and it.
+        low, high, later = 0, size, size
+        while low < high:
+            middle = (low + high) // 2
+            found = self._size_after(middle)
+            if found is None or found >= later:
+                high = middle
+            elif self.seal(found).at < moment:
+                low = found
+            else:
+                high = later = found
+        return low
+
+    def _size_after(self, size: int) -> int | None:
+        return next(self.sizes(size), None)
+
+
+def _bundle_of(size: int) -> str:
+    index = (size - 1) // WIDTH
+    return Tile(None, index, width_at(None, index, size)).path
