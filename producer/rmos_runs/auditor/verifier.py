@@ -77,6 +77,7 @@ GRACE, SLACK, GAP = 120, 1, 60
 NOTE_BYTES, SEAL_BYTES, TILE_BYTES, BUNDLE_BYTES = 1 << 16, 1 << 26, 1 << 13, 256 * 65_537
 TOKEN_BYTES, PROOF_BYTES, IDENTITY_BYTES = 1 << 18, 1 << 20, 4_096
 PIECE = 1 << 20
+LINES_IN_MEMORY = 50_000
 HASH = 32
 WIDTH = 256  # hashes in a full tile, entries in a full bundle
 DEPTH = 10  # directories below each other that are looked into
@@ -114,7 +115,8 @@ class Findings:
     """Everything that was found, in a file: a store may be wrong in a million places."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8")
+        self._path = path
+        self._lines: list[str] = []
         self.counts: Counter[str] = Counter()
         #: Not findings: files read, bytes read, records that are too young to be in the log, and so on.
         self.seen: Counter[str] = Counter()
@@ -123,12 +125,33 @@ class Findings:
         self.counts[kind] += 1
         # A surrogate in a key is a byte of a name that is no UTF-8.
         plain = key.encode("utf-8", "backslashreplace").decode()
-        self._file.write(json.dumps([kind, plain, detail]) + "\n")
+        self._lines.append(json.dumps([kind, plain, detail]) + "\n")
+        if len(self._lines) == LINES_IN_MEMORY:
+            self._write()
 
     def close(self) -> None:
         """Write the counts as the last line."""
-        self._file.write(json.dumps({"counts": self.counts, "seen": self.seen}) + "\n")
-        self._file.close()
+        self._lines.append(json.dumps({"counts": self.counts, "seen": self.seen}) + "\n")
+        self._write()
+
+    def _write(self) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.writelines(self._lines)
+        self._lines.clear()
+
+
+def found_in(paths: Iterable[Path]) -> Iterator[list[str]]:
+    """Yield kind, key and detail of everything that several processes found."""
+    for path in paths:
+        with path.open(encoding="utf-8") as file:
+            yield from (json.loads(line) for line in file if line[0] == "[")
+
+
+def totals_of(path: Path) -> dict[str, dict[str, int]]:
+    """Return what `close` wrote."""
+    with path.open(encoding="utf-8") as file:
+        *_, last = file
+    return json.loads(last)  # type: ignore[no-any-return]
 
 
 # --- The tree (RFC 6962) ----------------------------------------------------------------------------------------
@@ -559,11 +582,8 @@ class Directory:
         prefix = f"{path}/" if path else ""
         below = []
         try:
-            descriptor = (
-                os.open(path or ".", self._DIRECTORY, dir_fd=self._root)
-                if not path
-                else self._below(*path.rpartition("/")[::2])
-            )
+            above, _, name = path.rpartition("/")
+            descriptor = self._below(above, name or ".")
         except Absent:
             return
         except (OSError, Unusable) as error:
@@ -644,7 +664,7 @@ class Web:
             except (OSError, http.client.HTTPException) as error:
                 self._connection.close()
                 if attempt == TRIES:
-                    raise Away(f"{key} cannot be fetched: {error or type(error).__name__}") from None
+                    raise Away(f"{key} cannot be fetched: {str(error) or type(error).__name__}") from None
                 time.sleep(attempt / 2)
             else:
                 yield from pieces
@@ -692,7 +712,6 @@ def passed_over(name: str) -> bool:
 PARTS = 64
 #: One line for each file. What must be there: `r` a record, `R` one that --since leaves unread, `l` a file of the
 #: log whose content follows from the entries, `c` one that was read already. What is there: `f` a file, `o` not.
-_LINES_IN_MEMORY = 50_000
 
 
 class Spill:
@@ -710,7 +729,7 @@ class Spill:
     def held(self, lines: int) -> None:
         """Take note that so many lines were added to `parts`."""
         self._held += lines
-        if self._held > _LINES_IN_MEMORY:
+        if self._held > LINES_IN_MEMORY:
             self.flush()
 
     def flush(self) -> None:
@@ -1257,9 +1276,9 @@ class Evidence:
             self._cosignature(at, rest, None, size)
         for at, rest in self._stamped.until(float("inf")):
             self._timestamp(at, rest, None)
-        for key_id, witness in self._witnesses.items():
+        for key_id, named in self._witnesses.items():
             if key_id not in self.newest:
-                detail = f"{witness.label} has signed nothing here, so it cannot tell whether the log was rolled back"
+                detail = f"{named.label} has signed nothing here, so it cannot tell whether the log was rolled back"
                 self._findings.add("missing", COSIGNATURES, detail)
 
     def _cosignature(self, at: int, rest: str, text: bytes | None, size: int | None = None) -> None:
@@ -1762,11 +1781,9 @@ class Verification:
     def _findings(self, place: Path) -> Iterator[list[str]]:
         """Yield kind, key and detail of each finding, in order unless there are very many."""
         paths = sorted(place.glob("findings.*"))
-        few: list[list[str]] = []
         report = self.report
         for path in paths:
-            *_, last = path.open(encoding="utf-8")
-            totals = json.loads(last)
+            totals = totals_of(path)
             report.counts.update(totals["counts"])
             report.seen.update(totals["seen"])
         if self.report.seen["unknown_cosignatures"]:
@@ -1780,11 +1797,10 @@ class Verification:
                 f"signatures of {count:,} time stamps: openssl ts -verify checks them"
             )
         report.proven = list(self._proven())
-        found = (json.loads(line) for path in paths for line in path.open(encoding="utf-8") if line[0] == "[")
-        if report.counts.total() > 10_000:  # noqa: PLR2004 - what may well be held in memory
+        found = found_in(paths)
+        if report.counts.total() > LINES_IN_MEMORY:
             return found
-        few = sorted(found, key=lambda finding: (KINDS.index(finding[0]), finding[1:]))
-        return iter(few)
+        return iter(sorted(found, key=lambda finding: (KINDS.index(finding[0]), finding[1:])))
 
     def _proven(self) -> Iterator[str]:
         report = self.report
