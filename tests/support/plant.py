@@ -95,7 +95,9 @@ class Copy:
     def _row(self, level: str, row: list[bytes]) -> None:
         for at in range(0, len(row), 256):
             part = row[at : at + 256]
-            key = f"_log/tile/{level}/{tile_number(at // 256)}" + (f".p/{len(part)}" if len(part) < 256 else "")
+            key = f"_log/tile/{level}/{tile_number(at // 256)}" + (
+                f".p/{len(part)}" if len(part) < 256 else ""
+            )
             if not (self.root / key).exists():
                 self.put(key, b"".join(part))
 

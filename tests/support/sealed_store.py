@@ -87,7 +87,9 @@ def new_store(root: Path, *, signed: bool = True, seed: int = 7) -> SealedStore:
 
 
 def witness_of(name: str = "witness.example", seed: int = 11) -> Signer:
-    return Signer(name, Ed25519PrivateKey.from_private_bytes(sha256(b"w%d" % seed).digest()), KeyKind.COSIGNATURE)
+    return Signer(
+        name, Ed25519PrivateKey.from_private_bytes(sha256(b"w%d" % seed).digest()), KeyKind.COSIGNATURE
+    )
 
 
 def sealed_store(

@@ -843,16 +843,19 @@ def grouped(number: int) -> str:
 class Numbers:
     """The numbers that are the keys under a prefix, in order, each with what follows the digits."""
 
-    def __init__(self, source: Source, prefix: str) -> None:
-        self._found = self._below(source, prefix.rstrip("/"), "")
+    def __init__(self, source: Source, prefix: str, tail: str = "") -> None:
+        self._source = source
+        self._last = re.compile(f"([0-9]{{3}})({tail})", re.ASCII)
+        self._found = self._below(prefix.rstrip("/"), "")
         self._head = next(self._found, None)
 
-    def _below(self, source: Source, path: str, digits: str) -> Iterator[tuple[int, str]]:
-        for name in source.names(path):
-            if len(digits) == 9 and re.match("[0-9]{3}", name):  # noqa: PLR2004 - the last three follow
-                yield int(digits + name[:3]), name[3:]
-            elif re.fullmatch("[0-9]{3}", name):
-                yield from self._below(source, f"{path}/{name}", digits + name)
+    def _below(self, path: str, digits: str) -> Iterator[tuple[int, str]]:
+        for name in self._source.names(path):
+            if len(digits) < 9:  # noqa: PLR2004 - the last three follow
+                if re.fullmatch("[0-9]{3}", name, re.ASCII):
+                    yield from self._below(f"{path}/{name}", digits + name)
+            elif last := self._last.fullmatch(name):
+                yield int(digits + last[1]), last[2]
 
     def after(self, number: int) -> int | None:
         """Return the first that is larger."""
@@ -1144,38 +1147,31 @@ class Walk:
 
     def _records(self, start: int, records: Iterable[tuple[int, Record]], seal: Seal | None) -> None:
         slack = timedelta(seconds=SLACK)
-        lowest = written(self._before.upto - slack) if self._before else b""
-        highest = written(seal.at + slack) if seal else b"~"
-        parts, seen, unread = self._must.parts, self._findings.seen, self.unread
+        lowest = written(self._before.upto - slack) if self._before else b"0"
+        highest = written(seal.at + slack) if seal else b"9"
+        parts, unread, count = self._must.parts, self.unread, 0
         for index, (at, found, key, sha256, size, trusts) in records:
-            if found or trusts or not lowest <= at <= highest:
-                bounds = f"{lowest.decode() or 'the beginning'} and {highest.decode()}"
-                self._remark(index, start, (at, found, key, sha256, size, trusts), bounds)
-                if not found and not lowest <= at <= highest:
-                    self._findings.add(
-                        "clock",
-                        key.decode(),
-                        f"entry {index} is of {at.decode()}, not between {bounds}; seal {grouped(start)}",
-                    )
+            if found or trusts:
+                self._remark(f"entry {index}, seal {grouped(start)}", found, key.decode(), trusts)
+            if not (found or lowest <= at <= highest):
+                detail = f"it is of {at.decode()}, not between {lowest.decode()} and {highest.decode()}"
+                place = f"entry {index}, seal {grouped(start)}"
+                self._findings.add("clock", key.decode(), f"{detail}; {place}")
             flag = b"R" if index < unread else b"r"
             parts[zlib.crc32(key) % PARTS].append(
                 b"%b %b %b %b %d %d" % (flag, key, sha256, size, index, start)
             )
-            seen["records"] += 1
-        self._must.held(self._edge.size - start)
+            count += 1
+        self._findings.seen["records"] += count
+        self._must.held(count)
 
-    def _remark(self, index: int, start: int, record: Record, bounds: str) -> None:
-        del bounds
-        _, found, key, _, _, trusts = record
-        place = f"entry {index}, seal {grouped(start)}"
+    def _remark(self, place: str, found: bytes, key: str, trusts: bytes) -> None:
         if found == b"late":
-            self._findings.add(
-                "late", key.decode(), f"it lay in the store and no receipt told of it; {place}"
-            )
+            self._findings.add("late", key, f"it lay in the store, and no receipt told of it; {place}")
         elif found:
             self._findings.seen["adopted"] += 1
-        if trusts and key.startswith(b"_acts/"):
-            self._trusts.append((key.decode(), trusts.decode("utf-8", "replace")))
+        if trusts and key.startswith("_acts/"):
+            self._trusts.append((key, trusts.decode("utf-8", "replace")))
 
     def _settle(self, end: int, note: Checkpoint | None) -> None:
         """Say what must lie in the log now, and take note of how far it goes."""
@@ -1225,13 +1221,18 @@ class Walk:
             return
         self._findings.seen["pending_entries"] += len(lines)
         end = start + len(lines)
+        checkpoint_key = CHECKPOINTS + grouped(end)
+        known = seal.at < datetime.now(UTC) - timedelta(seconds=GRACE)
+        if known:
+            detail = (
+                f"nothing proves the entries of the seal of {iso(seal.at)}; the next sealer will write it"
+            )
+            self._findings.add("missing", checkpoint_key, detail)
+            self._entries(start, lines)
         edge = self._edge.copy()
         edge.grow([leaf_hash(line) for line in lines], lines)
-        for path, _ in [*edge.full, *edge.partial(), (CHECKPOINTS + grouped(end), None)]:
-            self._must.add(path.encode(), b"c " + path.encode())
-        if seal.at < datetime.now(UTC) - timedelta(seconds=GRACE):
-            detail = f"the seal of {iso(seal.at)} has none, so nothing proves its entries; the next sealer writes it"
-            self._findings.add("missing", CHECKPOINTS + grouped(end), detail)
+        for path, content in [*edge.full, *edge.partial(), (checkpoint_key, None)]:
+            self._derived(path, content if known else None, end)
 
 
 def split(tile: bytes) -> list[bytes]:
@@ -1253,7 +1254,8 @@ class Evidence:
         self._witnesses = {witness.key_id.hex(): witness for witness in witnesses}
         self._must = must
         self._findings = findings
-        self._cosigned, self._stamped = Numbers(source, COSIGNATURES), Numbers(source, TIMESTAMPS)
+        self._cosigned = Numbers(source, COSIGNATURES, "_[0-9a-f]{8}")
+        self._stamped = Numbers(source, TIMESTAMPS, r"\.tsr")
         #: The newest size that each witness has signed, and when.
         self.newest: dict[str, tuple[int, int]] = {}
         self._probes: list[tuple[int, bytes]] = []
@@ -1283,8 +1285,6 @@ class Evidence:
 
     def _cosignature(self, at: int, rest: str, text: bytes | None, size: int | None = None) -> None:
         key = COSIGNATURES + grouped(at) + rest
-        if not re.fullmatch("_[0-9a-f]{8}", rest):
-            return  # no name of a cosignature: it stays an extra file
         try:
             note = checkpoint(self._source.read(key, NOTE_BYTES))
         except Absent:
@@ -1332,7 +1332,7 @@ class Evidence:
 
     def _timestamp(self, at: int, rest: str, text: bytes | None) -> None:
         key = TIMESTAMPS + grouped(at) + rest
-        if text is None or rest != ".tsr":
+        if text is None:
             return  # of no checkpoint: it stays an extra file
         self._covered(key)
         try:
