@@ -40,6 +40,7 @@
     │   ├── IndexUnavailable       its database does not answer, or others hold it
     │   ├── RunPending             the run is still on its way
     │   ├── AttachmentPending      what the run names is not stored yet
+    │   ├── SealerBusy             another worker seals the audit log
     │   ├── UploadTimeout          the sender was too slow; nothing was kept
     │   └── WaitTimeout
     └── DamageFound            tell an operator; repeating or repairing the call does not help
@@ -406,6 +407,12 @@ class RunPending(TryLater):
         """Name the run."""
         self.run_id = run_id
         super().__init__(f"run {run_id} is accepted and not stored yet")
+
+
+class SealerBusy(TryLater):
+    """Another worker seals the audit log at this moment."""
+
+    code = "SEALER_BUSY"
 
 
 class AttachmentPending(TryLater):

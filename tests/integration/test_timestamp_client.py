@@ -31,9 +31,7 @@ def address(authority: Authority) -> Iterator[str]:
 
 
 def stamp(url: str, ca: Path | None = None, *, seconds: float = 10.0) -> tuple[bytes, datetime]:
-    client = TimestampClient.of(
-        TimestampSettings(tsa_url=url, tsa_cert_file=ca, tsa_timeout_seconds=seconds)
-    )
+    client = TimestampClient.of(TimestampSettings(tsa_url=url, tsa_cert_file=ca, tsa_timeout_seconds=seconds))
     assert client is not None
     try:
         return client.stamp(TEXT)

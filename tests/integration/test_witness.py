@@ -169,9 +169,7 @@ def test_only_the_logs_own_key_is_taken_where_it_is_given(
     assert witness(log, signer, tmp_path / "state", log_keys=keys).look().new
 
 
-def test_a_memory_that_was_changed_is_not_believed(
-    log: SealedStore, signer: Signer, tmp_path: Path
-) -> None:
+def test_a_memory_that_was_changed_is_not_believed(log: SealedStore, signer: Signer, tmp_path: Path) -> None:
     one = witness(log, signer, tmp_path / "state")
     one.look()
     memory = WitnessState(tmp_path / "state").file
@@ -363,9 +361,7 @@ def test_the_command_cosigns_publishes_and_refuses(
     assert program.once("--publish", root=Path("http://127.0.0.1:1/x")).returncode in {2, 6}
 
 
-def test_it_watches_waits_for_what_is_away_and_ends_at_ctrl_c(
-    program: Program, log: SealedStore
-) -> None:
+def test_it_watches_waits_for_what_is_away_and_ends_at_ctrl_c(program: Program, log: SealedStore) -> None:
     away = log.root.with_name("away")
     with program.running("--every", "1") as process:
         until(lambda: remembered(program.state) == log.newest)
@@ -419,8 +415,8 @@ def test_killed_anywhere_it_neither_forgets_nor_signs_two_histories(
         checkpoint = Checkpoint.parse(note.text)
         assert reader.root(checkpoint.size) == checkpoint.root
     assert program.once("--publish").returncode == 0
-    assert {checkpoint.size for checkpoint in seen} <= {Checkpoint.parse(note.text).size for note in signed} | {
-        log.newest.size
-    }
+    assert {checkpoint.size for checkpoint in seen} <= {
+        Checkpoint.parse(note.text).size for note in signed
+    } | {log.newest.size}
     with pytest.raises(NoteInvalid):
         verified(signed[0], [new_signer(NAME, KeyKind.COSIGNATURE).verifier])

@@ -62,9 +62,7 @@ class SealedStore:
             at = now - timedelta(milliseconds=1)
             feed_id = f"{int(now.timestamp() * 1000)}-{number}"
             digest = hashlib.sha256(data).hexdigest()
-            receipts.append(
-                Receipt(key, digest, len(data), at, feed_id, trusts=(trusts or {}).get(key))
-            )
+            receipts.append(Receipt(key, digest, len(data), at, feed_id, trusts=(trusts or {}).get(key)))
         sealer = Sealer(self.store, self.origin, self.signer, heartbeat=HEARTBEAT)
         sealed = sealer.seal(receipts, now=now, feed_at_end=True)
         assert sealed is not None

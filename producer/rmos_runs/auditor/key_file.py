@@ -58,7 +58,9 @@ def named_signer(file: Path, name: str | None, kind: KeyKind) -> Signer:
         raise SettingsInvalid(f"{public} does not tell the key's name; give --name") from error
     signer = load_file(file, verifier.name, kind)
     if signer.vkey != verifier.vkey:
-        raise SettingsInvalid(f"{public} is not the public half of the key in {file}, used as a {_USE[kind]} key")
+        raise SettingsInvalid(
+            f"{public} is not the public half of the key in {file}, used as a {_USE[kind]} key"
+        )
     return signer
 
 

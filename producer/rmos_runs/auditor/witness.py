@@ -160,7 +160,8 @@ class Witness:
             (signed,) = verified(note, [self._signer.verifier])
         except (NoteInvalid, ValueError) as error:
             raise CorruptArtifact(
-                name, "it is no checkpoint that this witness's key signed; restore it, or give the right --key"
+                name,
+                "it is no checkpoint that this witness's key signed; restore it, or give the right --key",
             ) from error
         own = next(line for line in note.signatures if self._signer.verifier.is_of(line))
         assert signed.at is not None  # noqa: S101 - the key is one for cosignatures

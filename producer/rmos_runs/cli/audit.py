@@ -22,7 +22,9 @@ app.command("witness")(witness)
 
 @app.command()
 def keygen(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the private key goes; never over a file.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Where the private key goes; never over a file.")
+    ],
     *,
     name: Annotated[
         str | None,
@@ -41,7 +43,9 @@ def keygen(
     signer = make_key(file, log_origin(Home(home)) if name is None else name, kind)
     _print_key(signer, as_json=as_json, file=str(file), public_file=str(public_file(file)))
     if not as_json:
-        err.print(f"private key: {file}; public key, for auditors: above, and in {public_file(file)}", markup=False)
+        err.print(
+            f"private key: {file}; public key, for auditors: above, and in {public_file(file)}", markup=False
+        )
 
 
 @app.command()

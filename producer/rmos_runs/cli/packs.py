@@ -93,8 +93,8 @@ def export(
 ) -> None:
     """Write the records of many runs: a ZIP, by default runs.zip, or the flat log as CSV or JSON lines.
 
-    What is damaged is named in the file and makes the exit code 7; the rest is there all the same. Recorded as
-    an act; without the broker it is written all the same, on no record.
+    What is damaged is named in the file and makes the exit code 7; the rest is there all the same. Recorded
+    as an act; without the broker it is written all the same, on no record.
     """
     archive = form is ExportForm.ZIP
     default = "runs.zip" if archive else STANDARD_OUTPUT

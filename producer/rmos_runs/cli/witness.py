@@ -33,18 +33,23 @@ def witness(
     ],
     *,
     key: Annotated[
-        Path, typer.Option("--key", metavar="FILE", help="Its private key, as rmos audit keygen --name makes it.")
+        Path,
+        typer.Option("--key", metavar="FILE", help="Its private key, as rmos audit keygen --name makes it."),
     ],
     state: Annotated[
         Path,
-        typer.Option("--state", metavar="DIR", help="What it remembers; one directory for each log, never shared."),
+        typer.Option(
+            "--state", metavar="DIR", help="What it remembers; one directory for each log, never shared."
+        ),
     ],
     name: Annotated[
         str | None, typer.Option("--name", help="Its key's name; left out, that of FILE.pub beside the key.")
     ] = None,
     log_keys: Annotated[
         list[str] | None,
-        typer.Option("--log-key", metavar="VKEY", help="Cosign only what this key of the log signed; repeatable."),
+        typer.Option(
+            "--log-key", metavar="VKEY", help="Cosign only what this key of the log signed; repeatable."
+        ),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
     every: Annotated[
@@ -55,10 +60,13 @@ def witness(
     ] = False,
     api_key_file: Annotated[
         Path | None,
-        typer.Option("--api-key-file", metavar="FILE", help="File that holds the gateway's API key, role audit."),
+        typer.Option(
+            "--api-key-file", metavar="FILE", help="File that holds the gateway's API key, role audit."
+        ),
     ] = None,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=0.1, max=600, metavar="SECONDS", help="Longest wait for one read.")
+        float,
+        typer.Option("--timeout", min=0.1, max=600, metavar="SECONDS", help="Longest wait for one read."),
     ] = 10.0,
     as_json: JsonOption = False,
 ) -> None:
@@ -89,9 +97,7 @@ def witness(
         _watch(observer, target, every, as_json=as_json)
 
 
-def _watch(
-    observer: Witness, target: ArtifactStore | None, every: float, *, as_json: bool
-) -> None:
+def _watch(observer: Witness, target: ArtifactStore | None, every: float, *, as_json: bool) -> None:
     first = True
     while True:
         try:
@@ -114,7 +120,11 @@ def _tell(observed: Observed, *, as_json: bool, quiet: bool) -> None:
     if quiet and not observed.new:
         return
     told: dict[str, Any] = {
-        "outcome": "nothing sealed yet" if cosigned is None else "cosigned" if observed.new else "nothing new",
+        "outcome": "nothing sealed yet"
+        if cosigned is None
+        else "cosigned"
+        if observed.new
+        else "nothing new",
         "size": None if cosigned is None else cosigned.checkpoint.size,
         "root": None if cosigned is None else cosigned.checkpoint.root.hex(),
         "cosigned_at_utc": None if cosigned is None else format_utc(cosigned.at),

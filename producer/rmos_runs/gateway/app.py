@@ -24,7 +24,17 @@ from rmos_runs.gateway.keys import KeyRing, Role
 from rmos_runs.gateway.paths import AUDIT_PREFIX, PREFIX
 from rmos_runs.gateway.problems import on_http_error, on_invalid, on_our_error
 from rmos_runs.gateway.rates import Rates
-from rmos_runs.gateway.routes import advisories, audit, bulk, dead_letters, jobs, records, reviews, runs, status
+from rmos_runs.gateway.routes import (
+    advisories,
+    audit,
+    bulk,
+    dead_letters,
+    jobs,
+    records,
+    reviews,
+    runs,
+    status,
+)
 from rmos_runs.gateway.routes.attachments import attachment_routes
 from rmos_runs.gateway.routes.events import EventLimits, events_router
 from rmos_runs.gateway.routes.metrics import metrics_router

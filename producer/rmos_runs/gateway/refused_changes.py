@@ -1,4 +1,4 @@
-"""Who asks to change or delete a run is refused, and is on record: once an hour for each caller and method."""
+"""Who asks to change or delete a run is refused, and is on record: once an hour, caller and method."""
 
 from __future__ import annotations
 

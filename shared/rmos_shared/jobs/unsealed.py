@@ -148,6 +148,14 @@ class Unsealed:
                 f"({type(error).__name__}); another program wrote it: move it away (RENAME)"
             ) from None
 
+    def forget_checkpoint(self) -> None:
+        """Forget the newest checkpoint: a log that was restored from a back-up may go on from an older one.
+
+        For who has that on record as an act, and for nobody else.
+        """
+        with broker_errors():
+            self._script.client.hdel(f"{self._script.prefix}seals", "checkpoint")
+
     def repair(self) -> list[str]:
         """Take away keys that are no feed, and return them; the audit log finds what they held, as late."""
         return self._script.texts("repair_unsealed")

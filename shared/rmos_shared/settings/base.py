@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Self
 
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from rmos_shared.errors import SettingsInvalid
+
+#: Who an address logs in as, and by which password.
+_LOGIN = re.compile(r"//[^/@\s]*@")
 
 
 class Settings(BaseSettings):
@@ -40,6 +44,8 @@ class Settings(BaseSettings):
         secrets = sorted(name for name, value in values.items() if isinstance(value, SecretStr))
         # As text, so that the record holds nothing but JSON.
         told = {
-            name: str(value) for name, value in values.items() if name not in secrets and value is not None
+            name: _LOGIN.sub("//", str(value))
+            for name, value in values.items()
+            if name not in secrets and value is not None
         }
         return {"settings": told, "secrets": secrets}

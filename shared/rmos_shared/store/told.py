@@ -13,7 +13,11 @@ Tell = Callable[[Sequence[Publication]], object]
 
 
 class ToldStore:
-    """A store as any, that calls ``tell`` once something is durable. It raises what that raises."""
+    """A store as any, that calls ``tell`` once something is durable. It raises what that raises.
+
+    It tells of all as of what was there already, so that the audit log looks before it adds an entry: no lease
+    bounds the time between the two, and meanwhile the log may have found the file by itself.
+    """
 
     def __init__(self, store: ArtifactStore, tell: Tell) -> None:
         """Publish in ``store``."""
@@ -28,7 +32,7 @@ class ToldStore:
         """As the store does; all that is published is told of at once."""
         outcomes = self._store.create_many(items)
         published = [
-            Publication.of(key, data, outcome)
+            Publication.of(key, data, Outcome.ALREADY_SAME)
             for (key, data), outcome in zip(items, outcomes, strict=True)
             if outcome is not Outcome.CONFLICT
         ]
@@ -74,6 +78,5 @@ class _ToldDraft:
         sha256 = attachment_sha256(key)
         # What else is published so, nobody has counted: the audit log finds it.
         if sha256 is not None and outcome is not Outcome.CONFLICT:
-            created = outcome is Outcome.CREATED
-            self._tell([Publication(key, sha256, self._size_bytes, created=created)])
+            self._tell([Publication(key, sha256, self._size_bytes, created=False)])
         return outcome

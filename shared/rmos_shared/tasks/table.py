@@ -65,6 +65,7 @@ SEAL = TaskSpec("audit.seal", AUDIT_QUEUE, SealLog, "audit")
 TIMESTAMP = TaskSpec("audit.timestamp", AUDIT_QUEUE, TimestampCheckpoint, "timestamp")
 
 TASKS: dict[str, TaskSpec] = {
-    spec.name: spec for spec in (CREATE, CREATE_MANY, SUGGEST, ATTACH, PLAN, REEXPLAIN, REPORT, DELIVER, SEAL, TIMESTAMP)
+    spec.name: spec
+    for spec in (CREATE, CREATE_MANY, SUGGEST, ATTACH, PLAN, REEXPLAIN, REPORT, DELIVER, SEAL, TIMESTAMP)
 }
 QUEUES: tuple[str, ...] = tuple(dict.fromkeys(spec.queue for spec in TASKS.values()))

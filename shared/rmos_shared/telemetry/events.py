@@ -239,6 +239,23 @@ class BatchEnded(Event, key="batch.ended", level=logging.INFO):
 # -- the audit log --------------------------------------------------------------------------------
 
 
+class LogSealed(Event, key="log.sealed", level=logging.INFO):
+    """The audit log has a new checkpoint."""
+
+    #: Entries of the log.
+    size: int
+    #: Of one job.
+    seals: int
+    records: int
+    #: Of these, what lay in the store and nobody had told of.
+    late: int
+    signed: bool
+
+
+class LogUnsigned(Event, key="log.unsigned"):
+    """The worker that seals the audit log has no key: whoever can write to the store could make it anew."""
+
+
 class PublicationsUntold(Event, key="publications.untold"):
     """The ledger could not be told what was published; the audit log will find it in the store, as late."""
 

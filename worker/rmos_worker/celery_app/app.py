@@ -21,9 +21,11 @@ from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.start import StartRecord
 from rmos_shared.settings.logs import LogSettings
 from rmos_shared.settings.worker import WorkerSettings
-from rmos_shared.store.base import ArtifactStore
 from rmos_shared.store.choice import chosen_store
-from rmos_shared.tasks.table import BACKGROUND_QUEUE, DELIVER, TASKS, TaskSpec
+from rmos_shared.store.local import LocalStore
+from rmos_shared.tasks.table import AUDIT_QUEUE, BACKGROUND_QUEUE, DELIVER, TASKS, TaskSpec
+from rmos_shared.telemetry.events import LogUnsigned
+from rmos_shared.telemetry.log import emit
 from rmos_shared.telemetry.log_output import configure_logs, is_for_eyes
 from rmos_worker.advisories.breaker import RedisBreaker
 from rmos_worker.celery_app.broadcast import ControlNode
@@ -32,6 +34,7 @@ from rmos_worker.celery_app.monitoring import monitoring_step
 from rmos_worker.celery_app.schedule import add_schedule
 from rmos_worker.engine.executor import Report
 from rmos_worker.engine.reconciler import Reconciler
+from rmos_worker.engine.seal_parts import log_signer
 from rmos_worker.engine.wiring import Services
 from rmos_worker.webhooks.endpoints import WebhookConfig, load_webhooks
 from rmos_worker.webhooks.registration import Registration
@@ -39,7 +42,8 @@ from rmos_worker.webhooks.registration import Registration
 _PR_SET_PDEATHSIG = 1
 #: Words for the states in which a worker may find jobs that it is not to do.
 _BEFORE = {"done": "done before", "running": "with another worker", "accepted": "with another worker"}
-_LOWEST_PRIORITY = 19
+#: By the one queue of a worker. Nobody waits for a batch; a seal is promised, and must go on under load.
+_NICENESS = {BACKGROUND_QUEUE: 19, AUDIT_QUEUE: 10}
 
 
 class JobDead(Exception):
@@ -53,25 +57,25 @@ class PutOff(Exception):
 class ServicesOfProcess:
     """The services of whichever process asks: a prefork child must not use its parent's connections."""
 
-    def __init__(self, settings: WorkerSettings, store: ArtifactStore, webhooks: WebhookConfig) -> None:
+    def __init__(self, settings: WorkerSettings, store: LocalStore, webhooks: WebhookConfig) -> None:
         """Prepare; the first task of a process starts its services."""
         self._settings = settings
         self._store = store
         self._webhooks = webhooks
         self._lock = threading.Lock()
         self._of: tuple[int, Services] | None = None
-        #: Whether this worker does nothing but what may wait.
-        self.in_background = False
+        #: The priority of its tasks (``nice``); 0: as any.
+        self.niceness = 0
         self._thread = threading.local()
 
     def give_way(self) -> None:
-        """Let everybody else have the processor first, if this worker's work may wait.
+        """Let others have the processor first, if this worker's work may wait.
 
         Of the thread that asks alone: heartbeat and reconciler wait for nobody.
         """
-        if self.in_background and not getattr(self._thread, "gives_way", False):
+        if self.niceness and not getattr(self._thread, "gives_way", False):
             self._thread.gives_way = True
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self.niceness)
 
     def get(self) -> Services:
         """Return this process's services, started."""
@@ -108,6 +112,7 @@ def create_app(settings: WorkerSettings) -> Celery:
         {
             _store_step(store.probe),
             _background_step(services),
+            _audit_step(settings, store),
             _reconciler_step(settings),
             _start_step(settings),
             _webhooks_step(settings, webhooks),
@@ -221,14 +226,35 @@ def _store_step(probe: Callable[[], None]) -> type[bootsteps.StartStopStep]:
     return StoreStep
 
 
-def _background_step(services: ServicesOfProcess) -> type[bootsteps.StartStopStep]:
-    class BackgroundStep(bootsteps.StartStopStep):
-        """Has the tasks of a worker that consumes nothing but background work give way to all others."""
+def _audit_step(settings: WorkerSettings, store: LocalStore) -> type[bootsteps.StartStopStep]:
+    class AuditStep(bootsteps.StartStopStep):
+        """Refuses to start the worker that seals the audit log with a key that cannot be read."""
 
         def __init__(self, parent: Any, **kwargs: Any) -> None:
             # Not in start, as above.
             super().__init__(parent, **kwargs)
-            services.in_background = set(parent.app.amqp.queues.consume_from) == {BACKGROUND_QUEUE}
+            if AUDIT_QUEUE in parent.app.amqp.queues.consume_from:
+                try:
+                    signer = log_signer(settings, store)
+                except RmosError as error:
+                    raise SystemExit(f"error {error.code}: {error}") from None
+                if signer is None:
+                    emit(LogUnsigned())
+
+    return AuditStep
+
+
+def _background_step(services: ServicesOfProcess) -> type[bootsteps.StartStopStep]:
+    class BackgroundStep(bootsteps.StartStopStep):
+        """Has the tasks of a worker give way to all others that consumes nothing but what may wait."""
+
+        def __init__(self, parent: Any, **kwargs: Any) -> None:
+            # Not in start, as above.
+            super().__init__(parent, **kwargs)
+            consumed = set(parent.app.amqp.queues.consume_from)
+            services.niceness = (
+                max(_NICENESS.get(queue, 0) for queue in consumed) if len(consumed) == 1 else 0
+            )
 
     return BackgroundStep
 

@@ -6,7 +6,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
 from typing import TypeVar
@@ -33,6 +33,8 @@ from rmos_worker.handlers.base import Handler
 
 #: How long a settlement is repeated here before the heartbeat is left to give the lease back.
 _SETTLE_PAUSES_SECONDS = (0.1, 0.5, 1.0, 2.0, 4.0)
+#: Half of the time after which the audit log calls a file late that nobody told of.
+_PROMPT_SECONDS = 60.0
 #: As the ledger still has a job whose settlement did not get through.
 _UNSETTLED = Settlement.RUNNING
 _EVENTS: dict[type[Wait | Bury | GiveBack], type[JobFailed]] = {
@@ -118,7 +120,7 @@ class Executor:
         ends = _ends(handler, claims)
         finished = [end for end in ends if isinstance(end, Finish)]
         if finished:
-            self._finish(finished, lease, report)
+            self._finish(_as_told(finished, time.monotonic() - started), lease, report)
         failed = [
             (claim, end) for claim, end in zip(claims, ends, strict=True) if isinstance(end, BaseException)
         ]
@@ -228,6 +230,16 @@ def _ends(handler: Handler, claims: Sequence[Claim]) -> Sequence[Finish | BaseEx
             return [error]
     # One of them is to blame, and nobody knows which; what was done already is done again without effect.
     return [end for claim in claims for end in _ends(handler, [claim])]
+
+
+def _as_told(finished: Sequence[Finish], seconds: float) -> Sequence[Finish]:
+    """Return them as the audit log may be told: of a job that took long it may have found a file already."""
+    if seconds < _PROMPT_SECONDS:
+        return finished
+    return [
+        replace(finish, published=tuple(replace(item, created=False) for item in finish.published))
+        for finish in finished
+    ]
 
 
 def _settled(step: Callable[[], _AnswerT]) -> _AnswerT | None:

@@ -23,6 +23,8 @@ from rmos_shared.errors import (
     RmosError,
     RunNotFound,
     RunPending,
+    SealerBusy,
+    SettingsInvalid,
     StoreUnavailable,
     TimestampRefused,
     TimestampUnavailable,
@@ -83,6 +85,7 @@ _HOPELESS: tuple[tuple[type[RmosError], DeadReason], ...] = (
     (CorruptArtifact, DeadReason.CORRUPT_ARTIFACT),
     (WebhookForbidden, DeadReason.WEBHOOK_REFUSED),
     (EndpointDisabled, DeadReason.ENDPOINT_DISABLED),
+    (SettingsInvalid, DeadReason.MISCONFIGURED),
     (TimestampRefused, DeadReason.TIMESTAMP_REFUSED),
 )
 #: Errors that may pass, with their reason and whether they cost a try: one that is no fault of the job costs
@@ -100,6 +103,7 @@ _PASSING: tuple[tuple[type[BaseException], WaitReason, bool], ...] = (
     (BrokerDamaged, WaitReason.BROKER_DAMAGED, False),
     (RunPending, WaitReason.RUN_PENDING, False),
     (AttachmentPending, WaitReason.ATTACHMENT_PENDING, False),
+    (SealerBusy, WaitReason.SEALER_BUSY, False),
     (MemoryError, WaitReason.TRY_FAILED, True),
     (TimeoutError, WaitReason.TRY_FAILED, True),
 )

@@ -9,34 +9,39 @@ from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Job
 from rmos_shared.jobs.unsealed import SealingState
 from rmos_shared.settings.audit import AuditSettings
+from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.tasks.payloads import SealLog
 from rmos_shared.tasks.table import SEAL
+from rmos_worker.handlers.seal import SEAL_PUBLICATIONS
+from rmos_worker.timestamps.schedule import TimestampRounds
 
-#: Publications that are sealed at once, however young they are.
-SEAL_PUBLICATIONS = 1_000
 #: What its jobs are about: there is one log.
 AUDIT_LOG = "audit-log"
-#: The next seal comes this much before it is promised, or a tenth of the heartbeat, whichever is less.
-_EARLY = timedelta(seconds=30)
 
 
 class SealRounds:
-    """Accepts the seal job that is due; done by the reconciler, in whichever worker has its lock."""
+    """Accepts the seal job that is due, and the day's time stamp.
 
-    def __init__(self, ledger: JobLedger, settings: AuditSettings) -> None:
+    Done by the reconciler, in whichever worker has its lock.
+    """
+
+    def __init__(self, ledger: JobLedger, settings: WorkerSettings) -> None:
         """Use ``ledger``."""
         self._ledger = ledger
         self._settings = settings
+        self._timestamps = TimestampRounds(ledger, settings)
 
     def round(self) -> None:
-        """Accept the job, if one is due. Doing so twice, or at once, accepts nothing twice.
+        """Accept what is due. Doing so twice, or at once, accepts nothing twice.
 
         Raises:
             BrokerUnavailable: the next round does it.
         """
-        job = next_seal(self._ledger.unsealed.state(), self._settings)
+        state = self._ledger.unsealed.state()
+        job = next_seal(state, self._settings)
         if job is not None:
             self._ledger.accept([job])
+        self._timestamps.round(state)
 
 
 def next_seal(state: SealingState, settings: AuditSettings) -> Job | None:
@@ -62,8 +67,8 @@ def seal_job(number: int) -> Job:
 def heartbeat_is_due(state: SealingState, settings: AuditSettings) -> bool:
     """Say whether a seal is due though nothing is published."""
     heartbeat = timedelta(seconds=settings.audit_heartbeat_seconds)
-    promised = state.next_at or (state.sealed_at or state.since) + heartbeat
-    return state.now >= promised - min(_EARLY, heartbeat / 10)
+    # The verifier grants a promise a minute more, so there is no need to come early.
+    return state.now >= (state.next_at or state.since + heartbeat)
 
 
 def reconciliation_is_due(state: SealingState, settings: AuditSettings) -> bool:

@@ -14,7 +14,7 @@ from rmos_shared.runs.files import RunFiles
 from rmos_shared.runs.reader import RunReader
 from rmos_shared.runs.writer import RunWriter
 from rmos_shared.settings.worker import WorkerSettings
-from rmos_shared.store.base import ArtifactStore
+from rmos_shared.store.local import LocalStore
 from rmos_shared.tasks.table import (
     ATTACH,
     CREATE,
@@ -23,6 +23,7 @@ from rmos_shared.tasks.table import (
     PLAN,
     REEXPLAIN,
     REPORT,
+    SEAL,
     SUGGEST,
     TIMESTAMP,
 )
@@ -32,6 +33,8 @@ from rmos_worker.advisories.breaker import RedisBreaker
 from rmos_worker.advisories.client import AdvisoryClient
 from rmos_worker.engine.executor import Executor
 from rmos_worker.engine.heartbeat import Heartbeat
+from rmos_worker.engine.seal_parts import seal_parts
+from rmos_worker.engine.sealing import reconciliation_is_due, seal_job
 from rmos_worker.explainers.choice import chosen_explainer
 from rmos_worker.handlers.attach import AttachHandler
 from rmos_worker.handlers.attachments import NamedAttachments
@@ -42,6 +45,7 @@ from rmos_worker.handlers.plan import PlanHandler
 from rmos_worker.handlers.precedence import Precedence
 from rmos_worker.handlers.reexplain import ReexplainHandler
 from rmos_worker.handlers.report import ReportHandler
+from rmos_worker.handlers.seal import SealHandler
 from rmos_worker.handlers.suggest import SuggestHandler
 from rmos_worker.handlers.timestamp import TimestampHandler
 from rmos_worker.handlers.webhook import DeliverHandler
@@ -67,7 +71,7 @@ class Services:
 
     @classmethod
     def start(
-        cls, settings: WorkerSettings, store: ArtifactStore, webhooks: WebhookConfig | None = None
+        cls, settings: WorkerSettings, store: LocalStore, webhooks: WebhookConfig | None = None
     ) -> Services:
         """Connect, and begin to beat; ``store`` is the one that the worker's main process has opened.
 
@@ -133,6 +137,13 @@ class Services:
                 config=webhooks, webhooks=ledger.webhooks, client=webhook_client, shares=shares
             ),
             TIMESTAMP.name: TimestampHandler(store, timestamps),
+            SEAL.name: SealHandler(
+                ledger,
+                lambda: seal_parts(settings, store, ledger),
+                lock_seconds=settings.lease_seconds,
+                is_reconciliation_due=lambda state: reconciliation_is_due(state, settings),
+                next_job=seal_job,
+            ),
         }
         heartbeat = Heartbeat(ledger.work, settings)
         heartbeat.start()
