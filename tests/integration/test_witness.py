@@ -194,7 +194,7 @@ def test_an_error_at_any_step_of_remembering_leaves_the_old_memory_or_the_new(
     def fails(*_: object, **__: object) -> Any:
         raise OSError(28, "No space left on device")
 
-    def second_fails(file: int) -> None:
+    def second_fails(_: int) -> None:
         calls["fsync"] += 1
         if calls["fsync"] == 2:
             fails()
@@ -219,9 +219,12 @@ def test_an_error_at_any_step_of_remembering_leaves_the_old_memory_or_the_new(
 
 
 def test_two_witnesses_never_share_a_memory(tmp_path: Path) -> None:
-    with WitnessState(tmp_path / "state").held():
-        with pytest.raises(Conflict, match="another witness runs"), WitnessState(tmp_path / "state").held():
-            pass
+    with (
+        WitnessState(tmp_path / "state").held(),
+        pytest.raises(Conflict, match="another witness runs"),
+        WitnessState(tmp_path / "state").held(),
+    ):
+        pass
     with WitnessState(tmp_path / "state").held():
         pass
 

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from rmos_shared.auditlog.checkpoint import Checkpoint
+from rmos_runs.local.home import Home
+from rmos_shared.auditlog.checkpoint import Checkpoint, origin_of
 from rmos_shared.auditlog.layout import COSIGNATURES, checkpoint_key, grouped
 from rmos_shared.auditlog.log import AuditLog
 from rmos_shared.auditlog.note import Note, NoteInvalid
 from rmos_shared.errors import CorruptArtifact
 from rmos_shared.store.base import ArtifactStore
+from rmos_shared.store.choice import chosen_store
+
+
+def log_origin(home: Home) -> str:
+    """Return the name of the log of the home's store.
+
+    Raises:
+        StoreUnavailable: the store is away, and no setting tells its identity.
+    """
+    settings = home.store_settings()
+    return origin_of(settings.store_id or chosen_store(settings).identity().store_id)
 
 
 def audit_log_of(store: ArtifactStore) -> AuditLog | None:

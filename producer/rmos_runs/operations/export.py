@@ -19,16 +19,16 @@ from rmos_shared.runs.query import RunCatalog, RunFilter
 from rmos_shared.runs.reader import RunReader
 from rmos_shared.store.base import ArtifactStore
 
-#: Of one archive. Each costs memory for its place in the tree and for the names of its files, whose proofs are
-#: found in one pass; all else is flat.
+#: Of one archive. Each costs memory for its place in the tree and for the names of its files, whose proofs
+#: are found in one pass; all else is flat.
 MOST_RUNS = 50_000
 _RUNS = "runs/"
 
 _README = f"""\
 The records of the runs that a filter means, format 1.
 
-runs/           one folder a run: its artifact, links, reviews, failed attempts, outputs, attachments, history,
-                and in proof/ that they are in the audit log, unchanged
+runs/           one folder a run: its artifact, links, reviews, failed attempts, outputs, attachments,
+                history, and in proof/ that they are in the audit log, unchanged
 PROOFS.txt      which log that is, how to check a proof, and what is not in it yet
 index.json      the filter, and the runs by session, batch and parent, with the worst of each
 DAMAGED.txt     what the filter means and nobody can read; not there when all is well

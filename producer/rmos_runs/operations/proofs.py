@@ -52,7 +52,7 @@ class Proof:
 
 @dataclass
 class LogSummary:
-    """What a person must know in order to check proofs: the largest checkpoint among them, and whose it is."""
+    """What one must know to check proofs: the largest checkpoint among them, and whose it is."""
 
     checkpoint: Checkpoint | None = None
     #: Of its signatures by the log: as the public keys begin, ``name+12345678+...``.
@@ -81,8 +81,8 @@ here, when the log was signed. Each is a text file after c2sp.org/tlog-proof. Th
   log         {self.checkpoint.origin}
   checkpoint  {self.checkpoint.size} entries, root {root}
 {keys}
-KEY below is the log's public key, which begins as above. Whoever made this pack could have made it with a key of
-their own: get the key from the log's owner by another way, and from somebody who had it before there was a
+KEY below is the log's public key, which begins as above. Whoever made this pack could have made it with a
+key of their own: get the key from the log's owner by another way, and from somebody who had it before there was a
 question. Then, with rmos installed, or with the one file that `rmos audit script` prints:
 
   rmos audit check {proof} {file} --key KEY
@@ -100,8 +100,8 @@ def log_keys(checkpoint: Checkpoint, note: Note) -> tuple[str, ...]:
 class Prover:
     """Proves files of one store. Not for several threads at once.
 
-    All methods raise ``StoreUnavailable`` when the store is away, and ``CorruptArtifact`` for a part of the log
-    that is damaged.
+    All methods raise ``StoreUnavailable`` when the store is away, and ``CorruptArtifact`` for a part of the
+    log that is damaged.
     """
 
     def __init__(self, store: ArtifactStore, *, newest: bool = False) -> None:
@@ -124,8 +124,8 @@ class Prover:
     def find(self, keys: Mapping[str, object]) -> list[tuple[int, str]]:
         """Return where in the log those of ``keys`` are that it holds, in its order.
 
-        One pass over the log finds all, from the earliest of them on. Attachments whose own time does not tell
-        when they came cost another one.
+        One pass over the log finds all, from the earliest of them on. Attachments whose own time does not
+        tell when they came cost another one.
         """
         if self._log is None or not keys:
             return []
@@ -151,7 +151,9 @@ class Prover:
         except EntryInvalid as error:
             raise CorruptArtifact(f"{TILES}entries", f"entry {index} is {error}") from error
         if not isinstance(entry, RecordEntry) or (entry.key, entry.sha256) != (stored.key, stored.sha256):
-            raise CorruptArtifact(stored.key, f"it has another content than entry {index} of the audit log tells")
+            raise CorruptArtifact(
+                stored.key, f"it has another content than entry {index} of the audit log tells"
+            )
         path = tuple(reader.inclusion_proof(index))
         return Proof(stored, InclusionProof(line, index, path, note), checkpoint)
 
@@ -183,7 +185,7 @@ class Prover:
 
 
 class Proofs:
-    """The proofs of many files, found in one pass over the log. Names are those that the files have in a pack."""
+    """The proofs of many files, found in one pass over the log; names are those of a pack."""
 
     def __init__(self, store: ArtifactStore) -> None:
         """Read ``store``."""
@@ -198,7 +200,7 @@ class Proofs:
         self._named.setdefault(stored.key, []).append((name, stored.sha256))
 
     def made(self, on_damage: Callable[[CorruptArtifact], None]) -> Iterator[tuple[str, bytes]]:
-        """Yield each file's name and proof, in the log's order; a file that is not what was sealed is reported.
+        """Yield each file's name and proof, in the log's order; one that is not what was sealed is reported.
 
         Raises:
             CorruptArtifact: the log itself is damaged.
