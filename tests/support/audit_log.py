@@ -12,7 +12,8 @@ from rmos_shared.auditlog.entry import RecordEntry, parse_entry
 from rmos_shared.auditlog.layout import CHECKPOINTS, LOG, checkpoint_key, checkpoint_size, seal_key
 from rmos_shared.auditlog.log import AuditLog
 from rmos_shared.auditlog.note import Signer
-from rmos_shared.auditlog.sealer import Receipt, Sealer, read_seal
+from rmos_shared.auditlog.receipt import Receipt
+from rmos_shared.auditlog.sealer import Sealer, read_seal
 from rmos_shared.auditlog.tiles import Tile, bundle, tiles_of
 from rmos_shared.store.base import ArtifactStore
 
@@ -46,7 +47,7 @@ def keys_of(log: AuditLog) -> list[str]:
 
 
 def assert_sound(log: AuditLog) -> None:
-    """Assert that the log is one tree, every file of which is what its seals say, with nothing else beside them.
+    """Assert that the log is one tree, each file of which is what its seals say, with nothing beside them.
 
     Everything is computed anew from the seals. A sealer that was killed must have been followed by another.
     """

@@ -10,13 +10,16 @@ from pydantic import BeforeValidator, Field, PlainSerializer, StringConstraints
 
 from rmos_shared.auditlog.layout import is_entry
 from rmos_shared.auditlog.tiles import MOST_ENTRY_BYTES
-from rmos_shared.canonical import encode
+from rmos_shared.canonical import encode, is_sha256
 from rmos_shared.errors import DamageFound, InvalidRequest
 from rmos_shared.models.base import Frozen, Sha256
 from rmos_shared.store.base import KEY
 
 #: How a file came into the log without a receipt of its writer: found later, or there before the log.
 Found = Literal["late", "adopted"]
+
+#: Larger numbers are not exact everywhere.
+MOST_SIZE = 1 << 53
 
 _KEY_MARK = b'"key":"'
 
@@ -67,7 +70,7 @@ class RecordEntry(Frozen):
     at: LogTime
     key: Annotated[str, StringConstraints(pattern=rf"\A(?:{KEY.pattern})\z")]
     sha256: Sha256
-    size: Annotated[int, Field(ge=0, lt=1 << 53)]
+    size: Annotated[int, Field(ge=0, lt=MOST_SIZE)]
     found: Found | None = None
     #: On the record that introduces a new signing key: that key.
     trusts: str | None = None
@@ -111,6 +114,21 @@ class SealEntry(Frozen):
 
 
 Entry = RecordEntry | SealEntry
+
+
+def record_line(
+    *, at: datetime, key: str, sha256: str, size: int, found: Found | None = None, trusts: str | None = None
+) -> bytes:
+    """Return the bytes of a record's entry, without a newline: those of ``RecordEntry``, many times as fast.
+
+    Raises:
+        ValueError: no entry of the log can be of these; a field is wrong, or the key belongs into no log.
+    """
+    plain = found is None and trusts is None and type(size) is int and 0 <= size < MOST_SIZE
+    if plain and KEY.fullmatch(key) and is_sha256(sha256) and is_entry(key):
+        # None of them can hold what JSON would have to escape.
+        return f'{{"at":"{format_time(at)}","key":"{key}","sha256":"{sha256}","size":{size},"v":1}}'.encode()
+    return RecordEntry(at=at, key=key, sha256=sha256, size=size, found=found, trusts=trusts).to_line()
 
 
 def parse_entry(line: bytes) -> Entry:
