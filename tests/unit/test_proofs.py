@@ -62,7 +62,8 @@ def pack(shop: SealedStore, run: RunArtifact) -> bytes:
 def files_of(data: bytes) -> dict[str, bytes]:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
-    told = dict(reversed(line.split("  ", 1)) for line in files["MANIFEST.sha256"].decode().splitlines())
+    lines = [line.split("  ", 1) for line in files["MANIFEST.sha256"].decode().splitlines()]
+    told = {name: digest for digest, name in lines}
     assert told == {name: sha256_hex(data) for name, data in files.items() if name != "MANIFEST.sha256"}
     return files
 
