@@ -71,7 +71,9 @@ class SealingState:
     #: Seals, and entries without a receipt in time, since this record began.
     seals: int
     late: int
+    #: When the log was last held against the store: against its latest days, and against all of it.
     reconciled_at: datetime | None
+    whole_at: datetime | None
 
 
 class Unsealed:
@@ -141,6 +143,7 @@ class Unsealed:
                 seals=int(fields.get("seals", 0)),
                 late=int(fields.get("late", 0)),
                 reconciled_at=_time(fields["reconciled_at"]) if "reconciled_at" in fields else None,
+                whole_at=_time(fields["whole_at"]) if "whole_at" in fields else None,
             )
         except (ValueError, OverflowError, KeyError) as error:
             raise BrokerDamaged(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from rmos_shared.settings.base import Settings
 
@@ -20,6 +21,13 @@ class AuditSettings(Settings):
     audit_key: SecretStr | None = Field(
         None, description="The private key itself (PEM), where a file cannot be given; outranks the file."
     )
+
+    @field_validator("audit_key_file", "audit_key", mode="before")
+    @classmethod
+    def _none_if_empty(cls, value: Any) -> Any:
+        # As compose files give what nobody has set.
+        return None if value == "" else value
+
     audit_seal_seconds: float = Field(
         60.0, gt=0, le=60, description="Longest time from a publication to the seal that holds it."
     )

@@ -19,6 +19,7 @@ from rmos_shared.errors import RmosError
 from rmos_shared.jobs.connection import connect_broker
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.start import StartRecord
+from rmos_shared.sealing.parts import log_signer
 from rmos_shared.settings.logs import LogSettings
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.store.choice import chosen_store
@@ -34,7 +35,6 @@ from rmos_worker.celery_app.monitoring import monitoring_step
 from rmos_worker.celery_app.schedule import add_schedule
 from rmos_worker.engine.executor import Report
 from rmos_worker.engine.reconciler import Reconciler
-from rmos_worker.engine.seal_parts import log_signer
 from rmos_worker.engine.wiring import Services
 from rmos_worker.webhooks.endpoints import WebhookConfig, load_webhooks
 from rmos_worker.webhooks.registration import Registration
@@ -251,10 +251,8 @@ def _background_step(services: ServicesOfProcess) -> type[bootsteps.StartStopSte
         def __init__(self, parent: Any, **kwargs: Any) -> None:
             # Not in start, as above.
             super().__init__(parent, **kwargs)
-            consumed = set(parent.app.amqp.queues.consume_from)
-            services.niceness = (
-                max(_NICENESS.get(queue, 0) for queue in consumed) if len(consumed) == 1 else 0
-            )
+            consumed = parent.app.amqp.queues.consume_from
+            services.niceness = min(_NICENESS.get(name, 0) for name in consumed)
 
     return BackgroundStep
 

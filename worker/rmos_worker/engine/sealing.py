@@ -8,11 +8,11 @@ from rmos_shared.ids import seal_job_id
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Job
 from rmos_shared.jobs.unsealed import SealingState
+from rmos_shared.sealing.run import SEAL_PUBLICATIONS
 from rmos_shared.settings.audit import AuditSettings
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.tasks.payloads import SealLog
 from rmos_shared.tasks.table import SEAL
-from rmos_worker.handlers.seal import SEAL_PUBLICATIONS
 from rmos_worker.timestamps.schedule import TimestampRounds
 
 #: What its jobs are about: there is one log.

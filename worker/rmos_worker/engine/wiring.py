@@ -13,6 +13,7 @@ from rmos_shared.runs.attachments import Attachments
 from rmos_shared.runs.files import RunFiles
 from rmos_shared.runs.reader import RunReader
 from rmos_shared.runs.writer import RunWriter
+from rmos_shared.sealing.parts import SealParts
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.store.local import LocalStore
 from rmos_shared.tasks.table import (
@@ -33,7 +34,6 @@ from rmos_worker.advisories.breaker import RedisBreaker
 from rmos_worker.advisories.client import AdvisoryClient
 from rmos_worker.engine.executor import Executor
 from rmos_worker.engine.heartbeat import Heartbeat
-from rmos_worker.engine.seal_parts import seal_parts
 from rmos_worker.engine.sealing import reconciliation_is_due, seal_job
 from rmos_worker.explainers.choice import chosen_explainer
 from rmos_worker.handlers.attach import AttachHandler
@@ -139,7 +139,7 @@ class Services:
             TIMESTAMP.name: TimestampHandler(store, timestamps),
             SEAL.name: SealHandler(
                 ledger,
-                lambda: seal_parts(settings, store, ledger),
+                lambda: SealParts.of(settings, store, ledger),
                 lock_seconds=settings.lease_seconds,
                 is_reconciliation_due=lambda state: reconciliation_is_due(state, settings),
                 next_job=seal_job,

@@ -58,7 +58,7 @@ end
 
 -- The id after which nothing is left of what a seal took; nil for what is no id of an entry.
 local function id_after(text)
-  local moment, place = string.match(text or '', '^(%d+)%-(%d+)$')
+  local moment, place = string.match(type(text) == 'string' and text or '', '^(%d+)%-(%d+)$')
   return moment and moment .. '-' .. string.format('%d', tonumber(place) + 1)
 end
 
@@ -71,9 +71,10 @@ local function end_of_seal(state, result)
   end
   add_to_seals('number', 1)
   local seal = state == 'done' and decoded(result) or {}
-  for _, name in ipairs({'size', 'root', 'at', 'next', 'feed', 'signed_by', 'checkpoint', 'reconciled_at'}) do
-    if seal[name] ~= nil and seal[name] ~= cjson.null then
-      local value = seal[name]
+  for _, name in ipairs({'size', 'root', 'at', 'next', 'feed', 'signed_by', 'checkpoint', 'reconciled_at',
+    'whole_at'}) do
+    local value = seal[name]
+    if type(value) == 'string' or type(value) == 'number' then
       redis.call('HSET', key, name, type(value) == 'number' and string.format('%d', value) or tostring(value))
     end
   end

@@ -50,10 +50,11 @@ class ActRecords:
             return None
         try:
             act = self._acts.get(entry.act_id)
-            if entry.what == "ended" and act.ended_at_utc is None:
-                raise BrokerDamaged(f"the record of act {entry.act_id} lost its end")
         except (ActNotFound, BrokerDamaged) as error:
             emit(RecordUnreadable(job_id=entry.act_id, error=str(error)))
+            return None
+        if entry.what == "ended" and act.ended_at_utc is None:
+            emit(RecordUnreadable(job_id=entry.act_id, error="another program took its end away"))
             return None
         return act
 
