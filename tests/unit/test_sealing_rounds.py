@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from rmos_runs.cli.status_view import sections
 from rmos_runs.operations.audit_status import AuditStatus
 from rmos_shared.ids import JOB_ID, seal_job_id
 from rmos_shared.jobs.unsealed import SealingState
@@ -109,18 +108,3 @@ def test_sealing_has_stopped_when_it_is_late_or_its_job_dead(
     changes: dict[str, Any], *, stopped: bool
 ) -> None:
     assert audit(**changes).has_stopped == stopped
-
-
-def test_status_says_how_far_the_log_is() -> None:
-    from test_status_view import status, text_of  # noqa: PLC0415 - beside this file
-
-    text = text_of(*sections(status(audit=audit()), 200))
-    assert (
-        "audit log: 12 entries, sealed 12 s ago, signed by 0123abcd; 3 not sealed, the oldest for 4.0 s"
-        in text
-    )
-    text = text_of(*sections(status(audit=audit(signed_by=None, dead_job=seal_job_id(7))), 200))
-    assert "unsigned" in text
-    assert f"rmos dlq show {seal_job_id(7)}" in text
-    assert "audit log" not in text_of(*sections(status(audit=audit()), 80, brief=True))
-    assert "audit log" in text_of(*sections(status(audit=audit(overdue_seconds=99.0)), 80, brief=True))
