@@ -12,6 +12,7 @@ import typer
 from rmos_runs.auditor.key_file import make_key, public_file
 from rmos_runs.cli.audit_checks import check, script, verify
 from rmos_runs.cli.audit_proofs import prove
+from rmos_runs.cli.audit_seals import rotate_key, seal
 from rmos_runs.cli.context import (
     DEFAULT_HOME,
     Damage,
@@ -42,6 +43,8 @@ app.command("verify")(verify)
 app.command("check")(check)
 app.command("script")(script)
 app.command("prove")(prove)
+app.command("seal")(seal)
+app.command("rotate")(rotate_key)
 app.command("witness")(witness)
 
 
@@ -138,7 +141,8 @@ def timestamps(
 ) -> None:
     """List the log's time stamps, and hold each against its checkpoint.
 
-    One that does not fit makes the exit code 7. Without certificates only the hash is compared, not who signed it.
+    One that does not fit makes the exit code 7. Without certificates only the hash is compared, not who
+    signed it.
     """
     store = store_of(home)
     roots = [] if tsa_cert is None else certificates(_read(tsa_cert), name=str(tsa_cert))
