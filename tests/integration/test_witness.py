@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from rmos_runs.auditor import witness_state
 from rmos_runs.auditor.key_file import make_key, named_signer
 from rmos_runs.auditor.log_source import DirectorySource, TimedSource
 from rmos_runs.auditor.witness import LogForked, LogKeyUnknown, LogRolledBack, Witness
@@ -194,22 +193,22 @@ def test_an_error_at_any_step_of_remembering_leaves_the_old_memory_or_the_new(
     def fails(*_: object, **__: object) -> Any:
         raise OSError(28, "No space left on device")
 
-    def second_fails(file: int) -> None:
+    def second_fails(_: int) -> None:
         calls["fsync"] += 1
         if calls["fsync"] == 2:
             fails()
 
     with monkeypatch.context() as patch:
         if step == "open":
-            patch.setattr(witness_state.os, "open", fails)
+            patch.setattr(os, "open", fails)
         elif step == "write":
             patch.setattr("builtins.open", fails)
         elif step == "fsync":
-            patch.setattr(witness_state.os, "fsync", fails)
+            patch.setattr(os, "fsync", fails)
         elif step == "replace":
             patch.setattr(Path, "replace", fails)
         else:
-            patch.setattr(witness_state.os, "fsync", second_fails)
+            patch.setattr(os, "fsync", second_fails)
         with pytest.raises(StoreUnavailable, match="No space left"):
             one.look()
     assert old is not None
@@ -219,9 +218,12 @@ def test_an_error_at_any_step_of_remembering_leaves_the_old_memory_or_the_new(
 
 
 def test_two_witnesses_never_share_a_memory(tmp_path: Path) -> None:
-    with WitnessState(tmp_path / "state").held():
-        with pytest.raises(Conflict, match="another witness runs"), WitnessState(tmp_path / "state").held():
-            pass
+    with (
+        WitnessState(tmp_path / "state").held(),
+        pytest.raises(Conflict, match="another witness runs"),
+        WitnessState(tmp_path / "state").held(),
+    ):
+        pass
     with WitnessState(tmp_path / "state").held():
         pass
 

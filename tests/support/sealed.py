@@ -14,7 +14,8 @@ from rmos_shared.auditlog.checkpoint import Checkpoint, origin_of
 from rmos_shared.auditlog.layout import is_entry
 from rmos_shared.auditlog.log import AuditLog
 from rmos_shared.auditlog.note import KeyKind, Signer
-from rmos_shared.auditlog.sealer import Receipt, Sealed, Sealer
+from rmos_shared.auditlog.receipt import Receipt
+from rmos_shared.auditlog.sealer import Sealed, Sealer
 from rmos_shared.store.identity import init_store
 from rmos_shared.store.local import LocalStore
 from support.runs import Runs

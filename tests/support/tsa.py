@@ -1,4 +1,4 @@
-"""A time-stamp authority of our own: ``openssl ts`` behind a small HTTP server, with a CA made on the spot."""
+"""A time-stamp authority of our own: ``openssl ts`` behind a small HTTP server, with a CA of its own."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rmos_runs.operations.audit_status import AuditStatus
+from rmos_runs.operations.sealing_status import SealingStatus
 from rmos_shared.ids import JOB_ID, seal_job_id
 from rmos_shared.jobs.unsealed import SealingState
 from rmos_shared.settings.audit import AuditSettings
@@ -76,7 +76,7 @@ def test_the_job_is_the_same_until_one_has_ended() -> None:
     assert JOB_ID.fullmatch(first.job_id)
 
 
-def audit(**changes: Any) -> AuditStatus:
+def audit(**changes: Any) -> SealingStatus:
     values: dict[str, Any] = {
         "entries": 12,
         "sealed_at_utc": NOW,
@@ -90,7 +90,7 @@ def audit(**changes: Any) -> AuditStatus:
         "late": 0,
         "dead_job": None,
     }
-    return AuditStatus(**(values | changes))
+    return SealingStatus(**(values | changes))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 
 from rmos_runs.cli.status_view import UNLIMITED, Line, Section, fitted, sections, size, span
-from rmos_runs.operations.audit_status import AuditStatus
+from rmos_runs.operations.sealing_status import SealingStatus
 from rmos_runs.operations.status import (
     IndexStatus,
     NightlyStatus,
@@ -254,7 +254,7 @@ def test_what_is_paused_is_told_before_what_waits_for_it() -> None:
     assert "paused" not in text_of(*sections(status(), 120))
 
 
-def audit(**changes: Any) -> AuditStatus:
+def audit(**changes: Any) -> SealingStatus:
     values: dict[str, Any] = {
         "entries": 12,
         "sealed_at_utc": NOW,
@@ -268,7 +268,7 @@ def audit(**changes: Any) -> AuditStatus:
         "late": 0,
         "dead_job": None,
     }
-    return AuditStatus(**(values | changes))
+    return SealingStatus(**(values | changes))
 
 
 def test_status_says_how_far_the_log_is() -> None:

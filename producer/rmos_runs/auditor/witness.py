@@ -1,8 +1,8 @@
 """A witness: it signs that a log only grew, and refuses to sign one that did not.
 
-It holds what it signed last. A new checkpoint is cosigned only when the log's own tiles prove that the tree of
-the last one is the beginning of the new one's. What is cosigned is in the memory, durably, before anybody sees
-the signature; so a witness that is killed at any point has forgotten nothing that it signed.
+It holds what it signed last. A new checkpoint is cosigned only when the log's own tiles prove that the tree
+of the last one is the beginning of the new one's. What is cosigned is in the memory, durably, before anybody
+sees the signature; so a witness that is killed at any point has forgotten nothing that it signed.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class Witness:
     ) -> None:
         """Read ``source``, sign by ``signer``, a key for cosignatures.
 
-        With ``log_keys`` only checkpoints that one of them signed are taken. Without, the witness vouches that
-        the log grew, not for whose it is.
+        With ``log_keys`` only checkpoints that one of them signed are taken. Without, the witness vouches
+        that the log grew, not for whose it is.
         """
         self._source = source
         self._signer = signer

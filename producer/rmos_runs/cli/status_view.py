@@ -14,7 +14,7 @@ from datetime import datetime
 from rich.cells import cell_len
 
 from rmos_runs.cli.table import Layout, Row, shown
-from rmos_runs.operations.audit_status import AuditStatus
+from rmos_runs.operations.sealing_status import SealingStatus
 from rmos_runs.operations.status import SystemStatus, Unreachable
 from rmos_shared.jobs.figures.model import BreakerFigures, LedgerFigures, TaskFlow, TaskJobs, WorkerFigures
 from rmos_shared.jobs.model import LedgerStats
@@ -326,7 +326,7 @@ def _storage(status: SystemStatus) -> Section:
     return Section(tuple(lines), head=len(lines))
 
 
-def _audit(audit: AuditStatus) -> Line:
+def _audit(audit: SealingStatus) -> Line:
     if audit.sealed_seconds is None:
         said = "audit log: nothing is sealed yet"
     else:

@@ -72,8 +72,8 @@ def witness(
 ) -> None:
     """Cosign a log's newest checkpoint, as long as its tiles prove that it only grew since the last one.
 
-    Run it on another machine, with a key that the log's owner does not hold. What it signs is in its state, for
-    good, before anybody sees the signature. A log that was cut or rewritten is not signed, ever: both
+    Run it on another machine, with a key that the log's owner does not hold. What it signs is in its state,
+    for good, before anybody sees the signature. A log that was cut or rewritten is not signed, ever: both
     checkpoints are named, and the exit code is 7. While the log cannot be reached it waits, with --once it
     ends with 6.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from rmos_runs.operations.audit_status import AuditStatus
+from rmos_runs.operations.sealing_status import SealingStatus
 from rmos_runs.operations.status import SystemStatus
 from rmos_shared.jobs.arguments import CODE_VERSION
 from rmos_shared.jobs.figures.model import LedgerFigures
@@ -48,7 +48,7 @@ def families(status: SystemStatus | None, *, read_seconds: float) -> list[Family
     return told
 
 
-def _audit(audit: AuditStatus) -> list[Family]:
+def _audit(audit: SealingStatus) -> list[Family]:
     return [
         family(metrics.AUDIT_ENTRIES, [((), float(audit.entries))]),
         family(metrics.AUDIT_AGE, [] if audit.sealed_seconds is None else [((), audit.sealed_seconds)]),

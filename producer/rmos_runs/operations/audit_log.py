@@ -2,34 +2,50 @@
 
 from __future__ import annotations
 
+from rmos_runs.local.home import Home
 from rmos_shared.auditlog.checkpoint import Checkpoint, origin_of
-from rmos_shared.auditlog.layout import COSIGNATURES, grouped
+from rmos_shared.auditlog.layout import COSIGNATURES, checkpoint_key, grouped
 from rmos_shared.auditlog.log import AuditLog
 from rmos_shared.auditlog.note import Note, NoteInvalid
 from rmos_shared.errors import CorruptArtifact
 from rmos_shared.store.base import ArtifactStore
-from rmos_shared.store.local import LocalStore
+from rmos_shared.store.choice import chosen_store
 
 
-def audit_log_of(store: LocalStore) -> AuditLog:
-    """Return the log of a store, which is named after it.
-
-    Raises:
-        StoreUnavailable: the store is away.
-    """
-    return AuditLog(store, origin_of(store.identity().store_id))
-
-
-def newest_note(store: LocalStore) -> bytes | None:
-    """Return the newest checkpoint as it is stored; None while there is none.
+def log_origin(home: Home) -> str:
+    """Return the name of the log of the home's store.
 
     Raises:
-        CorruptArtifact: it cannot be read as one of this store.
+        StoreUnavailable: the store is away, and no setting tells its identity.
+    """
+    settings = home.store_settings()
+    return origin_of(settings.store_id or chosen_store(settings).identity().store_id)
+
+
+def audit_log_of(store: ArtifactStore) -> AuditLog | None:
+    """Return the log that lies in a store, by the name that it gives itself; None while nothing is sealed.
+
+    Whether that is the name of this store is for the verifier to say.
+
+    Raises:
+        CorruptArtifact: its newest checkpoint cannot be read.
         StoreUnavailable: the store is away.
     """
+    size = AuditLog(store, "").newest_size()
+    if not size:
+        return None
+    key = checkpoint_key(size)
+    try:
+        checkpoint, _ = Checkpoint.parse_note(store.get(key) or b"")
+    except NoteInvalid as error:
+        raise CorruptArtifact(key, str(error)) from error
+    return AuditLog(store, checkpoint.origin)
+
+
+def newest_note(store: ArtifactStore) -> bytes | None:
+    """Return the newest checkpoint as it is stored; None while there is none. Raises as ``audit_log_of``."""
     log = audit_log_of(store)
-    size = log.newest_size()
-    return log.note(size)[1].to_bytes() if size else None
+    return None if log is None else log.note(log.newest_size())[1].to_bytes()
 
 
 def cosigned_note(store: ArtifactStore, checkpoint: Checkpoint, note: Note) -> Note:
@@ -48,10 +64,7 @@ def cosigned_note(store: ArtifactStore, checkpoint: Checkpoint, note: Note) -> N
     return note
 
 
-def served_checkpoint(store: LocalStore) -> bytes | None:
-    """Return the newest checkpoint with the cosignatures that it has; raises as ``newest_note``."""
+def served_checkpoint(store: ArtifactStore) -> bytes | None:
+    """Return the newest checkpoint with the cosignatures that it has; raises as ``audit_log_of``."""
     log = audit_log_of(store)
-    size = log.newest_size()
-    if not size:
-        return None
-    return cosigned_note(store, *log.note(size)).to_bytes()
+    return None if log is None else cosigned_note(store, *log.note(log.newest_size())).to_bytes()

@@ -1,65 +1,93 @@
-"""How far the sealing of the audit log is, as the ledger knows it: for status, doctor and metrics."""
+"""How the audit log stands: what it holds, when it was sealed, by whom, and what waits."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime
+from typing import Annotated
 
-from rmos_shared.ids import seal_job_id
+from pydantic import PlainSerializer
+
+from rmos_runs.operations.audit_log import audit_log_of, cosigned_note
+from rmos_shared.auditlog.entry import format_time
+from rmos_shared.auditlog.layout import checkpoint_key
+from rmos_shared.auditlog.note import Note, NoteInvalid, Signer, verified
+from rmos_shared.errors import CorruptArtifact
 from rmos_shared.jobs.ledger import JobLedger
-from rmos_shared.jobs.model import JobState
-from rmos_shared.models.base import Frozen, SingleLine, UtcTime
+from rmos_shared.models.base import Frozen
+from rmos_shared.store.base import ArtifactStore
 
-#: How much later than promised a seal may come; the verifier grants as much.
-LATENESS = timedelta(seconds=60)
-#: Publications are sealed within a minute; one that waits for so long waits for somebody to look.
-MOST_UNSEALED = timedelta(minutes=5)
+Moment = Annotated[datetime, PlainSerializer(format_time, return_type=str, when_used="json")]
 
 
 class AuditStatus(Frozen):
-    """The audit log, and what it does not hold yet."""
+    """The state of a log, as far as store, key and ledger tell it."""
 
-    #: Entries of the newest checkpoint; 0 before the first.
-    entries: int
-    #: When that was sealed, and when the next seal is promised at the latest.
-    sealed_at_utc: UtcTime | None
-    next_at_utc: UtcTime | None
-    sealed_seconds: float | None
-    overdue_seconds: float
-    #: Id of the key that signed it, 8 hex digits; None: nobody has.
-    signed_by: SingleLine | None
-    #: Publications and acts that no seal holds, and how long the oldest of them waits.
-    unsealed: int
-    oldest_unsealed_seconds: float | None
-    #: Since the ledger's record of them began: seals, and entries that nobody had told of in time.
-    seals: int
-    late: int
-    #: The seal job for which sealing stands still until it is replayed or discarded.
-    dead_job: SingleLine | None
-
-    @property
-    def has_stopped(self) -> bool:
-        """Whether nothing is sealed that should be."""
-        waits = timedelta(seconds=self.oldest_unsealed_seconds or 0.0)
-        overdue = timedelta(seconds=self.overdue_seconds)
-        return self.dead_job is not None or overdue > LATENESS or waits > MOST_UNSEALED
+    origin: str | None = None
+    #: Entries; 0 before the first seal.
+    size: int = 0
+    root: str | None = None
+    sealed_at: Moment | None = None
+    #: Since then.
+    age_seconds: float | None = None
+    #: When the next seal is promised.
+    next_at: Moment | None = None
+    #: Whether that is past: nobody seals.
+    overdue: bool = False
+    #: The keys that the newest checkpoint says it is signed by, as public keys begin.
+    signed_by: tuple[str, ...] = ()
+    #: The configured key, and whether it signed that.
+    key: str | None = None
+    key_signed: bool | None = None
+    #: Publications and acts that no seal holds yet; None without a broker.
+    unsealed: int | None = None
+    #: Who cosigned it, by what the store holds; nothing of it is proven.
+    witnesses: tuple[str, ...] = ()
 
 
-def audit_status(ledger: JobLedger) -> AuditStatus:
-    """Return it, changing nothing; raises as ``JobLedger`` does."""
-    state = ledger.unsealed.state()
-    job_id = seal_job_id(state.number)
-    job = ledger.find(job_id) if state.number else None
-    oldest, sealed, promised = state.oldest_at, state.sealed_at, state.next_at
+def audit_status(
+    store: ArtifactStore, signer: Signer | None, ledger: JobLedger | None, now: datetime
+) -> AuditStatus:
+    """Return the state of the log in ``store``.
+
+    Raises:
+        CorruptArtifact: the newest checkpoint, or its last entry, is damaged; or a signature of the
+        configured
+            key does not hold.
+        StoreUnavailable, BrokerUnavailable: one of them is away.
+    """
+    unsealed = None if ledger is None else ledger.unsealed.state().unsealed
+    key = None if signer is None else signer.vkey
+    log = audit_log_of(store)
+    if log is None:
+        return AuditStatus(key=key, unsealed=unsealed)
+    checkpoint, note = log.note(log.newest_size())
+    seal = log.seal(checkpoint.size)
+    everybody = cosigned_note(store, checkpoint, note)
     return AuditStatus(
-        entries=state.size,
-        sealed_at_utc=sealed,
-        next_at_utc=promised,
-        sealed_seconds=None if sealed is None else max(0.0, (state.now - sealed).total_seconds()),
-        overdue_seconds=0.0 if promised is None else max(0.0, (state.now - promised).total_seconds()),
-        signed_by=state.signed_by or None,
-        unsealed=state.unsealed,
-        oldest_unsealed_seconds=None if oldest is None else max(0.0, (state.now - oldest).total_seconds()),
-        seals=state.seals,
-        late=state.late,
-        dead_job=job_id if job is not None and job.state is JobState.DEAD else None,
+        origin=checkpoint.origin,
+        size=checkpoint.size,
+        root=checkpoint.root.hex(),
+        sealed_at=seal.at,
+        age_seconds=round((now - seal.at).total_seconds(), 3),
+        next_at=seal.seal.next,
+        overdue=now > seal.seal.next,
+        signed_by=tuple(f"{line.name}+{line.key_id.hex()}" for line in note.signatures),
+        key=key,
+        key_signed=None if signer is None else _signed(note, signer, checkpoint.size),
+        unsealed=unsealed,
+        witnesses=tuple(
+            f"{line.name}+{line.key_id.hex()}"
+            for line in everybody.signatures
+            if line.name != checkpoint.origin
+        ),
     )
+
+
+def _signed(note: Note, signer: Signer, size: int) -> bool:
+    if not any(map(signer.verifier.is_of, note.signatures)):
+        return False
+    try:
+        verified(note, [signer.verifier])
+    except NoteInvalid as error:
+        raise CorruptArtifact(checkpoint_key(size), str(error)) from error
+    return True

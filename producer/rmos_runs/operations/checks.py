@@ -16,7 +16,7 @@ from typing import Any, Literal
 from urllib.request import HTTPErrorProcessor, ProxyHandler, Request, build_opener
 
 from rmos_runs.local.home import Home
-from rmos_runs.operations.audit_status import audit_status
+from rmos_runs.operations.sealing_status import sealing_status
 from rmos_shared.advisories.answers import ASSETS_PATH, mistake_behind
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable, RmosError, StoreUnavailable
 from rmos_shared.index.choice import has_index, index_state, store_id_of
@@ -182,7 +182,7 @@ def _ledger(ledger: JobLedger) -> Iterator[Finding]:
 
 def _audit_log(ledger: JobLedger) -> Iterator[Finding]:
     try:
-        audit = audit_status(ledger)
+        audit = sealing_status(ledger)
     except BrokerDamaged as error:
         yield Finding("audit log", "broken", str(error), "rmos jobs repair --feed")
         return

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, Protocol, TypeVar
 
-from rmos_runs.operations.audit_status import AuditStatus, audit_status
+from rmos_runs.operations.sealing_status import SealingStatus, sealing_status
 from rmos_shared.errors import RmosError
 from rmos_shared.index.choice import has_index, index_state
 from rmos_shared.jobs.figures.model import LedgerFigures
@@ -138,7 +138,7 @@ class SystemStatus(Frozen):
     #: What operators have paused.
     pauses: tuple[Pause, ...] = ()
     nightly: NightlyStatus | None = None
-    audit: AuditStatus | None = None
+    audit: SealingStatus | None = None
     unreachable: list[Unreachable]
 
 
@@ -165,11 +165,11 @@ def read_status(sources: Sources, bounds: Bounds = THOROUGH) -> SystemStatus:
     """
     parts = _Parts()
 
-    def ledger() -> tuple[LedgerStats, LedgerFigures, tuple[Pause, ...], NightlyStatus, AuditStatus]:
+    def ledger() -> tuple[LedgerStats, LedgerFigures, tuple[Pause, ...], NightlyStatus, SealingStatus]:
         opened = sources.ledger()
         figures = opened.figures.read(most_jobs=bounds.jobs, most_events=bounds.events)
         nightly = _nightly(opened, sources.nightly())
-        return opened.stats(), figures, tuple(opened.pauses.all()), nightly, audit_status(opened)
+        return opened.stats(), figures, tuple(opened.pauses.all()), nightly, sealing_status(opened)
 
     read = parts.read("ledger", ledger)
     stats, figures, pauses, nightly, audit = read or (None, None, (), None, None)

@@ -1,7 +1,7 @@
 """Just enough of DER to put right what some time-stamp authorities leave out of order.
 
-The certificates of a token are a SET, which DER has sorted. OpenSSL, and authorities built on it, write them as
-they come, and a strict parser refuses that. No signature covers their order.
+The certificates of a token are a SET, which DER has sorted. OpenSSL, and authorities built on it, write them
+as they come, and a strict parser refuses that. No signature covers their order.
 """
 
 from __future__ import annotations

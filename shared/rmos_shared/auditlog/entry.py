@@ -93,7 +93,7 @@ class SealFacts(Frozen):
     #: Of this seal, itself included.
     entries: Annotated[int, Field(ge=1)]
     #: Id of the last receipt that was taken from the feed; "" as long as none was.
-    feed: Annotated[str, StringConstraints(pattern=r"\A(?:\d{1,20}-\d{1,20})?\z")]
+    feed: Annotated[str, StringConstraints(pattern=r"\A(?:[0-9]{1,20}-[0-9]{1,20})?\z")]
     #: A checkpoint is promised no later than that.
     next: LogTime
     #: Every receipt up to then is in the log.
