@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +17,7 @@ from typing import Any, Protocol
 import pytest
 import redis
 
+from rmos_runs.auditor import verifier
 from rmos_runs.client import RunsClient
 from rmos_shared.auditlog.checkpoint import origin_of
 from rmos_shared.auditlog.entry import RecordEntry, parse_entry
@@ -82,6 +86,15 @@ def difference(store: LocalStore, ledger: JobLedger) -> Callable[[], object]:
     )
 
 
+def verify(runs_dir: Path, *options: str) -> dict[str, Any]:
+    """Return what the verifier says, which shares no line with what seals."""
+    command = [sys.executable, verifier.__file__, "verify", str(runs_dir), "--live", "--json", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode in {0, 7}, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said
+
+
 def fresh(requests: list[dict[str, Any]], amount: int) -> list[dict[str, Any]]:
     return [{**request, "run_id": new_uuid7()} for request in requests[:amount]]
 
@@ -94,6 +107,7 @@ def test_what_is_published_is_sealed_and_signed(  # noqa: PLR0917 - fixtures
     store: LocalStore,
     sample_requests: list[dict[str, Any]],
     tmp_path: Path,
+    runs_dir: Path,
     eventually: Eventually,
 ) -> None:
     signer = generate(tmp_path / "key.pem", origin_of(store.identity().store_id))
@@ -119,6 +133,7 @@ def test_what_is_published_is_sealed_and_signed(  # noqa: PLR0917 - fixtures
     state = ledger.unsealed.state()
     assert (state.size, state.signed_by, state.late) == (newest, signer.verifier.key_id.hex(), 0)
     assert state.checkpoint == log.note(newest)[1].to_bytes().decode()
+    assert verify(runs_dir, "--key", signer.verifier.vkey)["findings"] == []
 
 
 def enqueue(
@@ -165,6 +180,7 @@ def test_whoever_is_killed_nothing_is_left_out_or_sealed_twice(  # noqa: PLR0917
     assert sum(sealed(store).values()) == len(sealed(store)) > 400
     assert "late" not in {entry.found for entry in records(store)}
     assert_sound(log_of(store))
+    assert verify(runs_dir)["findings"] == []
     assert ledger.stats().dead == 0
 
 
