@@ -28,6 +28,7 @@ from rmos_shared.store.local import LocalStore
 from rmos_shared.tasks.table import CREATE
 from support.gateway import RUNS, GatewayProcess
 from support.handlers import create_handler
+from support.old_records import write_partitioned
 
 LEASE = Lease("w", "1")
 #: A port of this machine on which nobody listens.
@@ -124,6 +125,34 @@ def test_an_export_tells_what_was_chosen(rmos: Rmos, ledger: JobLedger, run_id: 
     assert rmos("runs", "export", "--status", "OK", "-o", "all.zip").code == 0
     act = only(ledger)
     assert act.about == {"filter": {"status": "OK"}, "format": "zip", "file": "all.zip"}
+
+
+def test_an_attachment_is_told_of_and_a_broker_that_is_away_is_not_missed(
+    rmos: Rmos, ledger: JobLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "part.nc").write_bytes(b"G1 X1")
+    told = rmos("attachments", "put", "part.nc")
+    assert told.code == 0, told.err
+    (entry,) = ledger.unsealed.read(most=10).entries
+    assert [item.key for item in entry.published] == [told.out.strip()]
+    monkeypatch.setenv("RMOS_BROKER_URL", AWAY)
+    (tmp_path / "part.nc").write_bytes(b"G1 X2")
+    assert rmos("attachments", "put", "part.nc").code == 0
+    assert len(ledger.unsealed.read(most=10).entries) == 1, "the log finds it in the store"
+
+
+def test_a_migration_is_an_act_and_tells_what_it_stored(
+    rmos: Rmos, ledger: JobLedger, tmp_path: Path, runs_dir: Path
+) -> None:
+    old = tmp_path / "old"
+    write_partitioned(old, 12)
+    told = rmos("migrate", "run", str(old), "--why", "the old system is switched off")
+    assert told.code in {0, 7}, told.err
+    act = only(ledger)
+    assert (act.kind, act.about["source"], act.outcome) == ("migration", str(old), "complete")
+    keys = {item.key for entry in ledger.unsealed.read(most=1_000).entries for item in entry.published}
+    assert keys == {key for key in LocalStore(runs_dir).list("") if key != "_store.json"}
+    assert act.done > 0
 
 
 def test_a_repair_is_an_act(rmos: Rmos, ledger: JobLedger, redis_client: redis.Redis) -> None:
