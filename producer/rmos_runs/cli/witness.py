@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from rmos_runs.auditor.key_file import named_signer
+from rmos_runs.auditor.key_file import named_signer, verifiers_of
 from rmos_runs.auditor.log_source import DirectorySource, TimedSource, source_of
 from rmos_runs.auditor.witness import Observed, Witness
 from rmos_runs.auditor.witness_state import WitnessState
 from rmos_runs.cli.context import JsonOption, err, print_json
-from rmos_shared.auditlog.note import KeyKind, Verifier
+from rmos_shared.auditlog.note import KeyKind
 from rmos_shared.clock import SystemClock
 from rmos_shared.errors import SettingsInvalid, StoreUnavailable
 from rmos_shared.models.base import format_utc
@@ -48,7 +48,9 @@ def witness(
     log_keys: Annotated[
         list[str] | None,
         typer.Option(
-            "--log-key", metavar="VKEY", help="Cosign only what this key of the log signed; repeatable."
+            "--log-key",
+            metavar="VKEY|FILE",
+            help="Cosign only what this public key of the log signed; repeatable.",
         ),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
@@ -79,7 +81,7 @@ def witness(
     """
     signal.signal(signal.SIGTERM, _stop)
     signer = named_signer(key, name, KeyKind.COSIGNATURE)
-    trusted = [Verifier.parse(log_key) for log_key in log_keys or ()]
+    trusted = [verifier for log_key in log_keys or () for verifier in verifiers_of(log_key)]
     try:
         source = source_of(store, api_key=_secret(api_key_file), timeout_seconds=timeout)
     except ValueError as error:
