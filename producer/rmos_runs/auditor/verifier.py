@@ -77,6 +77,7 @@ GRACE, SLACK, GAP = 120, 1, 60
 NOTE_BYTES, SEAL_BYTES, TILE_BYTES, BUNDLE_BYTES = 1 << 16, 1 << 26, 1 << 13, 256 * 65_537
 TOKEN_BYTES, PROOF_BYTES, IDENTITY_BYTES = 1 << 18, 1 << 20, 4_096
 PIECE = 1 << 20
+LINES_IN_MEMORY = 50_000
 HASH = 32
 WIDTH = 256  # hashes in a full tile, entries in a full bundle
 DEPTH = 10  # directories below each other that are looked into
@@ -114,7 +115,8 @@ class Findings:
     """Everything that was found, in a file: a store may be wrong in a million places."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8")
+        self._path = path
+        self._lines: list[str] = []
         self.counts: Counter[str] = Counter()
         #: Not findings: files read, bytes read, records that are too young to be in the log, and so on.
         self.seen: Counter[str] = Counter()
@@ -123,12 +125,33 @@ class Findings:
         self.counts[kind] += 1
         # A surrogate in a key is a byte of a name that is no UTF-8.
         plain = key.encode("utf-8", "backslashreplace").decode()
-        self._file.write(json.dumps([kind, plain, detail]) + "\n")
+        self._lines.append(json.dumps([kind, plain, detail]) + "\n")
+        if len(self._lines) == LINES_IN_MEMORY:
+            self._write()
 
     def close(self) -> None:
         """Write the counts as the last line."""
-        self._file.write(json.dumps({"counts": self.counts, "seen": self.seen}) + "\n")
-        self._file.close()
+        self._lines.append(json.dumps({"counts": self.counts, "seen": self.seen}) + "\n")
+        self._write()
+
+    def _write(self) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.writelines(self._lines)
+        self._lines.clear()
+
+
+def found_in(paths: Iterable[Path]) -> Iterator[list[str]]:
+    """Yield kind, key and detail of everything that several processes found."""
+    for path in paths:
+        with path.open(encoding="utf-8") as file:
+            yield from (json.loads(line) for line in file if line[0] == "[")
+
+
+def totals_of(path: Path) -> dict[str, dict[str, int]]:
+    """Return what `close` wrote."""
+    with path.open(encoding="utf-8") as file:
+        *_, last = file
+    return json.loads(last)  # type: ignore[no-any-return]
 
 
 # --- The tree (RFC 6962) ----------------------------------------------------------------------------------------
@@ -559,11 +582,8 @@ class Directory:
         prefix = f"{path}/" if path else ""
         below = []
         try:
-            descriptor = (
-                os.open(path or ".", self._DIRECTORY, dir_fd=self._root)
-                if not path
-                else self._below(*path.rpartition("/")[::2])
-            )
+            above, _, name = path.rpartition("/")
+            descriptor = self._below(above, name or ".")
         except Absent:
             return
         except (OSError, Unusable) as error:
@@ -644,7 +664,7 @@ class Web:
             except (OSError, http.client.HTTPException) as error:
                 self._connection.close()
                 if attempt == TRIES:
-                    raise Away(f"{key} cannot be fetched: {error or type(error).__name__}") from None
+                    raise Away(f"{key} cannot be fetched: {str(error) or type(error).__name__}") from None
                 time.sleep(attempt / 2)
             else:
                 yield from pieces
@@ -692,7 +712,6 @@ def passed_over(name: str) -> bool:
 PARTS = 64
 #: One line for each file. What must be there: `r` a record, `R` one that --since leaves unread, `l` a file of the
 #: log whose content follows from the entries, `c` one that was read already. What is there: `f` a file, `o` not.
-_LINES_IN_MEMORY = 50_000
 
 
 class Spill:
@@ -710,7 +729,7 @@ class Spill:
     def held(self, lines: int) -> None:
         """Take note that so many lines were added to `parts`."""
         self._held += lines
-        if self._held > _LINES_IN_MEMORY:
+        if self._held > LINES_IN_MEMORY:
             self.flush()
 
     def flush(self) -> None:
@@ -824,16 +843,19 @@ def grouped(number: int) -> str:
 class Numbers:
     """The numbers that are the keys under a prefix, in order, each with what follows the digits."""
 
-    def __init__(self, source: Source, prefix: str) -> None:
-        self._found = self._below(source, prefix.rstrip("/"), "")
+    def __init__(self, source: Source, prefix: str, tail: str = "") -> None:
+        self._source = source
+        self._last = re.compile(f"([0-9]{{3}})({tail})", re.ASCII)
+        self._found = self._below(prefix.rstrip("/"), "")
         self._head = next(self._found, None)
 
-    def _below(self, source: Source, path: str, digits: str) -> Iterator[tuple[int, str]]:
-        for name in source.names(path):
-            if len(digits) == 9 and re.match("[0-9]{3}", name):  # noqa: PLR2004 - the last three follow
-                yield int(digits + name[:3]), name[3:]
-            elif re.fullmatch("[0-9]{3}", name):
-                yield from self._below(source, f"{path}/{name}", digits + name)
+    def _below(self, path: str, digits: str) -> Iterator[tuple[int, str]]:
+        for name in self._source.names(path):
+            if len(digits) < 9:  # noqa: PLR2004 - the last three follow
+                if re.fullmatch("[0-9]{3}", name, re.ASCII):
+                    yield from self._below(f"{path}/{name}", digits + name)
+            elif last := self._last.fullmatch(name):
+                yield int(digits + last[1]), last[2]
 
     def after(self, number: int) -> int | None:
         """Return the first that is larger."""
@@ -1125,38 +1147,31 @@ class Walk:
 
     def _records(self, start: int, records: Iterable[tuple[int, Record]], seal: Seal | None) -> None:
         slack = timedelta(seconds=SLACK)
-        lowest = written(self._before.upto - slack) if self._before else b""
-        highest = written(seal.at + slack) if seal else b"~"
-        parts, seen, unread = self._must.parts, self._findings.seen, self.unread
+        lowest = written(self._before.upto - slack) if self._before else b"0"
+        highest = written(seal.at + slack) if seal else b"9"
+        parts, unread, count = self._must.parts, self.unread, 0
         for index, (at, found, key, sha256, size, trusts) in records:
-            if found or trusts or not lowest <= at <= highest:
-                bounds = f"{lowest.decode() or 'the beginning'} and {highest.decode()}"
-                self._remark(index, start, (at, found, key, sha256, size, trusts), bounds)
-                if not found and not lowest <= at <= highest:
-                    self._findings.add(
-                        "clock",
-                        key.decode(),
-                        f"entry {index} is of {at.decode()}, not between {bounds}; seal {grouped(start)}",
-                    )
+            if found or trusts:
+                self._remark(f"entry {index}, seal {grouped(start)}", found, key.decode(), trusts)
+            if not (found or lowest <= at <= highest):
+                detail = f"it is of {at.decode()}, not between {lowest.decode()} and {highest.decode()}"
+                place = f"entry {index}, seal {grouped(start)}"
+                self._findings.add("clock", key.decode(), f"{detail}; {place}")
             flag = b"R" if index < unread else b"r"
             parts[zlib.crc32(key) % PARTS].append(
                 b"%b %b %b %b %d %d" % (flag, key, sha256, size, index, start)
             )
-            seen["records"] += 1
-        self._must.held(self._edge.size - start)
+            count += 1
+        self._findings.seen["records"] += count
+        self._must.held(count)
 
-    def _remark(self, index: int, start: int, record: Record, bounds: str) -> None:
-        del bounds
-        _, found, key, _, _, trusts = record
-        place = f"entry {index}, seal {grouped(start)}"
+    def _remark(self, place: str, found: bytes, key: str, trusts: bytes) -> None:
         if found == b"late":
-            self._findings.add(
-                "late", key.decode(), f"it lay in the store and no receipt told of it; {place}"
-            )
+            self._findings.add("late", key, f"it lay in the store, and no receipt told of it; {place}")
         elif found:
             self._findings.seen["adopted"] += 1
-        if trusts and key.startswith(b"_acts/"):
-            self._trusts.append((key.decode(), trusts.decode("utf-8", "replace")))
+        if trusts and key.startswith("_acts/"):
+            self._trusts.append((key, trusts.decode("utf-8", "replace")))
 
     def _settle(self, end: int, note: Checkpoint | None) -> None:
         """Say what must lie in the log now, and take note of how far it goes."""
@@ -1206,13 +1221,18 @@ class Walk:
             return
         self._findings.seen["pending_entries"] += len(lines)
         end = start + len(lines)
+        checkpoint_key = CHECKPOINTS + grouped(end)
+        known = seal.at < datetime.now(UTC) - timedelta(seconds=GRACE)
+        if known:
+            detail = (
+                f"nothing proves the entries of the seal of {iso(seal.at)}; the next sealer will write it"
+            )
+            self._findings.add("missing", checkpoint_key, detail)
+            self._entries(start, lines)
         edge = self._edge.copy()
         edge.grow([leaf_hash(line) for line in lines], lines)
-        for path, _ in [*edge.full, *edge.partial(), (CHECKPOINTS + grouped(end), None)]:
-            self._must.add(path.encode(), b"c " + path.encode())
-        if seal.at < datetime.now(UTC) - timedelta(seconds=GRACE):
-            detail = f"the seal of {iso(seal.at)} has none, so nothing proves its entries; the next sealer writes it"
-            self._findings.add("missing", CHECKPOINTS + grouped(end), detail)
+        for path, content in [*edge.full, *edge.partial(), (checkpoint_key, None)]:
+            self._derived(path, content if known else None, end)
 
 
 def split(tile: bytes) -> list[bytes]:
@@ -1234,7 +1254,8 @@ class Evidence:
         self._witnesses = {witness.key_id.hex(): witness for witness in witnesses}
         self._must = must
         self._findings = findings
-        self._cosigned, self._stamped = Numbers(source, COSIGNATURES), Numbers(source, TIMESTAMPS)
+        self._cosigned = Numbers(source, COSIGNATURES, "_[0-9a-f]{8}")
+        self._stamped = Numbers(source, TIMESTAMPS, r"\.tsr")
         #: The newest size that each witness has signed, and when.
         self.newest: dict[str, tuple[int, int]] = {}
         self._probes: list[tuple[int, bytes]] = []
@@ -1257,15 +1278,13 @@ class Evidence:
             self._cosignature(at, rest, None, size)
         for at, rest in self._stamped.until(float("inf")):
             self._timestamp(at, rest, None)
-        for key_id, witness in self._witnesses.items():
+        for key_id, named in self._witnesses.items():
             if key_id not in self.newest:
-                detail = f"{witness.label} has signed nothing here, so it cannot tell whether the log was rolled back"
+                detail = f"{named.label} has signed nothing here, so it cannot tell whether the log was rolled back"
                 self._findings.add("missing", COSIGNATURES, detail)
 
     def _cosignature(self, at: int, rest: str, text: bytes | None, size: int | None = None) -> None:
         key = COSIGNATURES + grouped(at) + rest
-        if not re.fullmatch("_[0-9a-f]{8}", rest):
-            return  # no name of a cosignature: it stays an extra file
         try:
             note = checkpoint(self._source.read(key, NOTE_BYTES))
         except Absent:
@@ -1313,7 +1332,7 @@ class Evidence:
 
     def _timestamp(self, at: int, rest: str, text: bytes | None) -> None:
         key = TIMESTAMPS + grouped(at) + rest
-        if text is None or rest != ".tsr":
+        if text is None:
             return  # of no checkpoint: it stays an extra file
         self._covered(key)
         try:
@@ -1762,11 +1781,9 @@ class Verification:
     def _findings(self, place: Path) -> Iterator[list[str]]:
         """Yield kind, key and detail of each finding, in order unless there are very many."""
         paths = sorted(place.glob("findings.*"))
-        few: list[list[str]] = []
         report = self.report
         for path in paths:
-            *_, last = path.open(encoding="utf-8")
-            totals = json.loads(last)
+            totals = totals_of(path)
             report.counts.update(totals["counts"])
             report.seen.update(totals["seen"])
         if self.report.seen["unknown_cosignatures"]:
@@ -1780,11 +1797,10 @@ class Verification:
                 f"signatures of {count:,} time stamps: openssl ts -verify checks them"
             )
         report.proven = list(self._proven())
-        found = (json.loads(line) for path in paths for line in path.open(encoding="utf-8") if line[0] == "[")
-        if report.counts.total() > 10_000:  # noqa: PLR2004 - what may well be held in memory
+        found = found_in(paths)
+        if report.counts.total() > LINES_IN_MEMORY:
             return found
-        few = sorted(found, key=lambda finding: (KINDS.index(finding[0]), finding[1:]))
-        return iter(few)
+        return iter(sorted(found, key=lambda finding: (KINDS.index(finding[0]), finding[1:])))
 
     def _proven(self) -> Iterator[str]:
         report = self.report

@@ -53,7 +53,7 @@ class SealingState:
     #: Publications and acts that no seal holds yet.
     unsealed: int
     oldest_at: datetime | None
-    #: Of the next seal job.
+    #: Of the next seal job; 0 before the record has begun.
     number: int
     #: When this record began.
     since: datetime
@@ -119,20 +119,20 @@ class Unsealed:
         now = _time(seconds * 1000 + microseconds // 1000)
         return FeedPage(now, tuple(entries), at_end=len(entries) < most)
 
-    def state(self) -> SealingState:
-        """Return what the ledger knows of the audit log.
+    def state(self, *, begin: bool = False) -> SealingState:
+        """Return what the ledger knows of the audit log; with ``begin`` it begins to know.
 
         Raises:
             BrokerDamaged: also when the record holds what the ledger does not write.
         """
-        now, unsealed, oldest, *pairs = self._script.run("sealing")
+        now, unsealed, oldest, *pairs = self._script.run("sealing", int(begin))
         fields = dict(zip(*[iter(text.decode() for text in pairs)] * 2, strict=True))
         try:
             return SealingState(
                 now=_time(now),
                 unsealed=int(unsealed),
                 oldest_at=_time(oldest) if oldest else None,
-                number=int(fields["number"]),
+                number=int(fields.get("number", 0)),
                 since=_time(fields.get("since", now)),
                 sealed_at=_moment(fields.get("at")),
                 next_at=_moment(fields.get("next")),
@@ -145,7 +145,7 @@ class Unsealed:
                 reconciled_at=_time(fields["reconciled_at"]) if "reconciled_at" in fields else None,
                 whole_at=_time(fields["whole_at"]) if "whole_at" in fields else None,
             )
-        except (ValueError, OverflowError, KeyError) as error:
+        except (ValueError, OverflowError) as error:
             raise BrokerDamaged(
                 f"the ledger's record of the audit log, {self._script.prefix}seals, cannot be read "
                 f"({type(error).__name__}); another program wrote it: move it away (RENAME)"

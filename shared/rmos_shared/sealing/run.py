@@ -98,7 +98,7 @@ class SealingRun:
     """Seals the feed. Killed anywhere, the next run goes on from what the log itself holds."""
 
     def __init__(self, ledger: JobLedger, parts: SealParts, *, lock_seconds: float) -> None:
-        """Read the feed of ``ledger``. Other runs keep away for ``lock_seconds`` from this one's last step."""
+        """Read the feed of ``ledger``; others keep away for ``lock_seconds`` from this one's last step."""
         self._ledger = ledger
         self._parts = parts
         self._lock_seconds = lock_seconds
