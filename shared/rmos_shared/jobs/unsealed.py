@@ -19,6 +19,8 @@ from rmos_shared.telemetry.log import emit
 
 #: How long a broker that was away is asked no more by who need not tell.
 _REST_SECONDS = 30.0
+#: Publications of one entry; a seal takes entries whole.
+_TOLD_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +88,8 @@ class Unsealed:
 
     def add(self, published: Sequence[Publication]) -> None:
         """Tell of what was published where no job is."""
-        if published:
-            self._script.run("publish", *publication_args(published))
+        for first in range(0, len(published), _TOLD_AT_ONCE):
+            self._script.run("publish", *publication_args(published[first : first + _TOLD_AT_ONCE]))
 
     def tell(self, published: Sequence[Publication]) -> bool:
         """As ``add``, at best effort, and return if that worked: without it the audit log finds them late.
