@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +12,8 @@ import typer
 
 from rmos_runs.cli.context import DEFAULT_HOME, HomeOption, err
 from rmos_runs.local.home import Home
-from rmos_runs.operations.audit_log import log_origin
-from rmos_shared.errors import RmosError
+from rmos_runs.operations.audit_log import earlier_keys, log_origin
+from rmos_shared.errors import RmosError, StoreUnavailable
 from rmos_shared.settings.audit import AuditSettings
 from rmos_shared.store.choice import chosen_store
 from rmos_shared.store.local import LocalStore
@@ -23,7 +24,7 @@ KeyOption = Annotated[
         "--key",
         metavar="VKEY|FILE",
         help="A public key of the log, or a file with one on each line; repeatable. Left out: that of the "
-        "configured private key.",
+        "configured private key, and those before it.",
     ),
 ]
 VerifierJsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -152,7 +153,12 @@ def _configured(home: Home, store: str | None) -> list[str]:
     from rmos_shared.auditlog.configured import signer_of  # noqa: PLC0415 - as above
 
     signer = signer_of(settings, log_origin(home))
-    return [] if signer is None else [signer.vkey]
+    if signer is None:
+        return []
+    with suppress(StoreUnavailable):
+        # It may be one of several by which the log was signed, each introduced by the one before.
+        return [signer.vkey, *earlier_keys(chosen_store(home.store_settings()), signer.vkey)]
+    return [signer.vkey]
 
 
 def _memory(home: Home, store: str) -> Path | None:
