@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from rmos_runs.operations.proofs import Prover, Stored
 from rmos_shared.auditlog.checkpoint import origin_of
 from rmos_shared.auditlog.entry import RecordEntry, parse_entry
 from rmos_shared.auditlog.layout import ACTS, checkpoint_key
@@ -155,6 +156,15 @@ def test_a_new_key_is_introduced_by_the_old_one_and_the_old_public_key_is_enough
     # Who has the old public key alone needs no other; and only it proves the beginning.
     assert shop.verify("--key", shop.vkey) == set()
     assert shop.verify("--key", new_vkey, code=7) == {"unknown_key"}
+    # Who has the new private key needs no other either: the log tells which ones were before.
+    assert shop.json("verify", key=new)["findings"] == []
+    proven = shop.place / "proof"
+    (first, *_) = shop.records()
+    prover = Prover(shop.store)
+    ((index, key),) = prover.find({first.key: None})
+    proven.write_bytes(prover.prove(index, Stored(key, first.sha256)).to_bytes())
+    assert shop.json("check", str(proven), str(shop.runs_dir / key), key=new)["findings"] == []
+    assert shop("check", str(proven), str(shop.runs_dir / key), "--key", new_vkey).returncode == 7
     shop.publish(1)
     assert shop("seal").returncode == 2  # the old one is retired
     assert shop("rotate", str(new), "--why", "again").returncode == 2

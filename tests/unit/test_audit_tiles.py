@@ -168,15 +168,6 @@ def test_a_tile_or_bundle_that_is_gone_or_of_another_length_is_named(change: str
         assert raised.value.key == tile.path
 
 
-def test_a_bundle_whose_entries_are_not_those_of_its_tile_is_named() -> None:
-    _, files = grown([300])
-    path = Tile(None, 1, 44).path
-    files[path] = files[path].replace(b"299", b"399")
-    with pytest.raises(CorruptArtifact, match="not those that the tile") as raised:
-        read_edge(files.get, 300)
-    assert raised.value.key == path
-
-
 def test_entries_of_65_535_bytes_fit_and_longer_ones_do_not() -> None:
     entry = b"x" * 0xFFFF
     edge, files = extend(EMPTY, [entry])

@@ -11,7 +11,6 @@ from rmos_runs.cli.acting import AsOption
 from rmos_runs.cli.context import DEFAULT_HOME, HomeOption, JsonOption, err, ledger_of, print_json
 from rmos_runs.local.home import Home
 from rmos_runs.operations.identity import current_identity
-from rmos_runs.operations.sealing import accept_restored, rotate, seal_now
 from rmos_shared.settings.audit import AuditSettings
 from rmos_shared.store.choice import chosen_store
 
@@ -43,6 +42,8 @@ def seal(
 
     --json: seals, records, late, size, act_id.
     """
+    from rmos_runs.operations.sealing import accept_restored, seal_now  # noqa: PLC0415 - as below
+
     if restored and not why.strip():
         raise typer.BadParameter("--accept-restored needs --why: it is on record")
     place = Home(home)
@@ -88,6 +89,8 @@ def rotate_key(
 
     --json: act_id, old_vkey, new_vkey, size.
     """
+    from rmos_runs.operations.sealing import rotate  # noqa: PLC0415 - no other command needs it
+
     if not why.strip():
         raise typer.BadParameter("--why must not be blank: it is on record")
     place = Home(home)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from rmos_shared.auditlog.checkpoint import Checkpoint
@@ -112,24 +112,15 @@ class AuditLog:
     def entry(self, index: int, size: int) -> Entry:
         """Return entry ``index`` of the tree of a size that has a checkpoint."""
         (line,) = self.entries(index, index + 1, size=size)
-        try:
-            return parse_entry(line)
-        except EntryInvalid as error:
-            raise CorruptArtifact(self._bundle(index, size), f"entry {index} is {error}") from None
+        return _parsed(line, index, size)
 
     def seal(self, size: int) -> SealEntry:
         """Return the last entry of the tree of a size that has a checkpoint: what its seal says of itself."""
-        entry = self.entry(size - 1, size)
-        if not isinstance(entry, SealEntry):
-            raise CorruptArtifact(
-                self._bundle(size - 1, size), f"entry {size - 1} ends no seal, but a checkpoint says so"
-            )
-        return entry
+        return last_seal(list(self.entries(size - 1, size, size=size)), size)
 
     def adopted_last(self, size: int) -> str | None:
         """Return the last key that the seal which ends at ``size`` adopted; None where it did not adopt."""
-        record = self.entry(size - 2, size) if size > 1 else None
-        return record.key if isinstance(record, RecordEntry) and record.found == "adopted" else None
+        return last_adopted(list(self.entries(max(0, size - 2), size, size=size)), size)
 
     def adopted_until(self) -> datetime | None:
         """Return when the newest seal was made that adopted what was there before the log; None if none did.
@@ -188,6 +179,33 @@ class AuditLog:
     def _size_after(self, size: int) -> int | None:
         return next(self.sizes(size), None)
 
-    @staticmethod
-    def _bundle(index: int, size: int) -> str:
-        return Tile(None, index // WIDTH, width_at(None, index // WIDTH, size)).path
+
+def last_seal(lines: Sequence[bytes], size: int) -> SealEntry:
+    """Return the last of a log's last lines, of ``size`` in all.
+
+    Raises:
+        CorruptArtifact: it is not the end of a seal.
+    """
+    entry = _parsed(lines[-1], size - 1, size)
+    if not isinstance(entry, SealEntry):
+        raise CorruptArtifact(
+            _bundle(size - 1, size), f"entry {size - 1} ends no seal, but a checkpoint says so"
+        )
+    return entry
+
+
+def last_adopted(lines: Sequence[bytes], size: int) -> str | None:
+    """Return the key before the last of a log's last lines, if it was adopted; raises as ``last_seal``."""
+    record = _parsed(lines[-2], size - 2, size) if len(lines) > 1 else None
+    return record.key if isinstance(record, RecordEntry) and record.found == "adopted" else None
+
+
+def _parsed(line: bytes, index: int, size: int) -> Entry:
+    try:
+        return parse_entry(line)
+    except EntryInvalid as error:
+        raise CorruptArtifact(_bundle(index, size), f"entry {index} is {error}") from None
+
+
+def _bundle(index: int, size: int) -> str:
+    return Tile(None, index // WIDTH, width_at(None, index // WIDTH, size)).path

@@ -36,9 +36,7 @@ class Receipt:
 
     def to_line(self) -> bytes:
         """Return the entry that the receipt becomes; raises as ``record_line``."""
-        return record_line(
-            at=self.at, key=self.key, sha256=self.sha256, size=self.size, found=self.found, trusts=self.trusts
-        )
+        return record_line(self.at, self.key, self.sha256, self.size, found=self.found, trusts=self.trusts)
 
 
 def receipt_of(store: ArtifactStore, key: str, at: datetime, found: Found) -> Receipt:

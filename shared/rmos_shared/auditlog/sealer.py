@@ -9,7 +9,7 @@ and a lock would only save work.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from rmos_shared.auditlog.adoption import adopt
@@ -24,7 +24,7 @@ from rmos_shared.auditlog.entry import (
     to_milliseconds,
 )
 from rmos_shared.auditlog.layout import checkpoint_key, seal_key
-from rmos_shared.auditlog.log import AuditLog
+from rmos_shared.auditlog.log import AuditLog, last_adopted, last_seal
 from rmos_shared.auditlog.merkle import complete_root, leaf_hash, verify_inclusion
 from rmos_shared.auditlog.moment import earliest
 from rmos_shared.auditlog.note import Note, NoteInvalid, Signer, verified
@@ -173,9 +173,9 @@ class Sealer:
         checkpoint, note = self.log.note(size)
         edge = read_edge(self._store.get, size)
         if edge_root(edge) != checkpoint.root:
-            raise self._unlike(edge)
-        self._prove_last(edge, checkpoint)
-        if since is not None and self.log.hash_reader(size).root(since.size) != since.root:
+            raise self._unlike(edge, checkpoint.root)
+        lines = self._last_lines(edge, checkpoint)
+        if since is not None and self._root_at(since.size, checkpoint) != since.root:
             raise CorruptArtifact(
                 checkpoint_key(since.size), "the audit log does not continue a checkpoint that is known of it"
             )
@@ -184,20 +184,39 @@ class Sealer:
             # Its writer may have been killed before it was durable, and what follows must not outlive it.
             self._store.create(checkpoint_key(size), note.to_bytes())
             self._durable = size
-        return _Head(edge, self.log.seal(size), self.log.adopted_last(size))
+        return _Head(edge, last_seal(lines, size), last_adopted(lines, size))
 
-    def _prove_last(self, edge: Edge, checkpoint: Checkpoint) -> None:
-        """Prove the last two entries, of which more is read, where no partial bundle holds them."""
+    def _last_lines(self, edge: Edge, checkpoint: Checkpoint) -> list[bytes]:
+        """Return the last two entries, which tell of the last seal; prove them and those at the edge."""
+        if edge.entries and _leaves(edge) != edge.levels[0]:
+            bundle = Tile(None, edge.size // WIDTH, edge.size % WIDTH)
+            raise CorruptArtifact(bundle.path, "its entries are not those of the tree of the checkpoint")
+        first = max(0, edge.size - 2)
+        before = edge.size - len(edge.entries)
+        if first >= before:
+            return list(edge.entries[first - before :])
+        # One or both lie in a full bundle, of which the edge says nothing.
+        lines = list(self.log.entries(first, edge.size, size=edge.size))
         reader = self.log.hash_reader(edge.size)
-        for index in range(max(0, edge.size - 2), edge.size - len(edge.entries)):
-            (line,) = self.log.entries(index, index + 1, size=edge.size)
+        for index, line in enumerate(lines, first):
             proof = reader.inclusion_proof(index)
             if not verify_inclusion(leaf_hash(line), index, edge.size, proof, checkpoint.root):
-                bundle = Tile(None, index // WIDTH).path
-                raise CorruptArtifact(bundle, f"entry {index} is not that of the tree of {edge.size} entries")
+                bundle = Tile(None, index // WIDTH)
+                raise CorruptArtifact(
+                    bundle.path, f"entry {index} is not that of the tree of {edge.size} entries"
+                )
+        return lines
 
-    def _unlike(self, edge: Edge) -> CorruptArtifact:
+    def _root_at(self, size: int, checkpoint: Checkpoint) -> bytes:
+        if size == checkpoint.size:
+            return checkpoint.root
+        return self.log.hash_reader(checkpoint.size).root(size)
+
+    def _unlike(self, edge: Edge, root: bytes) -> CorruptArtifact:
         """Return which file is most likely the wrong one, where root and tiles of a tree do not agree."""
+        if edge.entries and edge_root(replace(edge, levels=(_leaves(edge), *edge.levels[1:]))) == root:
+            tile = Tile(0, edge.size // WIDTH, edge.size % WIDTH)
+            return CorruptArtifact(tile.path, "its hashes are not those of its entries")
         for level, hashes in enumerate(edge.levels[1:], 1):
             index = (edge.size >> 8 * level) // WIDTH
             for place, stated in enumerate(hashes):
@@ -325,6 +344,10 @@ class Sealer:
                 raise CorruptArtifact(key, f"it is not what follows from {seal_key(head.size)}")
         self._durable = edge.size
         return Sealed(head.size, checkpoint, note, seal, more)
+
+
+def _leaves(edge: Edge) -> tuple[bytes, ...]:
+    return tuple(map(leaf_hash, edge.entries))
 
 
 def read_seal(key: str, data: bytes) -> tuple[list[bytes], SealEntry]:
