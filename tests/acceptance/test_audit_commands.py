@@ -219,9 +219,7 @@ def test_a_run_is_proven_by_files_that_are_the_same_whenever_they_are_made(
         assert shop.json("check", str(proof), str(shop.artifact))["findings"] == []
 
 
-def test_what_is_not_sealed_yet_is_named_and_can_be_proven_a_minute_later(
-    shop: Shop, tmp_path: Path
-) -> None:
+def test_what_is_not_sealed_yet_is_named_and_can_be_proven_a_minute_later(shop: Shop, tmp_path: Path) -> None:
     run = shop.put()
     shop.sealed.runs.writer.attach(make_link(run))
     done = shop("prove", run.run_id, "-o", str(tmp_path / "proof"))
@@ -287,7 +285,9 @@ def test_a_pack_is_checked_in_an_empty_directory_by_one_file_and_python_alone(
     assert len(proofs) == 2
     for proof in proofs:
         name = proof.relative_to(empty / "pack/proof").as_posix().removesuffix(".tlog-proof")
-        done = ran(sys.executable, "-I", "verifier.py", "check", str(proof), f"pack/{name}", "--key", "log.vkey")
+        done = ran(
+            sys.executable, "-I", "verifier.py", "check", str(proof), f"pack/{name}", "--key", "log.vkey"
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         assert "unchanged" in done.stdout
     spoil(empty / "pack/artifact.json", shop.artifact.read_bytes().replace(b"GREEN", b"green"))
@@ -340,8 +340,10 @@ def test_a_stranger_checks_a_time_stamp_by_openssl(shop: Shop, tmp_path: Path) -
     checkpoint = shop.runs_dir / checkpoint_key(size)
     (tmp_path / "text").write_bytes(b"".join(checkpoint.read_bytes().splitlines(keepends=True)[:3]))
     done = subprocess.run(
-        ["openssl", "ts", "-verify", "-in", str(shop.runs_dir / timestamp_key(size)), "-data", "text"]
-        + ["-CAfile", str(authority.ca)],
+        [
+            *("openssl", "ts", "-verify", "-in", str(shop.runs_dir / timestamp_key(size))),
+            *("-data", "text", "-CAfile", str(authority.ca)),
+        ],
         cwd=tmp_path,
         capture_output=True,
         text=True,

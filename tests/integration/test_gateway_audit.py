@@ -61,9 +61,8 @@ def test_it_serves_every_tile_and_the_newest_checkpoint_as_they_lie_in_the_store
         ]
 
 
-def test_a_client_that_knows_the_standard_alone_finds_the_root(
-    log: SealedStore, start_gateway: StartGateway
-) -> None:
+@pytest.mark.usefixtures("log")
+def test_a_client_that_knows_the_standard_alone_finds_the_root(start_gateway: StartGateway) -> None:
     """Not a line of ours in it: hashes of the entries make the tiles, and these the root."""
 
     def subtree(hashes: list[bytes]) -> bytes:
@@ -130,9 +129,8 @@ def test_nothing_is_sealed_yet_and_nothing_can_be_changed(start_gateway: StartGa
             assert http.request(method, f"{AUDIT}/tile/0/000").status_code == 405
 
 
-def test_who_may_read_runs_or_audit_may_read_the_log(
-    log: SealedStore, start_gateway: StartGateway, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("log")
+def test_who_may_read_runs_or_audit_may_read_the_log(start_gateway: StartGateway, tmp_path: Path) -> None:
     keys_file = tmp_path / "keys.jsonl"
     keys = keys_in(keys_file)
     gateway = start_gateway(api_keys_file=keys_file)

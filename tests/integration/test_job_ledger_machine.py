@@ -291,7 +291,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def seal(self, part: int) -> None:
         """A seal job takes the beginning of the feed away, and nothing behind it."""
         entries = self.ledger.unsealed.read(most=part).entries
-        number = self.ledger.unsealed.state().number
+        number = self.ledger.unsealed.state(begin=True).number
         job = Job(seal_job_id(number), SEAL.name, "audit-log", None, f'{{"number":{number}}}')
         assert self.ledger.accept([job]) == [Acceptance.NEW]
         lease = Lease("sealer", str(number))

@@ -161,7 +161,7 @@ OPERATIONS: Operations = {
     "endpoints": lambda ledger, _: ledger.webhooks.endpoints(),
     "publish": lambda ledger, _: ledger.unsealed.add([PUBLICATION]),
     "feed": lambda ledger, _: ledger.unsealed.read(most=10),
-    "sealing": lambda ledger, _: ledger.unsealed.state(),
+    "sealing": lambda ledger, _: ledger.unsealed.state(begin=True),
     "announce": lambda ledger, _: ledger.announce(EventState.REVIEWED, "r"),
     "stats": lambda ledger, _: ledger.stats(),
     "figures": lambda ledger, _: ledger.figures.read(most_jobs=10, most_events=10),

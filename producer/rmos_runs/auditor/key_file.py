@@ -64,4 +64,23 @@ def named_signer(file: Path, name: str | None, kind: KeyKind) -> Signer:
     return signer
 
 
+def verifiers_of(word: str) -> list[Verifier]:
+    """Return the public key that a word is, or those in the file that it names, one on each line.
+
+    Raises:
+        SettingsInvalid: it is neither.
+    """
+    try:
+        return [Verifier.parse(word)]
+    except NoteInvalid as error:
+        if "+" in word and not Path(word).exists():
+            raise SettingsInvalid(f"no public key: {error}") from error
+    try:
+        with Path(word).open(encoding="utf-8") as stream:
+            lines = stream.read(_MOST_BYTES).split()
+        return [Verifier.parse(line) for line in lines]
+    except (OSError, UnicodeDecodeError, NoteInvalid) as error:
+        raise SettingsInvalid(f"{word} is neither a public key nor a file of some: {error}") from error
+
+
 _USE = {KeyKind.ED25519: "log's", KeyKind.COSIGNATURE: "witness's"}

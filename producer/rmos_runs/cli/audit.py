@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from rmos_runs.auditor.key_file import make_key, public_file
 from rmos_runs.cli.audit_checks import check, script, verify
 from rmos_runs.cli.audit_proofs import prove
+from rmos_runs.cli.audit_seals import rotate_key, seal
 from rmos_runs.cli.context import (
     DEFAULT_HOME,
     Damage,
@@ -29,7 +29,6 @@ from rmos_runs.local.home import Home
 from rmos_runs.operations.audit_log import log_origin
 from rmos_runs.operations.audit_status import AuditStatus, audit_status
 from rmos_runs.operations.timestamps import stamps
-from rmos_shared.auditlog.configured import signer_of
 from rmos_shared.auditlog.entry import format_time
 from rmos_shared.auditlog.note import KeyKind, Signer
 from rmos_shared.auditlog.timestamp import certificates
@@ -42,6 +41,8 @@ app.command("verify")(verify)
 app.command("check")(check)
 app.command("script")(script)
 app.command("prove")(prove)
+app.command("seal")(seal)
+app.command("rotate")(rotate_key)
 app.command("witness")(witness)
 
 
@@ -64,6 +65,8 @@ def keygen(
     public one to auditors by a way that does not lead through this system. RMOS_AUDIT_KEY_FILE names the file
     to worker-audit.
     """
+    from rmos_runs.auditor.key_file import make_key, public_file  # noqa: PLC0415 - no other command needs it
+
     kind = KeyKind.ED25519 if name is None else KeyKind.COSIGNATURE
     signer = make_key(file, log_origin(Home(home)) if name is None else name, kind)
     _print_key(signer, as_json=as_json, file=str(file), public_file=str(public_file(file)))
@@ -77,7 +80,7 @@ def keygen(
 def key(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
     """Print the public key of the configured private key: what auditors verify with."""
     place = Home(home)
-    signer = signer_of(AuditSettings.load(), log_origin(place))
+    signer = _signer(place)
     if signer is None:
         raise SettingsInvalid(
             "no key is configured: make one by `rmos audit keygen FILE`, and name it in RMOS_AUDIT_KEY_FILE"
@@ -90,7 +93,7 @@ def status(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> N
     """Show how the log stands: its size, its newest checkpoint and key, and how much waits to be sealed."""
     place = Home(home)
     store = store_of(home)
-    signer = signer_of(AuditSettings.load(), log_origin(place))
+    signer = _signer(place)
     with ledger_if_up(home, "how much is unsealed is not known") as ledger:
         found = audit_status(store, signer, ledger, datetime.now(UTC))
     if as_json:
@@ -138,7 +141,8 @@ def timestamps(
 ) -> None:
     """List the log's time stamps, and hold each against its checkpoint.
 
-    One that does not fit makes the exit code 7. Without certificates only the hash is compared, not who signed it.
+    One that does not fit makes the exit code 7. Without certificates only the hash is compared, not who
+    signed it.
     """
     store = store_of(home)
     roots = [] if tsa_cert is None else certificates(_read(tsa_cert), name=str(tsa_cert))
@@ -167,6 +171,12 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise SettingsInvalid(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _signer(home: Home) -> Signer | None:
+    from rmos_shared.auditlog.configured import signer_of  # noqa: PLC0415 - it reads keys, as few commands do
+
+    return signer_of(AuditSettings.load(), log_origin(home))
 
 
 def _print_key(signer: Signer, *, as_json: bool, **more: str) -> None:

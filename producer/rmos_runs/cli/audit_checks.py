@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rmos_runs.auditor import verifier
 from rmos_runs.cli.context import DEFAULT_HOME, HomeOption, err
 from rmos_runs.local.home import Home
-from rmos_runs.operations.audit_log import log_origin
-from rmos_shared.auditlog.configured import signer_of
-from rmos_shared.errors import RmosError
+from rmos_runs.operations.audit_log import earlier_keys, log_origin
+from rmos_shared.errors import RmosError, StoreUnavailable
 from rmos_shared.settings.audit import AuditSettings
 from rmos_shared.store.choice import chosen_store
 from rmos_shared.store.local import LocalStore
@@ -25,7 +24,7 @@ KeyOption = Annotated[
         "--key",
         metavar="VKEY|FILE",
         help="A public key of the log, or a file with one on each line; repeatable. Left out: that of the "
-        "configured private key.",
+        "configured private key, and those before it.",
     ),
 ]
 VerifierJsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -124,11 +123,15 @@ def script() -> None:
 
     rmos audit script > verifier.py; python3 -I verifier.py verify STORE --key KEY
     """
+    from rmos_runs.auditor import verifier  # noqa: PLC0415 - as below
+
     sys.stdout.buffer.write(Path(verifier.__file__).read_bytes())
     sys.stdout.buffer.flush()
 
 
 def _run(words: list[str]) -> None:
+    from rmos_runs.auditor import verifier  # noqa: PLC0415 - no other command needs it
+
     sys.stdout.flush()
     code = verifier.main(words)
     sys.stdout.flush()
@@ -147,8 +150,15 @@ def _configured(home: Home, store: str | None) -> list[str]:
     settings = AuditSettings.load()
     if store is not None or (settings.audit_key is None and settings.audit_key_file is None):
         return []
+    from rmos_shared.auditlog.configured import signer_of  # noqa: PLC0415 - as above
+
     signer = signer_of(settings, log_origin(home))
-    return [] if signer is None else [signer.vkey]
+    if signer is None:
+        return []
+    with suppress(StoreUnavailable):
+        # It may be one of several by which the log was signed, each introduced by the one before.
+        return [signer.vkey, *earlier_keys(chosen_store(home.store_settings()), signer.vkey)]
+    return [signer.vkey]
 
 
 def _memory(home: Home, store: str) -> Path | None:

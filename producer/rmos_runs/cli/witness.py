@@ -6,20 +6,18 @@ import signal
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rmos_runs.auditor.key_file import named_signer
-from rmos_runs.auditor.log_source import DirectorySource, TimedSource, source_of
-from rmos_runs.auditor.witness import Observed, Witness
-from rmos_runs.auditor.witness_state import WitnessState
 from rmos_runs.cli.context import JsonOption, err, print_json
-from rmos_shared.auditlog.note import KeyKind, Verifier
 from rmos_shared.clock import SystemClock
 from rmos_shared.errors import SettingsInvalid, StoreUnavailable
 from rmos_shared.models.base import format_utc
 from rmos_shared.store.base import ArtifactStore
+
+if TYPE_CHECKING:
+    from rmos_runs.auditor.witness import Observed, Witness
 
 
 def witness(
@@ -48,7 +46,9 @@ def witness(
     log_keys: Annotated[
         list[str] | None,
         typer.Option(
-            "--log-key", metavar="VKEY", help="Cosign only what this key of the log signed; repeatable."
+            "--log-key",
+            metavar="VKEY|FILE",
+            help="Cosign only what this public key of the log signed; repeatable.",
         ),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
@@ -77,9 +77,15 @@ def witness(
     checkpoints are named, and the exit code is 7. While the log cannot be reached it waits, with --once it
     ends with 6.
     """
+    from rmos_runs.auditor.key_file import named_signer, verifiers_of  # noqa: PLC0415 - no other command needs it
+    from rmos_runs.auditor.log_source import DirectorySource, TimedSource, source_of  # noqa: PLC0415
+    from rmos_runs.auditor.witness import Witness  # noqa: PLC0415
+    from rmos_runs.auditor.witness_state import WitnessState  # noqa: PLC0415
+    from rmos_shared.auditlog.note import KeyKind  # noqa: PLC0415
+
     signal.signal(signal.SIGTERM, _stop)
     signer = named_signer(key, name, KeyKind.COSIGNATURE)
-    trusted = [Verifier.parse(log_key) for log_key in log_keys or ()]
+    trusted = [verifier for log_key in log_keys or () for verifier in verifiers_of(log_key)]
     try:
         source = source_of(store, api_key=_secret(api_key_file), timeout_seconds=timeout)
     except ValueError as error:

@@ -82,8 +82,8 @@ here, when the log was signed. Each is a text file after c2sp.org/tlog-proof. Th
   checkpoint  {self.checkpoint.size} entries, root {root}
 {keys}
 KEY below is the log's public key, which begins as above. Whoever made this pack could have made it with a
-key of their own: get the key from the log's owner by another way, and from somebody who had it before there was a
-question. Then, with rmos installed, or with the one file that `rmos audit script` prints:
+key of their own: get the key from the log's owner by another way, and from somebody who had it before
+there was a question. Then, with rmos installed, or with the one file that `rmos audit script` prints:
 
   rmos audit check {proof} {file} --key KEY
   python3 -I verifier.py check {proof} {file} --key KEY

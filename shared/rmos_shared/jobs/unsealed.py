@@ -19,6 +19,8 @@ from rmos_shared.telemetry.log import emit
 
 #: How long a broker that was away is asked no more by who need not tell.
 _REST_SECONDS = 30.0
+#: Publications of one entry; a seal takes entries whole.
+_TOLD_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class SealingState:
     #: Publications and acts that no seal holds yet.
     unsealed: int
     oldest_at: datetime | None
-    #: Of the next seal job.
+    #: Of the next seal job; 0 before the record has begun.
     number: int
     #: When this record began.
     since: datetime
@@ -86,8 +88,8 @@ class Unsealed:
 
     def add(self, published: Sequence[Publication]) -> None:
         """Tell of what was published where no job is."""
-        if published:
-            self._script.run("publish", *publication_args(published))
+        for first in range(0, len(published), _TOLD_AT_ONCE):
+            self._script.run("publish", *publication_args(published[first : first + _TOLD_AT_ONCE]))
 
     def tell(self, published: Sequence[Publication]) -> bool:
         """As ``add``, at best effort, and return if that worked: without it the audit log finds them late.
@@ -119,20 +121,20 @@ class Unsealed:
         now = _time(seconds * 1000 + microseconds // 1000)
         return FeedPage(now, tuple(entries), at_end=len(entries) < most)
 
-    def state(self) -> SealingState:
-        """Return what the ledger knows of the audit log.
+    def state(self, *, begin: bool = False) -> SealingState:
+        """Return what the ledger knows of the audit log; with ``begin`` it begins to know.
 
         Raises:
             BrokerDamaged: also when the record holds what the ledger does not write.
         """
-        now, unsealed, oldest, *pairs = self._script.run("sealing")
+        now, unsealed, oldest, *pairs = self._script.run("sealing", int(begin))
         fields = dict(zip(*[iter(text.decode() for text in pairs)] * 2, strict=True))
         try:
             return SealingState(
                 now=_time(now),
                 unsealed=int(unsealed),
                 oldest_at=_time(oldest) if oldest else None,
-                number=int(fields["number"]),
+                number=int(fields.get("number", 0)),
                 since=_time(fields.get("since", now)),
                 sealed_at=_moment(fields.get("at")),
                 next_at=_moment(fields.get("next")),
@@ -145,7 +147,7 @@ class Unsealed:
                 reconciled_at=_time(fields["reconciled_at"]) if "reconciled_at" in fields else None,
                 whole_at=_time(fields["whole_at"]) if "whole_at" in fields else None,
             )
-        except (ValueError, OverflowError, KeyError) as error:
+        except (ValueError, OverflowError) as error:
             raise BrokerDamaged(
                 f"the ledger's record of the audit log, {self._script.prefix}seals, cannot be read "
                 f"({type(error).__name__}); another program wrote it: move it away (RENAME)"

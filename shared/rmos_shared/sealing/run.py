@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rmos_shared.auditlog.checkpoint import Checkpoint
@@ -17,7 +17,7 @@ from rmos_shared.auditlog.receipt import Receipt
 from rmos_shared.errors import BrokerUnavailable, SealerBusy
 from rmos_shared.jobs.acts import Act, ActKind
 from rmos_shared.jobs.ledger import JobLedger
-from rmos_shared.jobs.unsealed import FeedEntry, FeedPage, SealingState
+from rmos_shared.jobs.unsealed import FeedEntry, SealingState
 from rmos_shared.sealing.parts import SealParts
 from rmos_shared.sealing.unfinished import UnfinishedRuns
 from rmos_shared.store.publication import Publication
@@ -33,6 +33,7 @@ _PAGE = 100
 #: How often the whole store is looked at, and not only its latest days.
 _WHOLE_EVERY = timedelta(days=1)
 LOCK = "audit-seal"
+_NEVER = datetime.fromtimestamp(0, tz=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +87,16 @@ class Come:
 class _Gathered:
     place: str
     receipts: list[Receipt] = field(default_factory=list)
-    #: The last that was read.
-    page: FeedPage | None = None
-
-    @property
-    def at_end(self) -> bool:
-        return self.page is not None and self.page.at_end
+    #: When the last of it was read, in one step with what was there.
+    now: datetime = _NEVER
+    at_end: bool = False
 
 
 class SealingRun:
     """Seals the feed. Killed anywhere, the next run goes on from what the log itself holds."""
 
     def __init__(self, ledger: JobLedger, parts: SealParts, *, lock_seconds: float) -> None:
-        """Read the feed of ``ledger``. Other runs keep away for ``lock_seconds`` from this one's last step."""
+        """Read the feed of ``ledger``; others keep away for ``lock_seconds`` from this one's last step."""
         self._ledger = ledger
         self._parts = parts
         self._lock_seconds = lock_seconds
@@ -140,9 +138,11 @@ class SealingRun:
     def _gather(self, after: str) -> _Gathered:
         gathered = _Gathered(after)
         while not gathered.at_end and len(gathered.receipts) < SEAL_PUBLICATIONS:
-            gathered.page = page = self._ledger.unsealed.read(after=gathered.place, most=_PAGE)
-            gathered.receipts += self._receipts(page.entries)
-            gathered.place = page.entries[-1].feed_id if page.entries else gathered.place
+            page = self._ledger.unsealed.read(after=gathered.place, most=_PAGE)
+            taken = _first_of(page.entries, SEAL_PUBLICATIONS - len(gathered.receipts))
+            gathered.receipts += self._receipts(taken)
+            gathered.place = taken[-1].feed_id if taken else gathered.place
+            gathered.now, gathered.at_end = page.now, page.at_end and len(taken) == len(page.entries)
         return gathered
 
     def _receipts(self, entries: Sequence[FeedEntry]) -> Iterator[Receipt]:
@@ -155,9 +155,8 @@ class SealingRun:
                 yield _receipt(entry, item, _introduced(act, entry))
 
     def _take(self, come: Come, gathered: _Gathered, since: Checkpoint | None) -> None:
-        assert gathered.page is not None  # noqa: S101 - it has read one
         sealed = self._parts.sealer.seal(
-            gathered.receipts, now=gathered.page.now, feed_at_end=gathered.at_end, since=since
+            gathered.receipts, now=gathered.now, feed_at_end=gathered.at_end, since=since
         )
         come.more = not gathered.at_end
         if sealed is not None:
@@ -191,6 +190,16 @@ class SealingRun:
         come.reconciled_at = state.now
         if whole:
             come.whole_at = state.now
+
+
+def _first_of(entries: Sequence[FeedEntry], most: int) -> Sequence[FeedEntry]:
+    """Return the first entries, whole, that tell of ``most`` publications or a few more."""
+    told = 0
+    for number, entry in enumerate(entries):
+        if told >= most:
+            return entries[:number]
+        told += len(entry.published) + (entry.act_id is not None)
+    return entries
 
 
 def _receipt(entry: FeedEntry, item: Publication, trusts: str | None = None) -> Receipt:

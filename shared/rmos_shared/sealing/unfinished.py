@@ -9,7 +9,8 @@ from rmos_shared.tasks.table import ATTACH, CREATE, SUGGEST
 
 #: A partition's file, a review's or an attempt's: the run that it is of.
 _RUN = re.compile(
-    r"(?:_reviews/|_attempts/)?\d{4}-\d\d-\d\d/([A-Za-z0-9][A-Za-z0-9_-]{0,127}?)(?:_advisory_|\.json|/)"
+    r"(?:_reviews/|_attempts/)?\d{4}-\d\d-\d\d/"
+    r"([A-Za-z0-9][A-Za-z0-9_-]{0,127}?)(?:_advisory_|\.json|/)"
 )
 _TOPICS = (CREATE.topic, SUGGEST.topic, ATTACH.topic)
 

@@ -15,8 +15,8 @@ Tell = Callable[[Sequence[Publication]], object]
 class ToldStore:
     """A store as any, that calls ``tell`` once something is durable. It raises what that raises.
 
-    It tells of all as of what was there already, so that the audit log looks before it adds an entry: no lease
-    bounds the time between the two, and meanwhile the log may have found the file by itself.
+    It tells of all as of what was there already, so that the audit log looks before it adds an entry: no
+    lease bounds the time between the two, and meanwhile the log may have found the file by itself.
     """
 
     def __init__(self, store: ArtifactStore, tell: Tell) -> None:

@@ -37,7 +37,7 @@ class SealRounds:
         Raises:
             BrokerUnavailable: the next round does it.
         """
-        state = self._ledger.unsealed.state()
+        state = self._ledger.unsealed.state(begin=True)
         job = next_seal(state, self._settings)
         if job is not None:
             self._ledger.accept([job])

@@ -96,12 +96,14 @@ function operations.publish()
   add_publications(text, amount)
 end
 
--- sealing. Answers the time, how much is not sealed, the time of the oldest or '', and the fields of the record of seals.
--- What it does not know yet begins now: the numbers of the jobs too, so that none of a record that was lost comes again.
+-- sealing: whether to begin the record of seals (1 or 0). Answers the time, how much is not sealed, the time of the oldest
+-- or '', and the fields of that record. What is begun begins now: the numbers of the jobs too, so that none of a record
+-- that was lost comes again.
 function operations.sealing()
+  local begin = arg() == '1'
   need_unsealed()
   local stream, key = prefix .. 'unsealed', prefix .. 'seals'
-  if redis.call('HEXISTS', key, 'number') == 0 then
+  if begin and redis.call('HEXISTS', key, 'number') == 0 then
     redis.call('HSET', key, 'number', now, 'since', now)
   end
   local amount, oldest = 0, ''
