@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 from rmos_shared.auditlog import merkle
 from rmos_shared.auditlog.checkpoint import Checkpoint
-from rmos_shared.auditlog.entry import RecordEntry, parse_entry
-from rmos_shared.auditlog.layout import CHECKPOINTS, LOG, checkpoint_key, checkpoint_size, seal_key
+from rmos_shared.auditlog.entry import RecordEntry, SealEntry, parse_entry
+from rmos_shared.auditlog.layout import LOG, checkpoint_key, seal_key
 from rmos_shared.auditlog.log import AuditLog
 from rmos_shared.auditlog.note import Signer
-from rmos_shared.auditlog.sealer import Receipt, Sealer, read_seal
-from rmos_shared.auditlog.tiles import Tile, bundle, tiles_of
+from rmos_shared.auditlog.receipt import Receipt
+from rmos_shared.auditlog.sealer import Sealer, read_seal
+from rmos_shared.auditlog.tiles import Tile, bundle
 from rmos_shared.store.base import ArtifactStore
 
 ORIGIN = "rmos-runs/01a20d3c3a8b73898836cc2b6ecc4ed6"
@@ -45,38 +46,77 @@ def keys_of(log: AuditLog) -> list[str]:
     return [entry.key for entry in entries if isinstance(entry, RecordEntry)]
 
 
-def assert_sound(log: AuditLog) -> None:
-    """Assert that the log is one tree, every file of which is what its seals say, with nothing else beside them.
+def assert_sound(log: AuditLog) -> int:
+    """Assert that the log is one tree, each file of which is what its seals say, with nothing beside them.
 
     Everything is computed anew from the seals. A sealer that was killed must have been followed by another.
+    Return how many seals there are.
     """
     store = log.store
-    leaves: list[bytes] = []
-    lines: list[bytes] = []
-    expected: dict[str, bytes] = {}
-    sizes = [size for key in store.list(CHECKPOINTS) if (size := checkpoint_size(key))]
-    start = 0
-    for size in sizes:
-        seal = store.get(seal_key(start))
-        assert seal is not None, f"no seal at {start}, but a checkpoint of {size}"
-        expected[seal_key(start)] = seal
-        lines += read_seal(seal_key(start), seal)[0]
-        leaves += map(merkle.leaf_hash, lines[len(leaves) :])
-        assert len(leaves) == size, f"seal {start} ends at {len(leaves)}, its checkpoint at {size}"
-        node = merkle.nodes_of(leaves)
-        assert log.checkpoint(size) == Checkpoint(log.origin, size, merkle.tree_root(node, size))
-        data = store.get(checkpoint_key(size))
-        assert data is not None
-        expected[checkpoint_key(size)] = data
-        for tile in tiles_of(size):
-            expected[tile.path] = _tile(tile, lines, node)
-        start = size
-    found = {key: store.get(key) for key in store.list(LOG)}
-    assert found == expected
+    tree = _Growing()
+    found = dict.fromkeys(store.list(LOG))
+    before: SealEntry | None = None
+    seals = 0
+    while (data := store.get(seal_key(tree.size))) is not None:
+        start = tree.size
+        found.pop(seal_key(start))
+        lines, seal = read_seal(seal_key(start), data)
+        tree.add(lines)
+        if before is not None:
+            assert seal.at >= before.at
+            assert seal.seal.upto >= before.seal.upto
+            assert place(seal.seal.feed) >= place(before.seal.feed)
+        assert seal.seal.upto <= seal.at < seal.seal.next
+        assert log.checkpoint(tree.size) == Checkpoint(log.origin, tree.size, tree.root)
+        found.pop(checkpoint_key(tree.size))
+        for tile, expected in tree.files(start):
+            assert store.get(tile.path) == expected, tile.path
+            found.pop(tile.path)
+        before, seals = seal, seals + 1
+    assert list(found) == []
+    assert log.newest_size() == tree.size
+    return seals
 
 
-def _tile(tile: Tile, lines: list[bytes], node: merkle.Node) -> bytes:
-    first = tile.index * 256
-    if tile.level is None:
-        return bundle(lines[first : first + tile.width])
-    return b"".join(node(8 * tile.level, index) for index in range(first, first + tile.width))
+def place(feed_id: str) -> tuple[int, ...]:
+    """Return a place in the feed as numbers."""
+    return tuple(map(int, feed_id.split("-"))) if feed_id else ()
+
+
+class _Growing:
+    """A tree, by the hashes of each of its levels."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.levels: list[list[bytes]] = [[]]
+
+    @property
+    def size(self) -> int:
+        return len(self.lines)
+
+    @property
+    def root(self) -> bytes:
+        return merkle.tree_root(lambda level, index: self.levels[level][index], self.size)
+
+    def add(self, lines: list[bytes]) -> None:
+        self.lines += lines
+        for line in lines:
+            self.levels[0].append(merkle.leaf_hash(line))
+            level = 0
+            while len(self.levels[level]) % 2 == 0:
+                if level + 1 == len(self.levels):
+                    self.levels.append([])
+                self.levels[level + 1].append(merkle.node_hash(*self.levels[level][-2:]))
+                level += 1
+
+    def files(self, since: int) -> Iterator[tuple[Tile, bytes]]:
+        """Yield the tiles and bundles that this tree has, and the one of ``since`` entries had not."""
+        for level in range(-1, (len(self.levels) + 7) // 8):
+            row = self.lines if level < 0 else self.levels[8 * level] if 8 * level < len(self.levels) else []
+            shift = 8 * max(0, level)
+            if len(row) == since >> shift:
+                continue  # nothing new at this level
+            for index in range((since >> shift) // 256, -(-len(row) // 256)):
+                hashes = row[256 * index : 256 * (index + 1)]
+                tile = Tile(None if level < 0 else level, index, len(hashes))
+                yield tile, bundle(hashes) if level < 0 else b"".join(hashes)

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from rmos_shared.auditlog.note import Signer, Verifier, verified
-from rmos_shared.auditlog.proof import InclusionProof, check, prove
+from rmos_shared.auditlog.checkpoint import Checkpoint
+from rmos_shared.auditlog.entry import RecordEntry, SealEntry, parse_entry
+from rmos_shared.auditlog.layout import LOG, checkpoint_key, seal_key
+from rmos_shared.auditlog.log import AuditLog
+from rmos_shared.auditlog.note import Note, Signer, Verifier, verified
+from rmos_shared.auditlog.receipt import Receipt
+from rmos_shared.auditlog.sealer import Sealed, read_seal
+from rmos_shared.auditlog.tiles import MOST_ENTRIES
+from rmos_shared.errors import CorruptArtifact, SettingsInvalid, StoreUnavailable
+from rmos_shared.store.base import Outcome
 from rmos_shared.store.memory import MemoryStore
-from support.audit_log import ORIGIN, START, assert_sound, keys_of, receipts, sealer_of
+from support.audit_log import HEARTBEAT, ORIGIN, START, assert_sound, keys_of, receipt, receipts, sealer_of
+
+SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
+NEXT = [replace(receipt(9_999), feed_id="9000-0")]
 
 
 @pytest.fixture
@@ -23,6 +37,27 @@ def signer() -> Signer:
     return Signer(ORIGIN, Ed25519PrivateKey.generate())
 
 
+def seal(
+    store: MemoryStore, new: Sequence[Receipt], signer: Signer | None = None, minutes: float = 0
+) -> Sealed:
+    sealed = sealer_of(store, signer).seal(new, now=START + minutes * MINUTE, feed_at_end=True)
+    assert sealed is not None
+    return sealed
+
+
+def copied(store: MemoryStore, **changed: bytes | None) -> MemoryStore:
+    """Return a copy of the store; ``changed`` are other bytes of files of the log, None where one is gone."""
+    other = MemoryStore()
+    for key in store.list(""):
+        data = changed.get(key.removeprefix(LOG), store.get(key))
+        if data is not None:
+            other.create(key, data)
+    return other
+
+
+# -- what is added -------------------------------------------------------------------------------------
+
+
 def test_what_was_sealed_is_in_the_log_once_and_in_order(store: MemoryStore, signer: Signer) -> None:
     sealer = sealer_of(store, signer)
     now, number, keys = START, 0, list[str]()
@@ -33,14 +68,406 @@ def test_what_was_sealed_is_in_the_log_once_and_in_order(store: MemoryStore, sig
         if sealed is not None:
             verified(sealed.note, [Verifier.parse(signer.vkey)])
         keys += [receipt.key for receipt in new]
-        number, now = number + count, now + timedelta(minutes=1)
+        number, now = number + count, now + MINUTE
     assert keys_of(sealer.log) == keys
     assert_sound(sealer.log)
 
 
-def test_a_proof_from_the_log_holds_without_it(store: MemoryStore, signer: Signer) -> None:
+def test_a_log_without_a_key_has_checkpoints_without_a_signature(store: MemoryStore) -> None:
+    sealed = seal(store, receipts(range(3)))
+    assert store.get(checkpoint_key(4)) == f"{sealed.checkpoint.text}\n".encode()
+
+
+def test_a_seal_says_of_itself_what_the_next_one_and_the_verifier_need(store: MemoryStore) -> None:
+    sealed = seal(store, receipts(range(7)))
+    assert json.loads(sealed.seal.to_line()) == {
+        "at": "2026-08-01T12:00:00.000Z",
+        "seal": {
+            "entries": 8,
+            "feed": "1000-6",
+            "next": "2026-08-01T13:00:00.000Z",
+            "upto": "2026-08-01T12:00:00.000Z",
+        },
+        "v": 1,
+    }
+    assert (sealed.start, sealed.size, sealed.more) == (0, 8, False)
+
+
+def test_without_anything_new_there_is_a_seal_only_when_it_was_promised(store: MemoryStore) -> None:
+    sealer = sealer_of(store)
+    assert sealer.seal([], now=START, feed_at_end=True) is not None  # the log's first
+    assert sealer.seal([], now=START + HEARTBEAT - SECOND, feed_at_end=True) is None
+    sealed = sealer.seal([], now=START + HEARTBEAT, feed_at_end=True)
+    assert sealed is not None
+    assert (sealed.start, sealed.size) == (1, 2)
+    assert_sound(sealer.log)
+
+
+def test_all_up_to_the_seal_is_in_the_log_only_if_the_feed_was_read_to_its_end(store: MemoryStore) -> None:
+    sealer = sealer_of(store)
+    now = START + MINUTE
+    some = sealer.seal(receipts(range(2), START + SECOND), now=now, feed_at_end=False)
+    rest = sealer.seal(receipts(range(2, 3), START + 2 * SECOND), now=now, feed_at_end=True)
+    assert some is not None
+    assert rest is not None
+    assert [each.seal.seal.upto for each in (some, rest)] == [START + SECOND, now]
+
+
+def test_times_of_seals_never_step_back(store: MemoryStore) -> None:
+    seal(store, receipts(range(2)), minutes=10)
+    sealed = seal(store, receipts(range(2, 4)), minutes=5)
+    assert sealed.seal.at == sealed.seal.seal.upto == START + 10 * MINUTE
+    assert_sound(AuditLog(store, ORIGIN))
+
+
+def test_more_than_fits_into_a_seal_is_left_for_the_next(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rmos_shared.auditlog.sealer.MOST_RECORDS", 5)
+    new = [replace(each, at=START + number * SECOND) for number, each in enumerate(receipts(range(12)))]
+    sealer = sealer_of(store)
+    seals = [sealer.seal(new, now=START + MINUTE, feed_at_end=True) for _ in range(4)]
+    assert seals.pop() is None
+    found = [(each.more, each.seal.seal.feed, each.seal.seal.upto) for each in seals if each is not None]
+    assert found == [
+        (True, "1000-4", START + 4 * SECOND),
+        (True, "1000-9", START + 9 * SECOND),
+        (False, "1000-11", START + MINUTE),
+    ]
+    assert keys_of(sealer.log) == [each.key for each in new]
+
+
+# -- what is there already -----------------------------------------------------------------------------
+
+
+def test_receipts_that_are_read_again_after_a_crash_are_skipped(store: MemoryStore) -> None:
+    numbers = [9, 10, 11]  # as texts, 10 sorts before 9
+    seal(store, receipts(numbers))
+    sealer = sealer_of(store)
+    assert sealer.seal(receipts(numbers), now=START + MINUTE, feed_at_end=True) is None
+    seal(store, receipts([*numbers, 100]), minutes=1)
+    assert keys_of(sealer.log) == [each.key for each in receipts([*numbers, 100])]
+
+
+def test_a_file_that_was_there_already_is_looked_for_and_has_one_entry(store: MemoryStore) -> None:
+    seal(store, receipts(range(600)))
+    seal(store, receipts(range(600, 700)), minutes=1)
+    again = [replace(receipt(number, created=False), feed_id=f"2000-{number}") for number in (1, 650, 5_000)]
+    sealed = seal(store, again, minutes=2)
+    assert sealed.seal.seal.entries == 2
+    assert keys_of(AuditLog(store, ORIGIN))[-1] == receipt(5_000).key
+
+
+def test_receipts_of_which_nothing_is_new_are_sealed_so_that_the_feed_can_be_trimmed(
+    store: MemoryStore,
+) -> None:
+    seal(store, receipts(range(3)))
+    sealed = seal(store, [replace(receipt(1, created=False), feed_id="2000-0")], minutes=1)
+    assert (sealed.seal.seal.entries, sealed.seal.seal.feed) == (1, "2000-0")
+
+
+def test_a_key_that_is_told_of_twice_in_one_gathering_has_one_entry(store: MemoryStore) -> None:
+    seal(store, [receipt(1), replace(receipt(1), feed_id="1000-2"), receipt(3)])
+    assert keys_of(AuditLog(store, ORIGIN)) == [receipt(1).key, receipt(3).key]
+
+
+@pytest.mark.parametrize("wrong", [{"key": f"{LOG}x"}, {"key": "../x"}, {"sha256": "x"}, {"size": -1}])
+def test_a_receipt_of_what_no_log_can_hold_is_refused_and_decides_nothing(
+    store: MemoryStore, wrong: dict[str, object]
+) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - pydantic's or ours
+        seal(store, [replace(receipt(1), **wrong)])  # type: ignore[arg-type]
+    assert list(store.list("")) == []
+
+
+# -- several sealers -----------------------------------------------------------------------------------
+
+
+class Overtaken(MemoryStore):
+    """A store in which somebody else does something just before the first write of a key."""
+
+    def __init__(self, key: str, other: Callable[[MemoryStore], object]) -> None:
+        super().__init__()
+        self._key, self._other = key, other
+        self._armed = True
+
+    def create(self, key: str, data: bytes) -> Outcome:
+        if key == self._key and self._armed:
+            self._armed = False
+            self._other(self)
+        return super().create(key, data)
+
+
+def test_a_sealer_that_is_overtaken_takes_the_other_seal_and_adds_what_it_lacks(signer: Signer) -> None:
+    store = Overtaken(seal_key(0), lambda store: seal(store, receipts(range(3)), signer))
+    sealed = seal(store, receipts(range(5)), signer, minutes=1)
+    assert (sealed.start, sealed.size) == (4, 7)
+    assert keys_of(AuditLog(store, ORIGIN)) == [each.key for each in receipts(range(5))]
+    assert_sound(AuditLog(store, ORIGIN))
+
+
+def test_a_sealer_with_another_key_may_sign_the_same_checkpoint_first(signer: Signer) -> None:
+    other = Signer(ORIGIN, Ed25519PrivateKey.generate())
+    store = Overtaken(checkpoint_key(4), lambda store: sealer_of(store, other).complete())
+    sealed = seal(store, receipts(range(3)), signer)
+    assert verified(sealed.note, [other.verifier])
+    assert store.get(checkpoint_key(4)) == sealed.note.to_bytes()
+
+
+def test_a_sealer_that_is_always_overtaken_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rmos_shared.auditlog.sealer._ATTEMPTS", 3)
+
+    class Busy(MemoryStore):
+        turn = 0
+
+        def create(self, key: str, data: bytes) -> Outcome:
+            if "seals" in key and self.turn % 2 == 0:
+                self.turn += 1
+                seal(self, [replace(receipt(1_000 + self.turn), feed_id=f"1-{self.turn}")])
+                self.turn += 1
+            return super().create(key, data)
+
+    store = Busy()
+    with pytest.raises(StoreUnavailable, match="came first each time"):
+        seal(store, receipts(range(3)))
+    assert len(keys_of(AuditLog(store, ORIGIN))) == 3
+    assert_sound(AuditLog(store, ORIGIN))
+
+
+def test_what_another_left_visible_is_made_durable_before_it_is_continued(store: MemoryStore) -> None:
+    seal(store, receipts(range(3)))
+    written: list[str] = []
+
+    class Watched(MemoryStore):
+        def create(self, key: str, data: bytes) -> Outcome:
+            written.append(key)
+            return store.create(key, data)
+
+        def create_many(self, items: Sequence[tuple[str, bytes]]) -> list[Outcome]:
+            return [self.create(*item) for item in items]
+
+    watched = Watched()
+    watched.get, watched.list = store.get, store.list  # type: ignore[method-assign]
+    sealer = sealer_of(watched)
+    sealer.seal(receipts(range(3, 5)), now=START + MINUTE, feed_at_end=True)
+    assert written[:2] == [checkpoint_key(4), seal_key(4)]
+    written.clear()
+    sealer.seal(receipts(range(5, 6)), now=START + 2 * MINUTE, feed_at_end=True)
+    assert checkpoint_key(7) not in written  # its own
+
+
+# -- what is not continued -----------------------------------------------------------------------------
+
+
+def refused(
+    store: MemoryStore, signer: Signer | None = None, since: Checkpoint | None = None
+) -> CorruptArtifact:
+    """Return why the log is not continued; nothing may be written."""
+    before = sorted(store.list(""))
     sealer = sealer_of(store, signer)
-    sealer.seal(receipts(range(1_000)), now=START, feed_at_end=True)
-    proof = InclusionProof.parse(prove(sealer.log, 700).to_bytes())
-    shown = check(proof, b"file 700", [signer.verifier])
-    assert shown.checkpoint.size == 1_001
+    with pytest.raises(CorruptArtifact) as raised:
+        sealer.seal(
+            [replace(receipt(9_999), feed_id="9000-0")],
+            now=START + 99 * MINUTE,
+            feed_at_end=True,
+            since=since,
+        )
+    with pytest.raises(CorruptArtifact):
+        sealer.complete(since=since)
+    assert sorted(store.list("")) == before
+    return raised.value
+
+
+#: Entries of the log, and its files at the right edge.
+EDGES = {
+    300: ["tile/entries/001.p/44", "tile/0/001.p/44", "tile/1/000.p/1", "checkpoints/000/000/000/300"],
+    512: ["tile/1/000.p/2", "checkpoints/000/000/000/512"],
+}
+
+
+@pytest.mark.parametrize("size", EDGES)
+def test_a_file_at_the_edge_that_is_gone_or_another_is_named(
+    store: MemoryStore, signer: Signer, size: int
+) -> None:
+    seal(store, receipts(range(size - 1)), signer)
+    for name in EDGES[size]:
+        data = file(store, name)
+        at = len(data) * 3 // 4  # of a checkpoint, its signature
+        flipped = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        assert refused(copied(store, **{name: flipped}), signer).key == f"{LOG}{name}"
+        if not name.startswith("checkpoints"):
+            assert refused(copied(store, **{name: None}), signer).key == f"{LOG}{name}"
+
+
+def file(store: MemoryStore, name: str) -> bytes:
+    data = store.get(f"{LOG}{name}")
+    assert data is not None
+    return data
+
+
+def test_a_tile_and_its_bundle_that_were_changed_alike_do_not_match_the_checkpoint(
+    store: MemoryStore, signer: Signer
+) -> None:
+    seal(store, receipts(range(20)), signer)
+    forged = MemoryStore()
+    seal(forged, receipts(range(100, 120)), signer)
+    tiles = [key.removeprefix(LOG) for key in forged.list(f"{LOG}tile/")]
+    assert refused(
+        copied(store, **{name: file(forged, name) for name in tiles}), signer
+    ).key == checkpoint_key(21)
+
+
+@pytest.mark.parametrize("at", [510, 511])
+def test_a_last_entry_in_a_full_bundle_is_proven_too(store: MemoryStore, signer: Signer, at: int) -> None:
+    seal(store, receipts(range(511)), signer)
+    name = "tile/entries/001"
+    old, new = {510: (b"run_510", b"run_910"), 511: (b'00Z","seal', b'01Z","seal')}[at]
+    data = file(store, name)
+    assert data.count(old) == 1
+    error = refused(copied(store, **{name: data.replace(old, new)}), signer)
+    assert (error.key, f"entry {at}" in error.reason) == (f"{LOG}{name}", True)
+
+
+def test_a_checkpoint_of_another_log_or_size_is_named(store: MemoryStore, signer: Signer) -> None:
+    seal(store, receipts(range(3)), signer)
+
+    def other(text: str) -> MemoryStore:
+        note = Note(text).signed(signer.sign(text))
+        return copied(store, **{"checkpoints/000/000/000/004": note.to_bytes()})
+
+    text = sealed_text(store, 4)
+    assert "another log" in refused(other(text.replace("01a2", "01a3")), signer).reason
+    assert "of 5 entries" in refused(other(text.replace("\n4\n", "\n5\n")), signer).reason
+
+
+def sealed_text(store: MemoryStore, size: int) -> str:
+    return AuditLog(store, ORIGIN).note(size)[1].text
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: data[:-1],
+        lambda _: b"",
+        lambda data: data + b"\n",
+        lambda data: data.replace(b'"entries":4', b'"entries":5'),
+        lambda data: data.split(b"\n", 1)[1],
+        lambda data: data + data.splitlines(keepends=True)[-1].replace(b'"entries":4', b'"entries":5'),
+        lambda data: data.replace(b"2026-08-01/", b"_log/2026/"),
+        lambda data: data.splitlines(keepends=True)[0],
+    ],
+)
+def test_a_seal_that_is_none_is_named_and_not_taken(
+    store: MemoryStore, spoil: Callable[[bytes], bytes]
+) -> None:
+    seal(store, receipts(range(3)))
+    data = store.get(seal_key(0))
+    assert data is not None
+    read_seal(seal_key(0), data)
+    planted = MemoryStore()
+    planted.create(seal_key(0), spoil(data))
+    assert refused(planted).key == seal_key(0)
+
+
+def test_a_tile_that_lies_where_the_next_one_goes_is_named(store: MemoryStore) -> None:
+    seal(store, receipts(range(3)))
+    path = f"{LOG}tile/0/000.p/6"
+    store.create(path, b"planted")
+    with pytest.raises(CorruptArtifact) as raised:
+        seal(store, [replace(each, feed_id="2000-1") for each in receipts([7])], minutes=1)
+    assert raised.value.key == path
+
+
+def test_a_checkpoint_that_was_planted_is_the_newest_and_does_not_match(store: MemoryStore) -> None:
+    seal(store, receipts(range(3)))
+    store.create(checkpoint_key(6), Note(Checkpoint(ORIGIN, 6, bytes(32)).text).to_bytes())
+    assert refused(store).key == f"{LOG}tile/0/000.p/6"  # which that checkpoint would need
+
+
+# -- what is known of the log --------------------------------------------------------------------------
+
+
+def test_a_log_that_was_rolled_back_is_not_continued(store: MemoryStore, signer: Signer) -> None:
+    first = seal(store, receipts(range(3)), signer)
+    back = copied(store)
+    known = seal(store, receipts(range(3, 6)), signer, minutes=1).checkpoint
+    error = refused(back, signer, known)
+    assert (error.key, "rolled back" in error.reason) == (checkpoint_key(known.size), True)
+    sealer = sealer_of(back, signer)
+    new = receipts(range(6, 9))
+    assert sealer.seal(new, now=START + MINUTE, feed_at_end=True, since=first.checkpoint) is not None
+    # It has grown beyond the other, and still is another.
+    assert "does not continue" in refused(back, signer, known).reason
+
+
+def test_a_log_that_was_written_anew_without_the_key_is_not_signed(
+    store: MemoryStore, signer: Signer
+) -> None:
+    known = seal(store, receipts(range(3)), signer).checkpoint
+    forged = MemoryStore()
+    seal(forged, receipts(range(50, 60)))  # unsigned, so any key might begin to sign it
+    assert "does not continue" in refused(forged, signer, known).reason
+
+
+def test_a_checkpoint_of_another_log_is_not_taken_for_one_of_this(store: MemoryStore) -> None:
+    known = seal(store, receipts(range(3))).checkpoint
+    refused(store, since=replace(known, origin="rmos-runs/other"))
+
+
+# -- keys ----------------------------------------------------------------------------------------------
+
+
+def rotation(to: Signer, number: int) -> Receipt:
+    return replace(receipt(number), trusts=to.vkey)
+
+
+def test_a_new_key_signs_only_after_it_was_introduced_and_the_old_one_not_after_that(
+    store: MemoryStore,
+) -> None:
+    first, second, third = (Signer(ORIGIN, Ed25519PrivateKey.generate()) for _ in range(3))
+    seal(store, receipts(range(3)), first)
+    with pytest.raises(SettingsInvalid, match="does not trust"):
+        seal(store, receipts([3]), second, minutes=1)
+    seal(store, [rotation(second, 3)], first, minutes=1)
+    seal(store, receipts([4]), first, minutes=2)  # still
+    seal(store, receipts([5]), second, minutes=3)
+    with pytest.raises(SettingsInvalid, match="does not trust"):
+        seal(store, receipts([6]), first, minutes=4)
+    seal(store, [rotation(third, 6)], second, minutes=4)
+    seal(store, receipts([7]), third, minutes=5)
+    for retired in (first, second):
+        with pytest.raises(SettingsInvalid, match="does not trust"):
+            seal(store, receipts([8]), retired, minutes=6)
+    entries = map(parse_entry, AuditLog(store, ORIGIN).entries())
+    trusted = [entry.trusts for entry in entries if isinstance(entry, RecordEntry) and entry.trusts]
+    assert trusted == [second.vkey, third.vkey]
+    assert_sound(AuditLog(store, ORIGIN))
+
+
+def test_a_signed_log_is_not_continued_without_a_key(store: MemoryStore, signer: Signer) -> None:
+    seal(store, receipts(range(3)), signer)
+    with pytest.raises(SettingsInvalid, match="RMOS_AUDIT_KEY_FILE names no key"):
+        seal(store, receipts([3]), minutes=1)
+
+
+def test_a_log_that_was_not_signed_may_begin_to_be(store: MemoryStore, signer: Signer) -> None:
+    seal(store, receipts(range(3)))
+    sealed = seal(store, receipts([3]), signer, minutes=1)
+    verified(sealed.note, [signer.verifier])
+
+
+def test_a_signature_of_our_key_that_does_not_hold_is_named(store: MemoryStore, signer: Signer) -> None:
+    seal(store, receipts(range(3)), signer)
+    text = sealed_text(store, 4)
+    forged = Note(text).signed(replace(signer.sign(text), data=bytes(64))).to_bytes()
+    error = refused(copied(store, **{"checkpoints/000/000/000/004": forged}), signer)
+    assert (error.key, "does not hold" in error.reason) == (checkpoint_key(4), True)
+
+
+def test_the_end_of_a_log_is_a_seal(store: MemoryStore) -> None:
+    sealed = seal(store, receipts(range(3)))
+    log = AuditLog(store, ORIGIN)
+    assert log.seal(sealed.size) == sealed.seal
+    assert isinstance(log.entry(3, 4), SealEntry)
+    assert isinstance(log.entry(2, 4), RecordEntry)
+    assert MOST_ENTRIES == 256_000_000_000

@@ -181,12 +181,40 @@ def test_head_tells_size_and_time(store: ArtifactStore) -> None:
         "a/",
         "a\n",
         "a.b/c",
+        # Partial tiles of the audit log lie in the one directory with a dot: three digits, the last of a key.
+        "12.p/1",
+        "1234.p/1",
+        "123.q/1",
+        "123.P/1",
+        "123.p/a/1",
+        "a123.p/1",
+        "\u0661\u0662\u0663.p/1",
+        "1/2/3/4/5/6/7/8",
+        "1/2/3/4/5/6/123.p/8",
     ],
 )
 def test_a_key_never_leaves_the_root(store: ArtifactStore, key: str) -> None:
     for verb in (lambda: store.create(key, b""), lambda: store.get(key), lambda: store.head(key)):
         with pytest.raises(KeyInvalid):
             verb()
+
+
+def test_tiles_of_the_audit_log_have_keys_and_are_listed_in_order(store: ArtifactStore) -> None:
+    keys = [
+        "_log/tile/0/000",
+        "_log/tile/0/000.p/255",
+        "_log/tile/0/000.p/44",
+        "_log/tile/0/001.p/1",
+        "_log/tile/0/x999/x999/999.p/255",
+    ]
+    for key in reversed(keys):
+        assert store.create(key, key.encode()) is CREATED
+    assert list(store.list("_log/")) == keys
+    assert list(store.list("_log/tile/0/000.p/")) == keys[1:3]
+    assert list(store.list("_log/tile/0/000.p/4")) == keys[2:3]
+    assert list(store.list("", keys[1])) == keys[2:]
+    assert store.get(keys[2]) == keys[2].encode()
+    assert store.head(keys[4]) is not None
 
 
 @pytest.mark.parametrize("prefix", ["../", "/", "/etc/", "a/../", "./", "a//b"])
@@ -225,11 +253,12 @@ def test_list_is_sorted_and_bounded(
 
 DIRECTORIES = st.sampled_from(["a", "a-", "a0", "aa", "a_", "A", "0", "_x"])
 NAMES = DIRECTORIES | st.just("a.b")
+LAST_DIRECTORIES = DIRECTORIES | st.sampled_from(["000.p", "001.p"])
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(
-    paths=st.sets(st.tuples(DIRECTORIES, DIRECTORIES, NAMES), max_size=8),
+    paths=st.sets(st.tuples(DIRECTORIES, LAST_DIRECTORIES, NAMES | st.just("000")), max_size=8),
     prefix=st.lists(DIRECTORIES, max_size=3).map("/".join),
     after=st.lists(NAMES, max_size=3).map("/".join),
 )

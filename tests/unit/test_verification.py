@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from rmos_shared.auditlog.layout import act_begun_key
 from rmos_shared.canonical import canonical_json, sha256_hex
 from rmos_shared.errors import RunNotFound, StoreUnavailable
 from rmos_shared.ids import new_uuid7
 from rmos_shared.runs import layout as keys
 from rmos_shared.runs.model import RunArtifact
+from rmos_shared.runs.reader import RunReader
 from rmos_shared.runs.verification import Checked, StoreVerification
 from rmos_shared.store.local import LocalStore
+from support.audit_log import sealer_of
 from support.records import HOUR, NOON, make_attempt, make_link, make_review, make_run
 from support.runs import Runs
 from support.stores import local_store
@@ -90,6 +93,19 @@ def test_a_whole_store_has_no_damage_and_every_file_is_looked_at(whole: Whole) -
     assert sorted(file.kind for file in found) == sorted(
         ["artifact"] * 3 + ["link"] * 2 + ["review", "attempt", "attachment"]
     )
+
+
+def test_the_audit_log_and_the_acts_are_no_runs_and_no_damage(whole: Whole) -> None:
+    store = LocalStore(whole.root)
+    before, runs = checked(whole.root), list(RunReader(store).list_runs())
+    store.create(act_begun_key(whole.run.date, new_uuid7()), b"{}")
+    sealed = sealer_of(store).seal([], now=NOON, feed_at_end=True)
+    assert sealed is not None
+    # The runs and what belongs to them, three of a second day among them, and the act.
+    assert sealed.seal.seal.entries == len(before) + 2
+    assert len(list(store.list("_log/"))) > 3
+    assert checked(whole.root) == before
+    assert list(RunReader(store).list_runs()) == runs
 
 
 def altered(path: Path, **fields: object) -> None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, StringConstraints
 
 from rmos_shared.auditlog.layout import is_entry
 from rmos_shared.auditlog.tiles import MOST_ENTRY_BYTES
-from rmos_shared.canonical import encode
+from rmos_shared.canonical import encode, is_sha256
 from rmos_shared.errors import DamageFound, InvalidRequest
 from rmos_shared.models.base import Frozen, Sha256
 from rmos_shared.store.base import KEY
 
 #: How a file came into the log without a receipt of its writer: found later, or there before the log.
 Found = Literal["late", "adopted"]
+
+#: Larger numbers are not exact everywhere.
+MOST_SIZE = 1 << 53
 
 _KEY_MARK = b'"key":"'
 
@@ -29,7 +33,9 @@ class EntryInvalid(DamageFound):
 
 def format_time(moment: datetime) -> str:
     """Return an aware time as the log writes it: RFC 3339, UTC, cut to milliseconds, ending in ``Z``."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return f"{moment.isoformat('T', 'milliseconds')[:-6]}Z"
 
 
 def to_milliseconds(moment: datetime) -> datetime:
@@ -67,7 +73,7 @@ class RecordEntry(Frozen):
     at: LogTime
     key: Annotated[str, StringConstraints(pattern=rf"\A(?:{KEY.pattern})\z")]
     sha256: Sha256
-    size: Annotated[int, Field(ge=0, lt=1 << 53)]
+    size: Annotated[int, Field(ge=0, lt=MOST_SIZE)]
     found: Found | None = None
     #: On the record that introduces a new signing key: that key.
     trusts: str | None = None
@@ -90,7 +96,7 @@ class SealFacts(Frozen):
     #: Of this seal, itself included.
     entries: Annotated[int, Field(ge=1)]
     #: Id of the last receipt that was taken from the feed; "" as long as none was.
-    feed: Annotated[str, StringConstraints(pattern=r"\A(?:\d{1,20}-\d{1,20})?\z")]
+    feed: Annotated[str, StringConstraints(pattern=r"\A(?:[0-9]{1,20}-[0-9]{1,20})?\z")]
     #: A checkpoint is promised no later than that.
     next: LogTime
     #: Every receipt up to then is in the log.
@@ -111,6 +117,26 @@ class SealEntry(Frozen):
 
 
 Entry = RecordEntry | SealEntry
+
+
+def record_line(
+    at: datetime, key: str, sha256: str, size: int, *, found: Found | None = None, trusts: str | None = None
+) -> bytes:
+    """Return the bytes of a record's entry, without a newline: those of ``RecordEntry``, many times as fast.
+
+    Raises:
+        ValueError: no entry of the log can be of these; a field is wrong, or the key belongs into no log.
+    """
+    plain = found is None and trusts is None and type(size) is int and 0 <= size < MOST_SIZE
+    if plain and KEY.fullmatch(key) and is_sha256(sha256) and (key[0] != "_" or is_entry(key)):
+        # None of them can hold what JSON would have to escape.
+        line = f'{{"at":"{_time(at)}","key":"{key}","sha256":"{sha256}","size":{size},"v":1}}'
+        return line.encode()
+    return RecordEntry(at=at, key=key, sha256=sha256, size=size, found=found, trusts=trusts).to_line()
+
+
+#: Many receipts come in one moment.
+_time = lru_cache(maxsize=256)(format_time)
 
 
 def parse_entry(line: bytes) -> Entry:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 
-from rmos_shared.ids import UUID7
+from rmos_shared.ids import JOB_ID, SAFE_ID, UUID7
 
 #: All of the log. Nothing below it is an entry.
 LOG = "_log/"
@@ -20,6 +21,8 @@ COSIGNATURES = f"{LOG}cosignatures/"
 TIMESTAMPS = f"{LOG}timestamps/"
 #: Acts of people and of the system that are no job's normal way. They are entries like any other record.
 ACTS = "_acts/"
+#: The one branch whose names tell no day.
+ATTACHMENTS = "_attachments/"
 
 #: Larger numbers have no name.
 MOST = 10**12
@@ -28,6 +31,20 @@ MOST = 10**12
 _NO_ENTRIES = (LOG, "_staging/", "_store.json", "_store.")
 _GROUPED = re.compile(r"(\d{3})/(\d{3})/(\d{3})/(\d{3})", re.ASCII)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+#: Names as the writers of records give them, by where they lie.
+_OURS = re.compile(
+    "|".join(
+        (
+            rf"{_DAY.pattern}/{SAFE_ID.pattern}(?:_advisory_{SAFE_ID.pattern})?\.json",
+            rf"_reviews/{_DAY.pattern}/{SAFE_ID.pattern}/{SAFE_ID.pattern}\.json",
+            rf"_attempts/{_DAY.pattern}/{SAFE_ID.pattern}/(?:{JOB_ID.pattern})_[0-9]{{1,15}}\.json",
+            rf"_batches/{_DAY.pattern}/(?:{JOB_ID.pattern})\.json",
+            rf"{ACTS}{_DAY.pattern}/{UUID7.pattern}_(?:begun|ended)\.json",
+            rf"{ATTACHMENTS}(?P<aa>[0-9a-f]{{2}})/(?P=aa)[0-9a-f]{{62}}(?:\.[a-z0-9]{{1,16}}){{0,2}}",
+        )
+    ),
+    re.ASCII,
+)
 _KEY_ID = re.compile(r"[0-9a-f]{8}", re.ASCII)
 
 
@@ -97,6 +114,22 @@ def act_ended_key(day: str, act_id: str) -> str:
 def is_entry(key: str) -> bool:
     """Say whether what lies under ``key`` belongs into the log: all but the log and the store's own files."""
     return not key.startswith(_NO_ENTRIES)
+
+
+def is_ours(key: str) -> bool:
+    """Say whether a record of ours may have this key, by its shape: what else lies in a store is foreign."""
+    if not _OURS.fullmatch(key):
+        return False
+    day = _DAY.search(key)
+    return key.startswith(ATTACHMENTS) or (day is not None and is_day(day[0]))
+
+
+def is_day(name: str) -> bool:
+    """Say whether ``name`` is a day, ``YYYY-MM-DD``, of the calendar."""
+    try:
+        return _DAY.fullmatch(name) is not None and date.fromisoformat(name).isoformat() == name
+    except ValueError:
+        return False
 
 
 def _act(day: str, act_id: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from rmos_shared.auditlog.checkpoint import Checkpoint
-from rmos_shared.auditlog.entry import EntryInvalid, SealEntry, key_of, parse_entry
+from rmos_shared.auditlog.entry import Entry, EntryInvalid, RecordEntry, SealEntry, key_of, parse_entry
 from rmos_shared.auditlog.layout import CHECKPOINTS, MOST, checkpoint_key, checkpoint_size
 from rmos_shared.auditlog.note import Note, NoteInvalid
 from rmos_shared.auditlog.tiles import WIDTH, HashReader, Tile, read_bundle, width_at
@@ -30,6 +30,9 @@ class AuditLog:
         self.origin = origin
         #: A size that has a checkpoint; the newest is that one or a later.
         self._known = 0
+        #: Size of the last tree that is known to end with a seal that adopts, and whether no later one does.
+        self._adopted = 0
+        self._adoption_over = False
 
     # -- checkpoints ----------------------------------------------------------------------------------
 
@@ -106,18 +109,31 @@ class AuditLog:
             first = index * WIDTH
             yield from bundle[max(0, start - first) : end - first]
 
+    def entry(self, index: int, size: int) -> Entry:
+        """Return entry ``index`` of the tree of a size that has a checkpoint."""
+        (line,) = self.entries(index, index + 1, size=size)
+        return _parsed(line, index, size)
+
     def seal(self, size: int) -> SealEntry:
         """Return the last entry of the tree of a size that has a checkpoint: what its seal says of itself."""
-        (line,) = self.entries(size - 1, size, size=size)
-        try:
-            entry = parse_entry(line)
-        except EntryInvalid as error:
-            raise CorruptArtifact(_bundle_of(size), f"entry {size - 1} is {error}") from None
-        if not isinstance(entry, SealEntry):
-            raise CorruptArtifact(
-                _bundle_of(size), f"entry {size - 1} ends no seal, but a checkpoint says so"
-            )
-        return entry
+        return last_seal(list(self.entries(size - 1, size, size=size)), size)
+
+    def adopted_last(self, size: int) -> str | None:
+        """Return the last key that the seal which ends at ``size`` adopted; None where it did not adopt."""
+        return last_adopted(list(self.entries(max(0, size - 2), size, size=size)), size)
+
+    def adopted_until(self) -> datetime | None:
+        """Return when the newest seal was made that adopted what was there before the log; None if none did.
+
+        They are the first seals of the log, in an unbroken row, so no more than these are read.
+        """
+        if not self._adoption_over:
+            for size in self.sizes(self._adopted):
+                if self.adopted_last(size) is None:
+                    self._adoption_over = True
+                    break
+                self._adopted = size
+        return self.seal(self._adopted).at if self._adopted else None
 
     def find(self, keys: Mapping[str, datetime], *, size: int | None = None) -> dict[str, int]:
         """Return the indexes of those keys that are in the log.
@@ -164,6 +180,32 @@ class AuditLog:
         return next(self.sizes(size), None)
 
 
-def _bundle_of(size: int) -> str:
-    index = (size - 1) // WIDTH
-    return Tile(None, index, width_at(None, index, size)).path
+def last_seal(lines: Sequence[bytes], size: int) -> SealEntry:
+    """Return the last of a log's last lines, of ``size`` in all.
+
+    Raises:
+        CorruptArtifact: it is not the end of a seal.
+    """
+    entry = _parsed(lines[-1], size - 1, size)
+    if not isinstance(entry, SealEntry):
+        raise CorruptArtifact(
+            _bundle(size - 1, size), f"entry {size - 1} ends no seal, but a checkpoint says so"
+        )
+    return entry
+
+
+def last_adopted(lines: Sequence[bytes], size: int) -> str | None:
+    """Return the key before the last of a log's last lines, if it was adopted; raises as ``last_seal``."""
+    record = _parsed(lines[-2], size - 2, size) if len(lines) > 1 else None
+    return record.key if isinstance(record, RecordEntry) and record.found == "adopted" else None
+
+
+def _parsed(line: bytes, index: int, size: int) -> Entry:
+    try:
+        return parse_entry(line)
+    except EntryInvalid as error:
+        raise CorruptArtifact(_bundle(index, size), f"entry {index} is {error}") from None
+
+
+def _bundle(index: int, size: int) -> str:
+    return Tile(None, index // WIDTH, width_at(None, index // WIDTH, size)).path

@@ -132,10 +132,10 @@ def verify_consistency(
     """Say whether ``proof`` shows that the new tree holds the old one's leaves, first and in their order."""
     if not 0 <= old_size <= new_size or not _are_hashes(old_root, new_root, *proof):
         return False
-    if old_size == new_size:
-        return not proof and old_root == new_root
-    if old_size == 0:
-        return not proof and old_root == EMPTY_ROOT
+    if old_size == 0 and old_root != EMPTY_ROOT:
+        return False
+    if old_size in {0, new_size}:
+        return not proof and (old_size != new_size or old_root == new_root)
     place, last = old_size - 1, new_size - 1
     while place & 1:
         place, last = place >> 1, last >> 1

@@ -20,6 +20,9 @@ from rmos_shared.errors import DamageFound
 SUFFIX = ".tlog-proof"
 
 _HEADER = "c2sp.org/tlog-proof@v1"
+_EXTRA, _INDEX = "extra ", "index "
+#: Lines of it between header and path.
+_FIELDS = 2
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 #: The way up in the largest tree that a number of 64 bits counts.
 _MOST_HASHES = 64
@@ -50,35 +53,34 @@ class InclusionProof:
         Raises:
             ProofInvalid: they are none, or one without the entry.
         """
+        above, blank, below = data.partition(b"\n\n")
         try:
-            above, blank, below = data.partition(b"\n\n")
-            lines = above.decode("ascii").split("\n")
-            note = Note.parse(below)
+            header, *lines = above.decode("ascii").split("\n")
+            _, note = Checkpoint.parse_note(below)
         except UnicodeDecodeError:
             raise ProofInvalid("the proof is not text") from None
         except NoteInvalid as error:
             raise ProofInvalid(f"the checkpoint of the proof: {error}") from None
-        if not blank or lines[0] != _HEADER or len(lines) > 3 + _MOST_HASHES:
+        if not blank or header != _HEADER:
             raise ProofInvalid(
                 f"it does not begin as a proof does, with {_HEADER}, and end with a checkpoint"
             )
-        extra, index, *hashes = [*lines[1:], "", ""][: max(2, len(lines) - 1)]
-        if not extra.startswith("extra "):
+        if len(lines) < _FIELDS or not lines[0].startswith(_EXTRA):
             raise ProofInvalid("its second line must hold the entry, as extra data")
-        number = index.removeprefix("index ")
-        if number == index or not _NUMBER.fullmatch(number):
+        number = lines[1].removeprefix(_INDEX)
+        if number == lines[1] or not _NUMBER.fullmatch(number):
             raise ProofInvalid("its third line must tell the index of the entry")
-        decoded = tuple(map(_decode, hashes))
-        if any(len(value) != HASH_BYTES for value in decoded):
-            raise ProofInvalid("a line of the path is no hash")
-        return cls(_decode(extra.removeprefix("extra ")), int(number), decoded, note)
+        hashes = tuple(map(_decode, lines[_FIELDS : _FIELDS + _MOST_HASHES + 1]))
+        if len(hashes) > _MOST_HASHES or any(len(value) != HASH_BYTES for value in hashes):
+            raise ProofInvalid("a line of the path is no hash, or there are too many")
+        return cls(_decode(lines[0].removeprefix(_EXTRA)), int(number), hashes, note)
 
     def to_bytes(self) -> bytes:
         """Return the proof as it is stored."""
         lines = [
             _HEADER,
-            f"extra {_encode(self.entry)}",
-            f"index {self.index}",
+            f"{_EXTRA}{_encode(self.entry)}",
+            f"{_INDEX}{self.index}",
             *map(_encode, self.hashes),
         ]
         return "\n".join([*lines, "", ""]).encode() + self.note.to_bytes()

@@ -8,14 +8,15 @@ and a lock would only save work.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
+from rmos_shared.auditlog.adoption import adopt
 from rmos_shared.auditlog.checkpoint import Checkpoint
 from rmos_shared.auditlog.entry import (
+    Entry,
     EntryInvalid,
-    Found,
     RecordEntry,
     SealEntry,
     SealFacts,
@@ -23,52 +24,21 @@ from rmos_shared.auditlog.entry import (
     to_milliseconds,
 )
 from rmos_shared.auditlog.layout import checkpoint_key, seal_key
-from rmos_shared.auditlog.log import AuditLog
+from rmos_shared.auditlog.log import AuditLog, last_adopted, last_seal
 from rmos_shared.auditlog.merkle import complete_root, leaf_hash, verify_inclusion
 from rmos_shared.auditlog.moment import earliest
 from rmos_shared.auditlog.note import Note, NoteInvalid, Signer, verified
-from rmos_shared.auditlog.tiles import (
-    WIDTH,
-    Edge,
-    Tile,
-    edge_of,
-    edge_root,
-    extend,
-    read_edge,
-    read_tile,
-)
+from rmos_shared.auditlog.receipt import LATE_AFTER, Receipt
+from rmos_shared.auditlog.tiles import WIDTH, Edge, Tile, edge_of, edge_root, extend, read_edge, read_tile
 from rmos_shared.errors import CorruptArtifact, SettingsInvalid, StoreUnavailable
 from rmos_shared.store.base import ArtifactStore, Outcome
 
 #: Records of one seal.
 MOST_RECORDS = 10_000
-#: A file that no receipt tells of is left alone for that long: its receipt may be on the way.
-LATE_AFTER = timedelta(seconds=120)
-#: A receipt that comes this soon after its file cannot be of one that was sealed as late. Half of
-#: ``LATE_AFTER``, for clocks of file servers.
-_PROMPT = timedelta(seconds=60)
+#: Before anything that may be searched for.
+_ALWAYS = datetime(1970, 1, 2, tzinfo=UTC)
 #: Sealers that may come first, one after the other, before this one gives up.
 _ATTEMPTS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """Tells that a file was published."""
-
-    key: str
-    #: Of its bytes, 64 lower-case hex digits.
-    sha256: str
-    size: int
-    #: When the ledger took the receipt, by its own clock; when the file was found, where there was no
-    #: receipt.
-    at: datetime
-    #: Its place in the ledger's feed, ``milliseconds-number``; "" for what was found.
-    feed_id: str = ""
-    #: False: the very same bytes were there already, so the log may have it.
-    created: bool = True
-    #: On the act that introduces a new signing key: that key (a vkey).
-    trusts: str | None = None
-    found: Found | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,28 +62,39 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """The newest checkpoint, and the edge of the tree that goes on from it; proven against each other."""
+    """Where the log ends: the right edge of its tree, held against the newest checkpoint, and its seal."""
 
     edge: Edge
-    note: Note | None
     seal: SealEntry | None
+    #: The last key that this seal adopted of what was there before the log; "" where the log begins; None
+    #: where all was adopted before.
+    adopted: str | None
 
     @property
     def size(self) -> int:
         return self.edge.size
 
+    @property
+    def feed(self) -> str:
+        return self.seal.seal.feed if self.seal else ""
+
 
 @dataclass(frozen=True, slots=True)
 class _Gathered:
-    entries: list[RecordEntry]
+    """What the next seal is to hold."""
+
+    lines: list[bytes]
     #: Of the last receipt that was looked at, whether or not it became an entry.
     feed: str
+    #: When the ledger took that receipt.
     last_at: datetime | None
     more: bool
 
 
 class Sealer:
     """Seals receipts into the log of ``origin``. Any number may work on one store at once.
+
+    The first seals of a log adopt what lay in the store before it.
 
     All methods raise ``StoreUnavailable``, after which the same call is safe; ``CorruptArtifact`` where the
     log is not what its newest checkpoint says, for then it must not be continued; and ``SettingsInvalid``
@@ -138,7 +119,7 @@ class Sealer:
         """
         head = self._head(since)
         begun = self._store.get(seal_key(head.size))
-        return None if begun is None else self._finish(head, begun)
+        return None if begun is None else self._take(head, begun)
 
     def seal(
         self,
@@ -155,7 +136,9 @@ class Sealer:
         the last one promised it by now. ``since`` as in ``complete``.
 
         Raises:
-            ValueError: files without a receipt are given while receipts may be waiting, which may be theirs.
+            ValueError: files without a receipt are given while receipts may be waiting, which may be theirs;
+            or a
+                receipt is none that the log can hold.
         """
         if not feed_at_end and any(receipt.found for receipt in receipts):
             raise ValueError("what was found is sealed only when the feed has been read to its end")
@@ -164,15 +147,15 @@ class Sealer:
             key = seal_key(head.size)
             begun = self._store.get(key)
             if begun is not None:
-                self._finish(head, begun)
+                self._take(head, begun)
                 continue
             gathered = self._gather(head, receipts, now)
-            if not self._is_due(head, gathered, now):
+            if not _is_due(head, gathered, now):
                 return None
-            lines = self._lines(head, gathered, now, feed_at_end=feed_at_end)
-            data = b"".join(line + b"\n" for line in lines)
-            if self._store.create(key, data) is not Outcome.CONFLICT:
-                return self._finish(head, data, more=gathered.more)
+            seal = _seal_entry(head, gathered, now, self._heartbeat, feed_at_end=feed_at_end)
+            lines = [*gathered.lines, seal.to_line()]
+            if self._store.create(key, b"".join(line + b"\n" for line in lines)) is not Outcome.CONFLICT:
+                return self._finish(head, lines, seal, more=gathered.more)
         raise StoreUnavailable("other sealers of the audit log came first each time; repeat")
 
     # -- where the log ends ---------------------------------------------------------------------------
@@ -182,45 +165,68 @@ class Sealer:
         if since is not None and (since.origin != self.log.origin or since.size > size):
             raise CorruptArtifact(
                 checkpoint_key(since.size),
-                "a checkpoint is known that the audit log no longer has: it was rolled back",
+                "this checkpoint is known, and the audit log no longer has it: the log was rolled back",
             )
         if not size:
-            return _Head(Edge(0, (), ()), None, None)
+            return _Head(Edge(0, (), ()), None, "")
         checkpoint, note = self.log.note(size)
         edge = read_edge(self._store.get, size)
         if edge_root(edge) != checkpoint.root:
-            raise self._unlike(edge)
-        reader = self.log.hash_reader(size)
-        seal = self.log.seal(size)
-        leaf = leaf_hash(seal.to_line())
-        if not verify_inclusion(leaf, size - 1, size, reader.inclusion_proof(size - 1), checkpoint.root):
-            raise CorruptArtifact(checkpoint_key(size), "the last entry of the audit log is not in its tree")
-        if since is not None and reader.root(since.size) != since.root:
+            raise self._unlike(edge, checkpoint.root)
+        lines = self._last_lines(edge, checkpoint)
+        if since is not None and self._root_at(since.size, checkpoint) != since.root:
             raise CorruptArtifact(
                 checkpoint_key(since.size), "the audit log does not continue a checkpoint that is known of it"
             )
-        self._check_key(checkpoint, note)
+        self._check_key(size, note)
         if self._durable != size:
             # Its writer may have been killed before it was durable, and what follows must not outlive it.
             self._store.create(checkpoint_key(size), note.to_bytes())
             self._durable = size
-        return _Head(edge, note, seal)
+        return _Head(edge, last_seal(lines, size), last_adopted(lines, size))
 
-    def _unlike(self, edge: Edge) -> CorruptArtifact:
+    def _last_lines(self, edge: Edge, checkpoint: Checkpoint) -> list[bytes]:
+        """Return the last two entries, which tell of the last seal; prove them and those at the edge."""
+        if edge.entries and _leaves(edge) != edge.levels[0]:
+            bundle = Tile(None, edge.size // WIDTH, edge.size % WIDTH)
+            raise CorruptArtifact(bundle.path, "its entries are not those of the tree of the checkpoint")
+        first = max(0, edge.size - 2)
+        before = edge.size - len(edge.entries)
+        if first >= before:
+            return list(edge.entries[first - before :])
+        # One or both lie in a full bundle, of which the edge says nothing.
+        lines = list(self.log.entries(first, edge.size, size=edge.size))
+        reader = self.log.hash_reader(edge.size)
+        for index, line in enumerate(lines, first):
+            proof = reader.inclusion_proof(index)
+            if not verify_inclusion(leaf_hash(line), index, edge.size, proof, checkpoint.root):
+                bundle = Tile(None, index // WIDTH)
+                raise CorruptArtifact(
+                    bundle.path, f"entry {index} is not that of the tree of {edge.size} entries"
+                )
+        return lines
+
+    def _root_at(self, size: int, checkpoint: Checkpoint) -> bytes:
+        if size == checkpoint.size:
+            return checkpoint.root
+        return self.log.hash_reader(checkpoint.size).root(size)
+
+    def _unlike(self, edge: Edge, root: bytes) -> CorruptArtifact:
         """Return which file is most likely the wrong one, where root and tiles of a tree do not agree."""
-        for level, hashes in enumerate(edge.levels):
-            first = (edge.size >> 8 * level) // WIDTH * WIDTH
-            for place, stated in enumerate(hashes if level else ()):
-                below = Tile(level - 1, first + place)
+        if edge.entries and edge_root(replace(edge, levels=(_leaves(edge), *edge.levels[1:]))) == root:
+            tile = Tile(0, edge.size // WIDTH, edge.size % WIDTH)
+            return CorruptArtifact(tile.path, "its hashes are not those of its entries")
+        for level, hashes in enumerate(edge.levels[1:], 1):
+            index = (edge.size >> 8 * level) // WIDTH
+            for place, stated in enumerate(hashes):
+                below = Tile(level - 1, index * WIDTH + place)
                 if complete_root(read_tile(self._store.get, below)) != stated:
-                    tile = Tile(level, first // WIDTH, len(hashes))
-                    return CorruptArtifact(
-                        tile.path, f"it does not agree with {below.path}; one of them was changed"
-                    )
+                    tile = Tile(level, index, len(hashes))
+                    return CorruptArtifact(tile.path, f"it and {below.path} do not agree; one was changed")
         tiles = ", ".join(tile.path for tile in edge_of(edge.size))
         return CorruptArtifact(checkpoint_key(edge.size), f"its root is not that of the tree in {tiles}")
 
-    def _check_key(self, checkpoint: Checkpoint, note: Note) -> None:
+    def _check_key(self, size: int, note: Note) -> None:
         """Refuse a key that the log does not trust, for what it signed could never be made good."""
         if self._signer is None:
             if note.signatures:
@@ -233,64 +239,71 @@ class Sealer:
             try:
                 verified(note, [verifier])
             except NoteInvalid as error:
-                raise CorruptArtifact(checkpoint_key(checkpoint.size), str(error)) from None
-        elif note.signatures and self._last_trusted(checkpoint.size) != verifier.vkey:
+                raise CorruptArtifact(checkpoint_key(size), str(error)) from None
+        elif note.signatures and self._last_trusted(size) != verifier.vkey:
             raise SettingsInvalid(
                 f"RMOS_AUDIT_KEY_FILE names the key {verifier.vkey}, which the audit log does not trust; "
-                f"give the key that signed checkpoint {checkpoint.size}, and introduce the new one under it"
+                f"give the key that signed checkpoint {size}, and introduce the new one under it"
             )
 
     def _last_trusted(self, size: int) -> str | None:
         """Return the key that was introduced last. Reads all entries: for a new key's first seal only."""
         trusted = None
-        for line in self.log.entries(size=size):
+        for index, line in enumerate(self.log.entries(size=size)):
             if b'"trusts":' in line:
-                entry = _parsed(line, "an entry of the audit log")
+                entry = self.log.entry(index, size)
                 trusted = entry.trusts if isinstance(entry, RecordEntry) else trusted
         return trusted
 
     # -- what comes next ------------------------------------------------------------------------------
 
     def _gather(self, head: _Head, receipts: Sequence[Receipt], now: datetime) -> _Gathered:
-        taken = _place(head.seal.seal.feed) if head.seal else (0, 0)
+        taken = _place(head.feed)
         fresh = [receipt for receipt in receipts if receipt.feed_id and _place(receipt.feed_id) > taken]
-        # Those of the feed first: of a file that is told of by both, the receipt is right.
-        fresh += [receipt for receipt in receipts if not receipt.feed_id]
-        looked_at, more = fresh[:MOST_RECORDS], len(fresh) > MOST_RECORDS
+        of_feed = fresh[:MOST_RECORDS]
+        # Those of the feed first: of a file that both tell of, the receipt is right.
+        # Until adoption has come by nothing is late.
+        found = [receipt for receipt in receipts if not receipt.feed_id] if head.adopted is None else []
+        looked_at = [*of_feed, *found]
+        more = max(len(fresh), len(looked_at)) > MOST_RECORDS
         by_key: dict[str, Receipt] = {}
-        for receipt in looked_at:
+        for receipt in looked_at[:MOST_RECORDS]:
             by_key.setdefault(receipt.key, receipt)
-        known = self._known(by_key.values(), head.size, now)
-        entries = [
-            RecordEntry(
-                at=receipt.at,
-                key=receipt.key,
-                sha256=receipt.sha256,
-                size=receipt.size,
-                found=receipt.found,
-                trusts=receipt.trusts,
-            )
-            for receipt in by_key.values()
-            if receipt.key not in known
-        ]
-        of_feed = [receipt for receipt in looked_at if receipt.feed_id]
-        feed = of_feed[-1].feed_id if of_feed else head.seal.seal.feed if head.seal else ""
-        return _Gathered(entries, feed, of_feed[-1].at if of_feed else None, more)
+        left_out = self._left_out(by_key.values(), head.size, now)
+        lines = [receipt.to_line() for key, receipt in by_key.items() if key not in left_out]
+        if head.adopted is not None:
+            adopted = self._adopted(head.adopted, head.size, now, by_key, MOST_RECORDS - len(lines))
+            lines += [receipt.to_line() for receipt in adopted]
+            more = more or bool(adopted)
+        last = of_feed[-1] if of_feed else None
+        return _Gathered(lines, last.feed_id if last else head.feed, last.at if last else None, more)
 
-    def _known(self, receipts: Iterable[Receipt], size: int, now: datetime) -> set[str]:
+    def _adopted(
+        self, after: str, size: int, now: datetime, taken: Mapping[str, Receipt], most: int
+    ) -> list[Receipt]:
+        """Return receipts of what lay in the store before the log; none only where there is no more."""
+        while chunk := list(adopt(self._store, after, now, max(1, most))):
+            # Receipts may have told of some of it already.
+            known = self.log.find({receipt.key: _ALWAYS for receipt in chunk}, size=size)
+            if new := [receipt for receipt in chunk if receipt.key not in known and receipt.key not in taken]:
+                return new
+            after = chunk[-1].key
+        return []
+
+    def _left_out(self, receipts: Iterable[Receipt], size: int, now: datetime) -> set[str]:
         """Return the keys that become no entries: the log has them, or it is too soon to call them late."""
+        adopted_until = self.log.adopted_until()
         search: dict[str, datetime] = {}
         too_soon: set[str] = set()
         for receipt in receipts:
+            # Only adoption takes files so young that their receipts may be on the way.
+            adopted = adopted_until is not None and receipt.at - adopted_until <= LATE_AFTER
+            if receipt.created and not receipt.found and not adopted:
+                continue
             modified_at = self._modified_at(receipt.key)
-            if receipt.found and modified_at is not None and now - modified_at < LATE_AFTER:
+            if receipt.found == "late" and modified_at is not None and now - modified_at < LATE_AFTER:
                 too_soon.add(receipt.key)
-            elif (
-                receipt.found
-                or not receipt.created
-                or modified_at is None
-                or receipt.at - modified_at > _PROMPT
-            ):
+            else:
                 search[receipt.key] = earliest(receipt.key, modified_at, receipt.at)
         return too_soon | set(self.log.find(search, size=size))
 
@@ -301,36 +314,23 @@ class Sealer:
             return None  # the verifier tells of it; what the receipt says is sealed all the same
         return None if head is None else head.modified_at
 
-    def _is_due(self, head: _Head, gathered: _Gathered, now: datetime) -> bool:
-        if head.seal is None or gathered.entries or gathered.feed != head.seal.seal.feed:
-            return True
-        return to_milliseconds(now) >= head.seal.seal.next
-
-    def _lines(self, head: _Head, gathered: _Gathered, now: datetime, *, feed_at_end: bool) -> list[bytes]:
-        at = now if head.seal is None else max(now, head.seal.at)
-        upto = at if feed_at_end and not gathered.more else gathered.last_at or at
-        if head.seal is not None:
-            upto = max(upto, head.seal.seal.upto)
-        seal = SealEntry(
-            at=at,
-            seal=SealFacts(
-                entries=len(gathered.entries) + 1, feed=gathered.feed, next=at + self._heartbeat, upto=upto
-            ),
-        )
-        return [*(entry.to_line() for entry in gathered.entries), seal.to_line()]
-
     # -- what follows ---------------------------------------------------------------------------------
 
-    def _finish(self, head: _Head, data: bytes, *, more: bool = False) -> Sealed:
-        """Write all that follows from a seal; what is there already must be the same."""
+    def _take(self, head: _Head, data: bytes) -> Sealed:
+        """Finish a seal that another sealer has begun."""
         key = seal_key(head.size)
         lines, seal = read_seal(key, data)
-        # Once more: another's may be visible and not durable yet, and must not be outlived by its checkpoint.
-        self._create(key, data)
+        # Once more: it may be visible and not durable yet, and its checkpoint must not outlive it.
+        if self._store.create(key, data) is Outcome.CONFLICT:
+            raise CorruptArtifact(key, "it changed while it was read")
+        return self._finish(head, lines, seal)
+
+    def _finish(self, head: _Head, lines: Sequence[bytes], seal: SealEntry, *, more: bool = False) -> Sealed:
+        """Write all that follows from a seal; what is there already must be the same."""
         edge, files = extend(head.edge, lines)
-        for (name, _), outcome in zip(files, self._store.create_many(files), strict=True):
+        for (key, _), outcome in zip(files, self._store.create_many(files), strict=True):
             if outcome is Outcome.CONFLICT:
-                raise CorruptArtifact(name, f"it is not what follows from {key}")
+                raise CorruptArtifact(key, f"it is not what follows from {seal_key(head.size)}")
         checkpoint = Checkpoint(self.log.origin, edge.size, edge_root(edge))
         note = Note(checkpoint.text)
         if self._signer is not None:
@@ -344,9 +344,9 @@ class Sealer:
         self._durable = edge.size
         return Sealed(head.size, checkpoint, note, seal, more)
 
-    def _create(self, key: str, data: bytes) -> None:
-        if self._store.create(key, data) is Outcome.CONFLICT:
-            raise CorruptArtifact(key, "it changed while it was read")
+
+def _leaves(edge: Edge) -> tuple[bytes, ...]:
+    return tuple(map(leaf_hash, edge.entries))
 
 
 def read_seal(key: str, data: bytes) -> tuple[list[bytes], SealEntry]:
@@ -358,7 +358,7 @@ def read_seal(key: str, data: bytes) -> tuple[list[bytes], SealEntry]:
     lines = data.split(b"\n")
     if lines.pop() != b"" or not lines:
         raise CorruptArtifact(key, "this seal of the audit log does not end with a line")
-    *records, last = [_parsed(line, key) for line in lines]
+    *records, last = [_parsed(line, key, number) for number, line in enumerate(lines, 1)]
     if not isinstance(last, SealEntry) or last.seal.entries != len(lines):
         raise CorruptArtifact(key, f"its last line does not end a seal of {len(lines)} entries")
     if not all(isinstance(record, RecordEntry) for record in records):
@@ -366,11 +366,33 @@ def read_seal(key: str, data: bytes) -> tuple[list[bytes], SealEntry]:
     return lines, last
 
 
-def _parsed(line: bytes, key: str) -> RecordEntry | SealEntry:
+def _parsed(line: bytes, key: str, number: int) -> Entry:
     try:
         return parse_entry(line)
     except EntryInvalid as error:
-        raise CorruptArtifact(key, f"a line is {error}") from None
+        raise CorruptArtifact(key, f"line {number} is {error}") from None
+
+
+def _is_due(head: _Head, gathered: _Gathered, now: datetime) -> bool:
+    """Say whether there must be a seal: the first, a new one, the one that ends adoption, or one promised."""
+    if head.seal is None or gathered.lines or gathered.feed != head.feed or head.adopted is not None:
+        return True
+    return to_milliseconds(now) >= head.seal.seal.next
+
+
+def _seal_entry(
+    head: _Head, gathered: _Gathered, now: datetime, heartbeat: timedelta, *, feed_at_end: bool
+) -> SealEntry:
+    # Times of seals never step back, for they are searched.
+    at = now if head.seal is None else max(now, head.seal.at)
+    if feed_at_end and not gathered.more:
+        upto = at
+    else:
+        upto = gathered.last_at or (head.seal.seal.upto if head.seal else at)
+    if head.seal is not None:
+        upto = max(upto, head.seal.seal.upto)
+    facts = SealFacts(entries=len(gathered.lines) + 1, feed=gathered.feed, next=at + heartbeat, upto=upto)
+    return SealEntry(at=at, seal=facts)
 
 
 def _place(feed_id: str) -> tuple[int, int]:

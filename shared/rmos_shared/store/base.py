@@ -19,7 +19,10 @@ from rmos_shared.errors import CallerError
 _DIRECTORY = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,254}"
 _PARTIAL = r"[0-9]{3}\.p"
 _FILE = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}"
-KEY = re.compile(rf"(?:(?:{_DIRECTORY}/){{0,5}}(?:{_DIRECTORY}|{_PARTIAL})/)?{_FILE}", re.ASCII)
+KEY = re.compile(
+    rf"(?:(?:{_DIRECTORY}/){{0,6}}|(?:{_DIRECTORY}/){{0,5}}{_PARTIAL}/){_FILE}",
+    re.ASCII,
+)
 #: Says whether a directory may have a dot in its name.
 PARTIAL = re.compile(_PARTIAL, re.ASCII)
 #: The most bytes of one piece of a file that is read in pieces.
