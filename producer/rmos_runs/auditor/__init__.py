@@ -1,0 +1,1 @@
+"""What auditors hold in their hands: proofs, the verifier, the witness."""
