@@ -137,8 +137,7 @@ class Sealer:
 
         Raises:
             ValueError: files without a receipt are given while receipts may be waiting, which may be theirs;
-            or a
-                receipt is none that the log can hold.
+                or a receipt is none that the log can hold.
         """
         if not feed_at_end and any(receipt.found for receipt in receipts):
             raise ValueError("what was found is sealed only when the feed has been read to its end")
@@ -262,8 +261,8 @@ class Sealer:
         taken = _place(head.feed)
         fresh = [receipt for receipt in receipts if receipt.feed_id and _place(receipt.feed_id) > taken]
         of_feed = fresh[:MOST_RECORDS]
-        # Those of the feed first: of a file that both tell of, the receipt is right.
-        # Until adoption has come by nothing is late.
+        # Until adoption has come by nothing is late. Those of the feed come first: their receipts are right
+        # about a file that both tell of.
         found = [receipt for receipt in receipts if not receipt.feed_id] if head.adopted is None else []
         looked_at = [*of_feed, *found]
         more = max(len(fresh), len(looked_at)) > MOST_RECORDS
