@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,20 @@ import redis
 
 from rmos_runs.cli.main import run as run_command
 from rmos_runs.operations.identity import current_identity
+from rmos_shared.auditlog.entry import format_time
 from rmos_shared.batches.choice import RunChoice
 from rmos_shared.batches.record import BatchSpec
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.acts import Act
 from rmos_shared.jobs.ledger import JobLedger
-from rmos_shared.jobs.model import Job
-from rmos_shared.jobs.work import Lease
+from rmos_shared.jobs.model import Failure, Job
+from rmos_shared.jobs.work import Finish, Lease
 from rmos_shared.store.local import LocalStore
 from rmos_shared.tasks.table import CREATE
+from rmos_worker.engine.sealing import seal_job
 from support.gateway import RUNS, GatewayProcess
 from support.handlers import create_handler
+from support.old_records import write_partitioned
 
 LEASE = Lease("w", "1")
 #: A port of this machine on which nobody listens.
@@ -126,6 +130,34 @@ def test_an_export_tells_what_was_chosen(rmos: Rmos, ledger: JobLedger, run_id: 
     assert act.about == {"filter": {"status": "OK"}, "format": "zip", "file": "all.zip"}
 
 
+def test_an_attachment_is_told_of_and_a_broker_that_is_away_is_not_missed(
+    rmos: Rmos, ledger: JobLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "part.nc").write_bytes(b"G1 X1")
+    told = rmos("attachments", "put", "part.nc")
+    assert told.code == 0, told.err
+    (entry,) = ledger.unsealed.read(most=10).entries
+    assert [item.key for item in entry.published] == [told.out.strip()]
+    monkeypatch.setenv("RMOS_BROKER_URL", AWAY)
+    (tmp_path / "part.nc").write_bytes(b"G1 X2")
+    assert rmos("attachments", "put", "part.nc").code == 0
+    assert len(ledger.unsealed.read(most=10).entries) == 1, "the log finds it in the store"
+
+
+def test_a_migration_is_an_act_and_tells_what_it_stored(
+    rmos: Rmos, ledger: JobLedger, tmp_path: Path, runs_dir: Path
+) -> None:
+    old = tmp_path / "old"
+    write_partitioned(old, 12)
+    told = rmos("migrate", "run", str(old), "--why", "the old system is switched off")
+    assert told.code in {0, 7}, told.err
+    act = only(ledger)
+    assert (act.kind, act.about["source"], act.outcome) == ("migration", str(old), "complete")
+    keys = {item.key for entry in ledger.unsealed.read(most=1_000).entries for item in entry.published}
+    assert keys == {key for key in LocalStore(runs_dir).list("") if key != "_store.json"}
+    assert act.done > 0
+
+
 def test_a_repair_is_an_act(rmos: Rmos, ledger: JobLedger, redis_client: redis.Redis) -> None:
     job = Job(new_uuid7(), CREATE.name, "r", None, "{}")
     ledger.accept([job])
@@ -185,3 +217,37 @@ def test_over_http_acts_are_on_record_and_refused_changes_once_an_hour(
         assert answer.status_code == 404
         act = acts(ledger)[0]
         assert (act.kind, act.why, act.refused, act.outcome) == ("replay", "again", 1, "failed")
+
+
+def doctor(rmos: Rmos) -> dict[str, tuple[str, str]]:
+    rows = json.loads(rmos("doctor", "--json").out)
+    return {row["check"]: (row["state"], f"{row['detail']}; {row['repair']}") for row in rows}
+
+
+def test_doctor_says_how_far_sealing_is_and_what_to_do_when_it_stopped(
+    rmos: Rmos, ledger: JobLedger, redis_client: redis.Redis
+) -> None:
+    state, detail = doctor(rmos)["audit log"]
+    assert (state, "nothing is sealed yet; 0 not sealed" in detail) == ("ok", True)
+    job = seal_job(ledger.unsealed.state(begin=True).number)
+    ledger.accept([job])
+    ledger.work.claim([job.job_id], LEASE, lease_seconds=60)
+    now = format_time(datetime.now(UTC))
+    sealed = {"size": 3, "at": now, "next": format_time(datetime.now(UTC) + timedelta(hours=1))}
+    ledger.work.finish([Finish(job.job_id, sealed | {"late": 2})], LEASE, ttl_seconds=60)
+    rows = doctor(rmos)
+    assert rows["audit log"][0] == "ok"
+    assert "3 entries" in rows["audit log"][1]
+    assert rows["audit key"][0] == "warning"
+    assert "unsigned" in rows["audit key"][1]
+    assert (rows["late entries"][0], "2 files" in rows["late entries"][1]) == ("warning", True)
+    job = seal_job(ledger.unsealed.state().number)
+    ledger.accept([job])
+    ledger.work.claim([job.job_id], LEASE, lease_seconds=60)
+    ledger.work.bury(job.job_id, LEASE, failure=Failure(reason="misconfigured", error_type="X", message="x"))
+    state, detail = doctor(rmos)["audit log"]
+    assert (state, f"rmos dlq show {job.job_id}" in detail) == ("broken", True)
+    redis_client.delete("rmos:unsealed")
+    redis_client.set("rmos:unsealed", "garbage")
+    state, detail = doctor(rmos)["audit log"]
+    assert (state, "rmos jobs repair --feed" in detail) == ("broken", True)

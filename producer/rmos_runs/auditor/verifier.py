@@ -1,29 +1,29 @@
 #!/usr/bin/env python3
-"""Tell, from a copy of a store and a public key, whether its records were changed, removed, swapped or added.
+# ruff: noqa: D102, D103, D107, EXE001, PLR2004 - a stranger reads this file whole
+"""Tell, from a copy of a store and a public key, whether records were changed, removed, swapped or added.
 
     verifier.py verify STORE [--key VKEY|FILE]... [--witness VKEY|FILE]... [--since CHECKPOINT_FILE]
                              [--state FILE] [--live] [--json] [--jobs N]
     verifier.py check PROOF FILE [--key VKEY|FILE]... [--json]
 
-STORE is a directory, or the http(s) address under which its files are served. Nothing is ever written to it.
-Exit codes: 0 clean, 7 something was found, 2 wrong usage, 6 the store cannot be read, 1 an error in this file.
+STORE is a directory, or the http(s) address under which its files are served. Nothing is written to it.
+Exit codes: 0 clean, 7 something was found, 2 wrong usage, 6 the store cannot be read, 1 an error in here.
 
-This is one file on purpose: Python 3.11 and `cryptography` (for Ed25519) are all it needs, and it shares no
-line with the program that writes the log, so that a mistake in one cannot hide in the other.
+This is one file on purpose: Python 3.11 and `cryptography` (for Ed25519) are all it needs. It shares no line
+with the program that writes the log, so that a mistake in one cannot hide in the other.
 
-How to read it. The log under `_log/` is a Merkle tree (RFC 6962) whose leaves are lines of JSON; each line of a
-record names its key, size and SHA-256. A *seal* file holds the lines that were added at a time, the last of
-them the seal's own; a *checkpoint* is a signed note of the tree's size and root after each seal. *Bundles* hold
-the same lines, and *tiles* the hashes of the tree, in the files that C2SP tlog-tiles lays down. So:
+How to read it. The log under `_log/` is a Merkle tree (RFC 6962) whose leaves are lines of JSON; the line of
+a record names its key, size and SHA-256. A *seal* holds the lines that were added at a time, the last of them
+its own; a *checkpoint* is a signed note of the tree's size and root after that seal. *Bundles* hold the same
+lines again and *tiles* the hashes of the tree, in the files that C2SP tlog-tiles lays down. So:
 
 1. `Walk` reads the seals from the first, grows the tree line by line, and holds its root against each
-   checkpoint, whose signature `Signatures` judges. What the tiles and bundles must hold follows from the lines.
-2. Whatever must lie in the store by then (records, tiles, bundles) is written into a temporary directory, in 64
-   parts by the hash of its key, and so is the name of each file that does lie there. Nothing is kept in memory.
+   checkpoint, whose signature `Signatures` judges. What tiles and bundles must hold follows from the lines.
+2. Whatever must lie in the store by then is written to a temporary directory, in 64 parts by the hash of its
+   key, and so is the name of each file that does lie there. So memory does not grow with the store.
 3. `Part` takes one of the parts: it hashes each file that must be there, and looks at each that should not.
 
-Each file is read once, links are never followed, and nothing that lies in the store is believed before it is
-proven.
+Each file is read once, links are never followed, and nothing in the store is believed before it is proven.
 """
 
 from __future__ import annotations
@@ -45,21 +45,20 @@ import time
 import urllib.parse
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-CLEAN, BROKEN, USAGE, AWAY, FOUND = 0, 1, 2, 6, 7
-STOPPED = 130
+CLEAN, BROKEN, USAGE, AWAY, FOUND, STOPPED = 0, 1, 2, 6, 7, 130
 
 #: What can be found. Each finding names a key, and where in the log it is told.
 KINDS = (
     "modified",  # a file does not hold what its entry says
     "missing",  # an entry without its file, or a file of the log that must be there
-    "unsealed",  # a record without an entry, written after the newest seal, and longer ago than GRACE
+    "unsealed",  # a record without an entry, written after the newest seal and longer than GRACE ago
     "extra",  # a file that no entry tells of and that was there before; or of no shape of ours
     "late",  # an entry of a file that was found in the store without a receipt
     "duplicate",  # two entries of one key
@@ -71,25 +70,21 @@ KINDS = (
     "clock",  # an entry whose time lies outside its seal's bounds
 )
 
-#: Seconds: how long a record may lie in the store before it is sealed, and how far clocks may differ.
-GRACE, SLACK, GAP = 120, 1, 60
+#: How long a record may lie there unsealed; how far clocks may differ; how late a seal may be.
+GRACE, SLACK, GAP = timedelta(seconds=120), timedelta(seconds=1), timedelta(seconds=60)
 #: What a file may have at most, in bytes. Anything larger is none of that kind, and is not read.
-NOTE_BYTES, SEAL_BYTES, TILE_BYTES, BUNDLE_BYTES = 1 << 16, 1 << 26, 1 << 13, 256 * 65_537
-TOKEN_BYTES, PROOF_BYTES, IDENTITY_BYTES = 1 << 18, 1 << 20, 4_096
-PIECE = 1 << 20
+NOTE_BYTES, SEAL_BYTES, BUNDLE_BYTES, TOKEN_BYTES, PROOF_BYTES = 1 << 16, 1 << 26, 1 << 25, 1 << 18, 1 << 20
+PIECE_BYTES = 1 << 20
 LINES_IN_MEMORY = 50_000
-HASH = 32
+PARTS = 64
 WIDTH = 256  # hashes in a full tile, entries in a full bundle
 DEPTH = 10  # directories below each other that are looked into
-SECONDS = 30.0  # for each step of an HTTP request
-SLOWEST = 10_000  # bytes a second of an answer over HTTP, at least
-TRIES = 3
-PROBES = 100  # of the newest checkpoints for which cosignatures are asked over HTTP
+SECONDS, BYTES_A_SECOND, TRIES = 30, 10_000, 3  # of each step over HTTP; of an answer, at least
+PROBES = 100  # newest checkpoints for which cosignatures are asked over HTTP
 
-LOG = "_log/"
+LOG, IDENTITY = "_log", "_store.json"
 SEALS, CHECKPOINTS = "_log/seals/", "_log/checkpoints/"
 COSIGNATURES, TIMESTAMPS = "_log/cosignatures/", "_log/timestamps/"
-IDENTITY = "_store.json"
 
 
 class Usage(Exception):
@@ -108,9 +103,6 @@ class Unusable(Exception):
     """Something lies there, but no file that can be read; the text says what."""
 
 
-# --- What was found ---------------------------------------------------------------------------------------------
-
-
 class Findings:
     """Everything that was found, in a file: a store may be wrong in a million places."""
 
@@ -118,19 +110,18 @@ class Findings:
         self._path = path
         self._lines: list[str] = []
         self.counts: Counter[str] = Counter()
-        #: Not findings: files read, bytes read, records that are too young to be in the log, and so on.
+        #: What is no finding: files and bytes read, records that are too young to be in the log, and so on.
         self.seen: Counter[str] = Counter()
 
     def add(self, kind: str, key: str, detail: str) -> None:
         self.counts[kind] += 1
         # A surrogate in a key is a byte of a name that is no UTF-8.
-        plain = key.encode("utf-8", "backslashreplace").decode()
-        self._lines.append(json.dumps([kind, plain, detail]) + "\n")
+        told = [kind, key.encode("utf-8", "backslashreplace").decode(), detail]
+        self._lines.append(json.dumps(told) + "\n")
         if len(self._lines) == LINES_IN_MEMORY:
             self._write()
 
     def close(self) -> None:
-        """Write the counts as the last line."""
         self._lines.append(json.dumps({"counts": self.counts, "seen": self.seen}) + "\n")
         self._write()
 
@@ -140,21 +131,14 @@ class Findings:
         self._lines.clear()
 
 
-def found_in(paths: Iterable[Path]) -> Iterator[list[str]]:
-    """Yield kind, key and detail of everything that several processes found."""
+def read_findings(paths: Iterable[Path]) -> Iterator[Any]:
+    """Yield each finding as kind, key and detail, and the totals of each process."""
     for path in paths:
         with path.open(encoding="utf-8") as file:
-            yield from (json.loads(line) for line in file if line[0] == "[")
+            yield from map(json.loads, file)
 
 
-def totals_of(path: Path) -> dict[str, dict[str, int]]:
-    """Return what `close` wrote."""
-    with path.open(encoding="utf-8") as file:
-        *_, last = file
-    return json.loads(last)  # type: ignore[no-any-return]
-
-
-# --- The tree (RFC 6962) ----------------------------------------------------------------------------------------
+# --- The tree (RFC 6962) and its files (C2SP tlog-tiles) --------------------------------------------------
 
 
 def leaf_hash(entry: bytes) -> bytes:
@@ -166,12 +150,16 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 
 def tile_path(level: int | str, number: int, width: int = WIDTH) -> str:
-    """Return the key of a tile, or with the level `entries` of a bundle, as tlog-tiles names it."""
+    """Return the key of a tile; with the level `entries`, of a bundle."""
     groups = [f"{number % 1000:03d}"]
     while number := number // 1000:
-        groups.append(f"x{number % 1000:03d}")
-    partial = "" if width == WIDTH else f".p/{width}"
-    return f"{LOG}tile/{level}/{'/'.join(reversed(groups))}{partial}"
+        groups.insert(0, f"x{number % 1000:03d}")
+    return f"_log/tile/{level}/{'/'.join(groups)}" + (f".p/{width}" if width < WIDTH else "")
+
+
+def grouped(number: int) -> str:
+    digits = f"{number:012d}"
+    return f"{digits[:-9]}/{digits[-9:-6]}/{digits[-6:-3]}/{digits[-3:]}"
 
 
 class Edge:
@@ -181,42 +169,37 @@ class Edge:
         self.size = 0
         #: The roots of the largest complete subtrees, from left to right.
         self.stack: list[bytes] = []
-        #: For each level, what the last tile holds so far; and the entries of the last bundle, None if unknown.
+        #: What the last tile of each level holds so far, and the last bundle.
         self.rows: list[list[bytes]] = [[]]
-        self.lines: list[bytes | None] = []
+        self.lines: list[bytes] = []
         #: Tiles and bundles that became full: key and content.
-        self.full: list[tuple[str, bytes | None]] = []
+        self.full: list[tuple[str, bytes]] = []
 
-    def copy(self) -> Edge:
-        other = Edge()
-        other.size, other.stack, other.lines = self.size, self.stack.copy(), self.lines.copy()
-        other.rows = [row.copy() for row in self.rows]
-        return other
+    def grown(self, lines: Sequence[bytes]) -> Edge:
+        """Return the tree with these entries added."""
+        edge = Edge()
+        edge.size, edge.stack, edge.lines = self.size, self.stack.copy(), self.lines.copy()
+        edge.rows = [row.copy() for row in self.rows]
+        for line in lines:
+            edge._add(line)
+        return edge
 
-    def grow(self, leaves: Sequence[bytes], lines: Sequence[bytes | None]) -> None:
-        """Add entries, each by its hash and its bytes."""
-        sha256, stack, row, bundle, size = hashlib.sha256, self.stack, self.rows[0], self.lines, self.size
-        for leaf, line in zip(leaves, lines, strict=True):
-            row.append(leaf)
-            bundle.append(line)
-            if len(row) == WIDTH:
-                self.full.append((tile_path("entries", size // WIDTH), packed(bundle)))
-                self.full.append((tile_path(0, size // WIDTH), b"".join(row)))
-                row.clear()
-                bundle.clear()
-            node, left, height = leaf, size, 0
-            while left & 1:
-                node = sha256(b"\x01" + stack.pop() + node).digest()
-                left >>= 1
-                height += 1
-                if not height & 7:
-                    self._raise(height // 8, node, left)
-            stack.append(node)
-            size += 1
-        self.size = size
+    def _add(self, line: bytes) -> None:
+        self.lines.append(line)
+        if len(self.lines) == WIDTH:
+            self.full.append((tile_path("entries", self.size // WIDTH), bundle(self.lines)))
+            self.lines.clear()
+        node, left, height = hashlib.sha256(b"\x00" + line).digest(), self.size, 0
+        self._hash(0, node, left)
+        while left & 1:
+            node = hashlib.sha256(b"\x01" + self.stack.pop() + node).digest()
+            left, height = left >> 1, height + 1
+            if not height & 7:  # the root of a full tile is a hash of the level above
+                self._hash(height >> 3, node, left)
+        self.stack.append(node)
+        self.size += 1
 
-    def _raise(self, level: int, node: bytes, number: int) -> None:
-        """Add the root of a full tile to the level above."""
+    def _hash(self, level: int, node: bytes, number: int) -> None:
         if level == len(self.rows):
             self.rows.append([])
         row = self.rows[level]
@@ -226,41 +209,35 @@ class Edge:
             row.clear()
 
     def root(self) -> bytes:
-        if not self.stack:
-            return hashlib.sha256().digest()
         node = self.stack[-1]
-        for left in reversed(self.stack[:-1]):
+        for left in self.stack[-2::-1]:
             node = node_hash(left, node)
         return node
 
-    def partial(self) -> Iterator[tuple[str, bytes | None]]:
-        """Yield the tiles and the bundle at the edge that are not full: key and content."""
+    def partial(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the bundle and the tiles at the edge that are not full: key and content."""
         if self.lines:
-            yield tile_path("entries", self.size // WIDTH, len(self.lines)), packed(self.lines)
+            yield tile_path("entries", self.size // WIDTH, len(self.lines)), bundle(self.lines)
         for level, row in enumerate(self.rows):
             if row:
                 yield tile_path(level, self.size >> 8 * (level + 1), len(row)), b"".join(row)
 
 
-def packed(lines: Sequence[bytes | None]) -> bytes | None:
-    """Return a bundle: each entry after its length in two bytes; None if an entry is not known."""
-    parts = [len(line).to_bytes(2, "big") + line for line in lines if line is not None]
-    return b"".join(parts) if len(parts) == len(lines) else None
+def bundle(lines: Iterable[bytes]) -> bytes:
+    return b"".join([len(line).to_bytes(2, "big") + line for line in lines])
 
 
-def unpacked(bundle: bytes) -> list[bytes]:
+def unbundled(data: bytes) -> list[bytes]:
     lines, place = [], 0
-    while place < len(bundle):
-        end = place + 2 + int.from_bytes(bundle[place : place + 2], "big")
-        lines.append(bundle[place + 2 : end])
+    while place < len(data):
+        end = place + 2 + int.from_bytes(data[place : place + 2], "big")
+        lines.append(data[place + 2 : end])
         place = end
-    return lines if place == len(bundle) else []
+    return lines if place == len(data) else []
 
 
 def proves(leaf: bytes, index: int, size: int, path: Sequence[bytes], root: bytes) -> bool:
-    """Say whether `path` leads from the leaf at `index` to the root of a tree of `size` (RFC 9162, 2.1.3.2)."""
-    if index >= size:
-        return False
+    """Say whether `path` leads from a leaf to the root of a tree of `size` (RFC 9162, 2.1.3.2)."""
     number, last, node = index, size - 1, leaf
     for other in path:
         if last == 0:
@@ -272,25 +249,20 @@ def proves(leaf: bytes, index: int, size: int, path: Sequence[bytes], root: byte
         else:
             node = node_hash(node, other)
         number, last = number >> 1, last >> 1
-    return last == 0 and node == root
+    return index < size and last == 0 and node == root
 
 
-# --- Signed notes and keys (C2SP signed-note, tlog-checkpoint, tlog-cosignature) ---------------------------------
+# --- Signed notes and keys (C2SP signed-note, tlog-checkpoint, tlog-cosignature) --------------------------
+
+ED25519, COSIGNATURE = 1, 4
 
 
 @dataclass(frozen=True)
 class Vkey:
-    """A public key with its name: `name+8 hex digits+base64(type || 32 bytes)`."""
+    """A public key, `name+8 hex digits+base64(type || 32 bytes)`; its label: `name+8 hex digits`."""
 
-    name: str
-    key_id: bytes
-    kind: int
+    label: str
     public: bytes
-    text: str
-
-    @property
-    def label(self) -> str:
-        return f"{self.name}+{self.key_id.hex()}"
 
     def signed(self, signature: bytes, message: bytes) -> bool:
         # Late, so that the structure of a log can be verified where `cryptography` is missing.
@@ -304,40 +276,27 @@ class Vkey:
         return True
 
 
-ED25519, COSIGNATURE = 1, 4
-
-
 def vkey(text: str, kind: int) -> Vkey | None:
     """Return the key that `text` is; None if it is none of this kind."""
-    name, plus, rest = text.strip().partition("+")
+    name, _, rest = text.strip().partition("+")
     hexed, _, encoded = rest.partition("+")
     raw = unbase64(encoded)
-    if (
-        not plus
-        or not re.fullmatch(r"[^\s+]+", name)
-        or raw is None
-        or len(raw) != 1 + HASH
-        or raw[0] != kind
-    ):
+    if raw is None or len(raw) != 33 or raw[0] != kind:
         return None
-    key_id = hashlib.sha256(name.encode() + b"\n" + raw).digest()[:4]
-    return Vkey(name, key_id, kind, raw[1:], text.strip()) if hexed == key_id.hex() else None
+    key_id = hashlib.sha256(name.encode("utf-8", "replace") + b"\n" + raw).hexdigest()[:8]
+    return Vkey(f"{name}+{key_id}", raw[1:]) if name and hexed == key_id else None
 
 
 def vkeys(words: Iterable[str], kind: int) -> list[Vkey]:
     """Return the keys that the command line names, each as its text or as a file with one on a line."""
     found = []
     for word in words:
-        key = vkey(word, kind)
-        if key is not None:
-            found.append(key)
-            continue
-        what = "public key" if kind == ED25519 else "witness's public key"
-        lines = [line for line in local_text(word, NOTE_BYTES).splitlines() if line and line[0] != "#"]
-        keys = [vkey(line, kind) for line in lines]
+        lines = [word] if vkey(word, kind) else local_bytes(word).decode("utf-8", "replace").splitlines()
+        keys = [vkey(line, kind) for line in lines if line and line[0] != "#"]
         if not keys or None in keys:
-            raise Usage(f"{word} holds no {what}, which looks like name+1a2b3c4d+base64")
-        found += [key for key in keys if key is not None]
+            what = "log" if kind == ED25519 else "witness"
+            raise Usage(f"{word} holds no public key of a {what}, which looks like name+1a2b3c4d+base64")
+        found += [key for key in keys if key]
     return found
 
 
@@ -351,50 +310,38 @@ def unbase64(text: str) -> bytes | None:
 
 
 @dataclass(frozen=True)
-class Signature:
-    name: str
-    key_id: bytes
-    value: bytes
-
-    @property
-    def label(self) -> str:
-        return f"{self.name}+{self.key_id.hex()}"
-
-
-@dataclass(frozen=True)
 class Checkpoint:
-    """A note: which log had which size and root, and who says so."""
+    """A note: which log had which size and root, and who says so: the label of each key, its signature."""
 
     text: bytes
     origin: str
     size: int
     root: bytes
-    signatures: tuple[Signature, ...]
+    signatures: tuple[tuple[str, bytes], ...]
 
 
-_NOTE = re.compile(rb"([^\x00-\x1f]+)\n(0|[1-9][0-9]{0,17})\n([A-Za-z0-9+/]{43}=)\n")
-_SIGNATURE = re.compile("\N{EM DASH} ([^\\s+]+) ([A-Za-z0-9+/]+=*)")
+_NOTE = re.compile("([^\\x00-\\x1f]+)\n([1-9][0-9]{0,17})\n([A-Za-z0-9+/]{43}=)\n")
+_SIGNATURE = re.compile("\N{EM DASH} ([^\\s+]+) ([A-Za-z0-9+/]+=*)\n")
 
 
 def checkpoint(data: bytes) -> Checkpoint | None:
     """Return the checkpoint that a file holds; None if it is malformed in any way."""
-    text, blank, tail = data.rpartition(b"\n\n")
-    note = _NOTE.fullmatch(text + b"\n")
-    if not blank or note is None or (tail and tail[-1:] != b"\n"):
-        return None
-    root = unbase64(note[3].decode())
     try:
-        origin, lines = note[1].decode(), tail.decode().split("\n")[:-1]
+        text, blank, tail = data.decode().rpartition("\n\n")
     except UnicodeDecodeError:
         return None
+    note = _NOTE.fullmatch(text + "\n")
+    root = unbase64(note[3]) if note else None
     signatures = []
-    for line in lines:
+    for line in tail.splitlines(keepends=True):
         found = _SIGNATURE.fullmatch(line)
         raw = unbase64(found[2]) if found else None
         if found is None or raw is None or len(raw) < 4 + 64:
             return None
-        signatures.append(Signature(found[1], raw[:4], raw[4:]))
-    return None if root is None else Checkpoint(text + b"\n", origin, int(note[2]), root, tuple(signatures))
+        signatures.append((f"{found[1]}+{raw[:4].hex()}", raw[4:]))
+    if note is None or root is None or not blank:
+        return None
+    return Checkpoint(f"{text}\n".encode(), note[1], int(note[2]), root, tuple(signatures))
 
 
 class Signatures:
@@ -402,69 +349,54 @@ class Signatures:
 
     def __init__(self, keys: Sequence[Vkey], findings: Findings) -> None:
         self.given = bool(keys)
-        self._trusted = {(key.name, key.key_id): key for key in keys}
-        self._retired: dict[tuple[str, bytes], str] = {}
+        self._trusted = {key.label: key for key in keys}
+        self._retired: dict[str, str] = {}
         #: Named by an entry, and not in use yet.
-        self._next: set[tuple[str, bytes]] = set()
+        self._next: set[str] = set()
         self._signed = False
         self.unsigned = 0
-        self._findings = findings
+        self._add = findings.add
 
     def judge(self, key: str, note: Checkpoint) -> bool:
-        """Say whether the note under `key` may be believed; without any key, whether it is well-formed."""
+        """Say whether the note under `key` may be believed; without any public key, whether it is in form."""
         if not note.signatures:
             if self._signed:
-                self._findings.add(
-                    "bad_signature", key, "it is unsigned, and checkpoints before it were signed"
-                )
-            self.unsigned += not self._signed
+                self._add("bad_signature", key, "it is unsigned, and checkpoints before it were signed")
+            self.unsigned += 1
             return not self._signed
         self._signed = True
-        if not self.given:
-            return True
-        good, strange = [], []
-        for signature in note.signatures:
-            known = self._trusted.get((signature.name, signature.key_id))
+        believed = not self.given
+        for label, signature in note.signatures if self.given else ():
+            known = self._trusted.get(label)
             if known is None:
-                strange.append(signature)
-            elif known.signed(signature.value, note.text):
-                good.append(known)
+                why = self._retired.get(label, "which is not trusted")
+                self._add("unknown_key", key, f"it is signed by {label}, {why}")
+            elif known.signed(signature, note.text):
+                believed = True
+                self._use(label, note.size)
             else:
-                self._findings.add(
-                    "bad_signature", key, f"the signature of {signature.label} does not verify"
-                )
+                self._add("bad_signature", key, f"the signature of {label} does not verify")
                 return False
-        for signature in strange:
-            why = self._retired.get((signature.name, signature.key_id), "which is not trusted")
-            self._findings.add("unknown_key", key, f"it is signed by {signature.label}, {why}")
-        for signer in good:
-            self._use(signer, note.size)
-        return bool(good)
+        return believed
 
-    def _use(self, signer: Vkey, size: int) -> None:
-        used = (signer.name, signer.key_id)
-        if used in self._next:
-            self._next.discard(used)
-            for other in self._trusted.keys() - self._next - {used}:
+    def _use(self, label: str, size: int) -> None:
+        if label in self._next:
+            self._next.discard(label)
+            for other in self._trusted.keys() - self._next - {label}:
                 del self._trusted[other]
-                self._retired[other] = f"which was retired when {signer.label} signed size {size}"
+                self._retired[other] = f"which was retired when {label} signed size {size}"
 
-    def introduce(self, text: str) -> str:
-        """Trust a key that an entry names, which a believed checkpoint covers; return what is wrong with it."""
+    def introduce(self, text: str) -> bool:
+        """Trust a key that an entry under a believed checkpoint names."""
         key = vkey(text, ED25519)
-        if key is None:
-            return "it names a next key that is none"
-        self._trusted[key.name, key.key_id] = key
-        self._retired.pop((key.name, key.key_id), None)
-        self._next.add((key.name, key.key_id))
-        return ""
+        if key is not None:
+            self._trusted[key.label] = key
+            self._retired.pop(key.label, None)
+            self._next.add(key.label)
+        return key is not None
 
 
-# --- The store: a directory, or files served over HTTP ----------------------------------------------------------
-
-
-def said(error: OSError) -> str:
-    return error.strerror or type(error).__name__
+# --- The store: a directory, or files served over HTTP ----------------------------------------------------
 
 
 class Directory:
@@ -474,50 +406,45 @@ class Directory:
     _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     # Opening a FIFO must not wait for its writer.
     _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    _OPEN = 64
 
     def __init__(self, path: str) -> None:
-        self._path = path
         try:
             self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (OSError, ValueError) as error:
             raise Away(f"{path} cannot be opened: {error}") from None
-        self._open = {"": self._root}
+        #: The directory that was opened last: the next file often lies in it, too.
+        self._path, self._last = "", os.dup(self._root)
 
     def close(self) -> None:
-        for directory in self._open.values():
-            os.close(directory)
-        self._open.clear()
+        os.close(self._last)
+        os.close(self._root)
 
     def _directory(self, path: str) -> int:
-        known = self._open.get(path)
-        if known is not None:
-            return known
-        if len(self._open) >= self._OPEN:
-            del self._open[""]
-            self.close()
-            self._open[""] = self._root
-        above, _, name = path.rpartition("/")
-        return self._open.setdefault(path, self._below(above, name))
-
-    def _below(self, above: str, name: str) -> int:
-        parent = self._directory(above)
-        try:
-            return os.open(name, self._DIRECTORY, dir_fd=parent)
-        except FileNotFoundError:
-            raise Absent from None
-        except OSError as error:
-            raise Unusable(f"{above}/{name} is no directory that can be opened: {said(error)}") from None
+        if path != self._path:
+            below = os.dup(self._root)
+            for part in path.split("/") if path else ():
+                above = below
+                try:
+                    below = os.open(part, self._DIRECTORY, dir_fd=above)
+                except FileNotFoundError:
+                    raise Absent from None
+                except OSError as error:
+                    raise Unusable(f"{part} is no directory that can be opened: {error.strerror}") from None
+                finally:
+                    os.close(above)
+            os.close(self._last)
+            self._path, self._last = path, below
+        return self._last
 
     def _file(self, key: str) -> tuple[int, int]:
         """Return an open file and its size."""
         path, _, name = key.rpartition("/")
         try:
-            file = os.open(name, self._FILE, dir_fd=self._open.get(path) or self._directory(path))
+            file = os.open(name, self._FILE, dir_fd=self._directory(path))
         except FileNotFoundError:
             raise Absent from None
         except OSError as error:
-            raise Unusable(f"it cannot be opened: {said(error)}") from None
+            raise Unusable(f"it cannot be opened: {error.strerror}") from None
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
             os.close(file)
@@ -525,90 +452,75 @@ class Directory:
         return file, status.st_size
 
     def read(self, key: str, most: int) -> bytes:
-        """Return a file's bytes; raises `Unusable` if it has more than `most`."""
+        """Return a file's bytes; raise `Unusable` if it has more than `most`."""
         file, size = self._file(key)
-        try:
-            if size > most:
-                raise Unusable(f"it has {size} bytes, and may have {most}")
-            data = b""
-            while len(data) <= most and (piece := os.read(file, most + 1 - len(data))):
-                data += piece
-        except OSError as error:
-            raise Unusable(f"it cannot be read: {said(error)}") from None
-        finally:
+        if size > most:
             os.close(file)
-        return data
+            raise Unusable(f"it has {size} bytes, and may have {most}")
+        try:
+            with os.fdopen(file, "rb") as stream:
+                return stream.read(most)
+        except OSError as error:
+            raise Unusable(f"it cannot be read: {error.strerror}") from None
 
-    def digest(self, key: str, size: int) -> tuple[int, bytes]:
-        """Return a file's size and hash; no hash if the size is not `size`, for then nothing is read."""
+    def digest(self, key: str, size: int) -> tuple[int, str]:
+        """Return a file's size and SHA-256; none if the size is not `size`, for then nothing is read."""
         file, actual = self._file(key)
         try:
             if actual != size:
-                return actual, b""
-            if size < PIECE:
-                data = os.read(file, size + 1)
-                if len(data) == size:
-                    return size, hashlib.sha256(data).digest()
-                os.lseek(file, 0, os.SEEK_SET)
-            total, hashed = 0, hashlib.sha256()
-            while piece := os.read(file, PIECE):
-                hashed.update(piece)
-                total += len(piece)
+                return actual, ""
+            data = os.read(file, min(size + 1, PIECE_BYTES))
+            hashed, total = hashlib.sha256(data), len(data)
+            while total < size and (data := os.read(file, PIECE_BYTES)):
+                hashed.update(data)
+                total += len(data)
         except OSError as error:
-            raise Unusable(f"it cannot be read: {said(error)}") from None
-        else:
-            return total, hashed.digest()
+            raise Unusable(f"it cannot be read: {error.strerror}") from None
         finally:
             os.close(file)
+        return total, hashed.hexdigest()
 
     def modified_at(self, key: str) -> float:
         path, _, name = key.rpartition("/")
         try:
             return os.stat(name, dir_fd=self._directory(path), follow_symlinks=False).st_mtime
-        except FileNotFoundError:
+        except (OSError, Unusable):
             raise Absent from None
-        except OSError as error:
-            raise Unusable(f"nothing is known of it: {said(error)}") from None
 
     def names(self, path: str) -> list[str]:
         """Return the names in one directory, in order; none if there is no such directory."""
         try:
-            return sorted(os.listdir(self._directory(path)))
+            return sorted(os.listdir(self._directory(path)))  # noqa: PTH208 - by its descriptor
         except (OSError, Absent, Unusable):
             return []
 
     def files(self, path: str, depth: int = 0) -> Iterator[tuple[str, str]]:
         """Yield each key below a directory, and what is wrong with it: nothing if it is a regular file."""
-        prefix = f"{path}/" if path else ""
-        below = []
+        prefix, below = f"{path}/" if path else "", []
         try:
-            above, _, name = path.rpartition("/")
-            descriptor = self._below(above, name or ".")
+            with os.scandir(self._directory(path)) as entries:
+                for entry in entries:
+                    if not path and (entry.name in {LOG, IDENTITY} or passed_over(entry.name)):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        below.append(entry.name)
+                    else:
+                        regular = entry.is_file(follow_symlinks=False)
+                        yield prefix + entry.name, "" if regular else "it is no regular file"
         except Absent:
             return
         except (OSError, Unusable) as error:
-            yield path, f"it cannot be listed, and what lies in it is not known: {error}"
-            return
-        try:
-            with os.scandir(descriptor) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        below.append(entry.name)
-                    elif entry.is_file(follow_symlinks=False):
-                        yield prefix + entry.name, ""
-                    else:
-                        yield prefix + entry.name, "it is no regular file"
-        except OSError as error:
-            yield path, f"it cannot be listed, and what lies in it is not known: {said(error)}"
-        finally:
-            os.close(descriptor)
+            yield path, f"it cannot be listed, so what lies in it is not known: {error}"
         for name in below:
-            if not path and passed_over(name):
-                continue
             if depth == DEPTH:
                 yield prefix + name, "it lies deeper than any record of ours, and is not looked into"
             else:
                 yield from self.files(prefix + name, depth + 1)
+
+
+def passed_over(name: str) -> bool:
+    """Say whether a name at the root is none of a record: drafts that nobody reads, the file system's own."""
+    return name in {"_staging", "lost+found"} or re.fullmatch(r"_store\.[0-9a-f]{16}", name) is not None
 
 
 class Web:
@@ -618,70 +530,54 @@ class Web:
 
     def __init__(self, address: str) -> None:
         parts = urllib.parse.urlsplit(address)
-        if parts.username or parts.query or parts.fragment or not parts.hostname:
-            raise Usage(
-                f"{parts.hostname or address} is no plain address of a store: http(s)://HOST[:PORT]/PATH"
-            )
-        try:
-            port = parts.port
-        except ValueError as error:
-            raise Usage(f"{parts.hostname}: {error}") from None
         made = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connection = made(parts.hostname, port, timeout=SECONDS)
+        try:
+            self._connection = made(parts.hostname or "", parts.port, timeout=SECONDS)
+        except (ValueError, http.client.HTTPException) as error:
+            raise Usage(f"the address of the store is none: {error}") from None
+        if not parts.hostname or parts.username or parts.query or parts.fragment:
+            raise Usage("the address of a store looks like http(s)://HOST[:PORT]/PATH, and nothing more")
         self._path = parts.path.rstrip("/")
 
     def close(self) -> None:
         self._connection.close()
 
     def read(self, key: str, most: int) -> bytes:
-        data = b"".join(self._pieces(key, most))
+        """As of a directory; of a longer answer one byte more than `most` is read."""
+        for attempt in range(TRIES):
+            try:
+                data = self._fetched(key, most)
+                break
+            except (OSError, http.client.HTTPException) as error:
+                self._connection.close()
+                if attempt == TRIES - 1:
+                    raise Away(f"{key} cannot be fetched: {str(error) or type(error).__name__}") from None
+                time.sleep(0.5 * (attempt + 1))
         if len(data) > most:
+            self._connection.close()  # rather than read what else there is
             raise Unusable(f"it has more than the {most} bytes that it may have")
         return data
 
-    def digest(self, key: str, size: int) -> tuple[int, bytes]:
-        total, hashed = 0, hashlib.sha256()
-        for piece in self._pieces(key, size):
-            total += len(piece)
-            hashed.update(piece)
-        return total, hashed.digest()
-
-    def _pieces(self, key: str, most: int) -> Iterator[bytes]:
-        """Yield what an answer holds, up to one byte more than `most`."""
-        for attempt in range(1, TRIES + 1):
-            pieces = []
-            try:
-                answer = self._ask(key)
-                deadline = time.monotonic() + SECONDS + most / SLOWEST
-                left = most + 1
-                while left and (piece := answer.read(min(left, PIECE))):
-                    if time.monotonic() > deadline:
-                        raise TimeoutError(f"slower than {SLOWEST} bytes a second")
-                    left -= len(piece)
-                    pieces.append(piece)
-                if not left:
-                    self._connection.close()  # rather than read what else there is
-            except (OSError, http.client.HTTPException) as error:
-                self._connection.close()
-                if attempt == TRIES:
-                    raise Away(f"{key} cannot be fetched: {str(error) or type(error).__name__}") from None
-                time.sleep(attempt / 2)
-            else:
-                yield from pieces
-                return
-
-    def _ask(self, key: str) -> http.client.HTTPResponse:
-        headers = {"Accept-Encoding": "identity", "User-Agent": "rmos-runs-verifier"}
-        self._connection.request("GET", f"{self._path}/{key}", headers=headers)
+    def _fetched(self, key: str, most: int) -> bytes:
+        self._connection.request("GET", f"{self._path}/{key}", headers={"Accept-Encoding": "identity"})
         answer = self._connection.getresponse()
-        if answer.status == http.HTTPStatus.OK:
-            return answer
-        self._connection.close()
-        if answer.status in {http.HTTPStatus.NOT_FOUND, http.HTTPStatus.GONE}:
+        deadline, data = time.monotonic() + SECONDS + most / BYTES_A_SECOND, bytearray()
+        while len(data) <= most and (piece := answer.read1(min(most + 1 - len(data), PIECE_BYTES))):
+            data += piece
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"slower than {BYTES_A_SECOND} bytes a second")
+        if answer.status in {404, 410}:
             raise Absent
-        if answer.status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
+        if answer.status != 200:
             raise OSError(f"the server answers {answer.status}")
-        raise Away(f"{key} cannot be fetched: the server answers {answer.status}")
+        return bytes(data)
+
+    def digest(self, key: str, size: int) -> tuple[int, str]:
+        try:
+            data = self.read(key, size)
+        except Unusable:
+            return size + 1, ""
+        return len(data), hashlib.sha256(data).hexdigest()
 
     def modified_at(self, key: str) -> float:
         raise Absent(key)
@@ -702,33 +598,25 @@ def opened(store: str) -> Source:
     return Web(store) if store.startswith(("http://", "https://")) else Directory(store)
 
 
-def passed_over(name: str) -> bool:
-    """Say whether a name at the root is none of a record: drafts that nobody reads, and the file system's own."""
-    return name in {"_staging", "lost+found"} or re.fullmatch(r"_store\.[0-9a-f]{16}", name) is not None
-
-
-# --- What must be there and what is there, in parts on disk ------------------------------------------------------
-
-PARTS = 64
-#: One line for each file. What must be there: `r` a record, `R` one that --since leaves unread, `l` a file of the
-#: log whose content follows from the entries, `c` one that was read already. What is there: `f` a file, `o` not.
+# --- What must be there and what is there, in parts on disk -----------------------------------------------
 
 
 class Spill:
-    """Lines in files, by the hash of the key that each is about."""
+    """Lines in files, by the hash of the key that each is about.
+
+    In `must`: `r` a record, `R` one that --since leaves unread, `l` a file of the log whose content follows
+    from the entries, `c` one that was read already. In `there`: `f` a regular file, `o` anything else.
+    """
 
     def __init__(self, directory: Path, name: str) -> None:
         self._paths = [directory / f"{name}.{number}" for number in range(PARTS)]
         self.parts: list[list[bytes]] = [[] for _ in range(PARTS)]
         self._held = 0
 
-    def add(self, key: bytes, line: bytes) -> None:
-        self.parts[zlib.crc32(key) % PARTS].append(line)
-        self.held(1)
-
-    def held(self, lines: int) -> None:
-        """Take note that so many lines were added to `parts`."""
-        self._held += lines
+    def add(self, flag: bytes, key: str, rest: bytes = b"") -> None:
+        raw = key.encode()
+        self.parts[zlib.crc32(raw) % PARTS].append(b"%b %b %b\n" % (flag, raw, rest))
+        self._held += 1
         if self._held > LINES_IN_MEMORY:
             self.flush()
 
@@ -736,7 +624,7 @@ class Spill:
         for path, part in zip(self._paths, self.parts, strict=True):
             if part:
                 with path.open("ab") as file:
-                    file.write(b"\n".join(part) + b"\n")
+                    file.writelines(part)
                 part.clear()
         self._held = 0
 
@@ -744,8 +632,7 @@ class Spill:
 def spilled(directory: Path, name: str, number: int) -> Iterator[list[bytes]]:
     """Yield the words of each line of one part."""
     with suppress(FileNotFoundError), (directory / f"{name}.{number}").open("rb") as file:
-        for line in file:
-            yield line.split()
+        yield from map(bytes.split, file)
 
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*", re.ASCII)
@@ -753,34 +640,30 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*", re.ASCII)
 
 def list_files(files: Iterable[tuple[str, str]], there: Spill, findings: Findings) -> None:
     """Write down the name of each file; one that no entry can have is a finding already."""
-    parts, crc32, plain = there.parts, zlib.crc32, _NAME.fullmatch
-    for count, (key, problem) in enumerate(files):
-        if not plain(key):
+    for key, problem in files:
+        if _NAME.fullmatch(key):
+            there.add(b"o" if problem else b"f", key)
+        else:
             findings.add("extra", key, problem or "no record of ours has such a name")
-            continue
-        raw = key.encode()
-        parts[crc32(raw) % PARTS].append((b"o " if problem else b"f ") + raw)
-        if not count % 1000:
-            there.held(1000)
     there.flush()
 
 
-# --- The entries ------------------------------------------------------------------------------------------------
+# --- The entries ------------------------------------------------------------------------------------------
 
-_TIME = rb"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z"
+_TIME = rb"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z)"
 _KEY = rb"(?!_log/|_staging/|_store\.)(?:[A-Za-z0-9_][A-Za-z0-9_-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*"
 _RECORD = re.compile(
-    rb'^\{"at":"(' + _TIME + rb')",(?:"found":"(late|adopted)",)?"key":"(' + _KEY + rb')",'
+    rb'^\{"at":"' + _TIME + rb'",(?:"found":"(late|adopted)",)?"key":"(' + _KEY + rb')",'
     rb'"sha256":"([0-9a-f]{64})","size":(0|[1-9][0-9]{0,17}),(?:"trusts":"([^"\\\n]+)",)?"v":1\}$',
     re.MULTILINE,
 )
 _SEAL = re.compile(
-    rb'\{"at":"(' + _TIME + rb')","seal":\{"entries":([1-9][0-9]{0,17}),"feed":"[0-9-]*",'
-    rb'"next":"(' + _TIME + rb')","upto":"(' + _TIME + rb')"\},"v":1\}'
+    rb'\{"at":"' + _TIME + rb'","seal":\{"entries":([1-9][0-9]{0,17}),"feed":"[0-9-]*",'
+    rb'"next":"' + _TIME + rb'","upto":"' + _TIME + rb'"\},"v":1\}'
 )
 #: Time, found, key, sha256, size, next key.
 Record = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
-#: What a record's key looks like.
+#: What the key of a record looks like.
 _DAY, _ID = r"[0-9]{4}-[0-9]{2}-[0-9]{2}", r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 _SHAPE = re.compile(
     rf"(?:{_DAY}|_acts/{_DAY}|_batches/{_DAY}|_(?:reviews|attempts)/{_DAY}/{_ID})/{_ID}\.json"
@@ -789,59 +672,59 @@ _SHAPE = re.compile(
 )
 
 
-def moment(text: bytes) -> datetime:
-    """Return the time; raises `ValueError` if there is none such, as on the 30th of February."""
-    return datetime.fromisoformat(text.decode())
-
-
-def written(at: datetime) -> bytes:
-    return (at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z").encode()
-
-
-def record_of(line: bytes) -> Record | None:
+def record(line: bytes) -> Record | None:
     """Return the record of an entry, also if it is not written in the one canonical way."""
-    found = _RECORD.fullmatch(line)
-    if found is None:
-        try:
-            value = json.loads(line)
-            canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-        except (ValueError, RecursionError):
-            return None
-        found = _RECORD.fullmatch(canonical)
-    return (
-        None if found is None else (found[1], found[2] or b"", found[3], found[4], found[5], found[6] or b"")
-    )
+    try:
+        canonical = json.dumps(json.loads(line), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        found = _RECORD.fullmatch(canonical.encode())
+    except (ValueError, RecursionError):
+        return None
+    return found and (found[1], found[2] or b"", found[3], found[4], found[5], found[6] or b"")
 
 
 @dataclass(frozen=True)
 class Seal:
-    """The last entry of a seal."""
+    """The last entry of a seal: when, how many entries, the next promised for, receipts complete up to."""
 
     at: datetime
     entries: int
-    #: Until when the next one is promised, and up to when every receipt is in the log.
     next: datetime
     upto: datetime
 
-    @classmethod
-    def of(cls, line: bytes) -> Seal | None:
-        found = _SEAL.fullmatch(line)
-        try:
-            return found and cls(moment(found[1]), int(found[2]), moment(found[3]), moment(found[4]))
-        except ValueError:
-            return None
+
+def seal_of(lines: Sequence[bytes]) -> Seal | None:
+    """Return what the last line says; None if it is not the last line of a seal with so many."""
+    found = _SEAL.fullmatch(lines[-1]) if lines else None
+    try:
+        seal = found and Seal(instant(found[1]), int(found[2]), instant(found[3]), instant(found[4]))
+    except ValueError:
+        return None
+    return seal if seal and seal.entries == len(lines) else None
 
 
-# --- The walk along the log -------------------------------------------------------------------------------------
+def instant(text: bytes) -> datetime:
+    """Return a time; raise `ValueError` if there is none such, as on the 30th of February."""
+    return datetime.fromisoformat(text.decode())
 
 
-def grouped(number: int) -> str:
-    digits = f"{number:012d}"
-    return "/".join(digits[place : place + 3] for place in range(0, 12, 3))
+def iso(at: datetime | float) -> str:
+    """Return a time as the log writes it, given as such or in seconds since 1970."""
+    try:
+        moment = at if isinstance(at, datetime) else datetime.fromtimestamp(at, UTC)
+    except (OverflowError, ValueError, OSError):
+        return f"{at} seconds after 1970"
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def b64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+# --- The walk along the log -------------------------------------------------------------------------------
 
 
 class Numbers:
-    """The numbers that are the keys under a prefix, in order, each with what follows the digits."""
+    """The numbers that are the keys under a prefix, in order, each with what follows its digits."""
 
     def __init__(self, source: Source, prefix: str, tail: str = "") -> None:
         self._source = source
@@ -851,746 +734,445 @@ class Numbers:
 
     def _below(self, path: str, digits: str) -> Iterator[tuple[int, str]]:
         for name in self._source.names(path):
-            if len(digits) < 9:  # noqa: PLR2004 - the last three follow
+            if len(digits) < 9:
                 if re.fullmatch("[0-9]{3}", name, re.ASCII):
                     yield from self._below(f"{path}/{name}", digits + name)
             elif last := self._last.fullmatch(name):
                 yield int(digits + last[1]), last[2]
 
-    def after(self, number: int) -> int | None:
-        """Return the first that is larger."""
-        while self._head is not None and self._head[0] <= number:
-            self._head = next(self._found, None)
-        return self._head and self._head[0]
-
     def until(self, number: float) -> Iterator[tuple[int, str]]:
-        """Yield those that were not passed yet and are not larger."""
+        """Yield those that are not larger, and were not passed yet."""
         while self._head is not None and self._head[0] <= number:
             head, self._head = self._head, next(self._found, None)
             yield head
 
-
-@dataclass
-class Newest:
-    """The end of the log, as far as a checkpoint stands for it."""
-
-    size: int = 0
-    root: bytes = b""
-    #: The file of the newest checkpoint that may be believed, and who signed it.
-    note: bytes = b""
-    note_size: int = 0
-    signers: list[str] = field(default_factory=list)
-    seal: Seal | None = None
+    def after(self, number: int) -> float:
+        """Return the first that is larger; infinity if none is."""
+        for _ in self.until(number):
+            pass
+        return self._head[0] if self._head else float("inf")
 
 
 class Walk:
     """From the first seal to the last: grows the tree, and says what must lie in the store."""
 
     def __init__(self, source: Source, signatures: Signatures, must: Spill, findings: Findings) -> None:
-        self._source = source
-        self._signatures = signatures
-        self._must = must
-        self._findings = findings
+        self._source, self._signatures, self._must, self._findings = source, signatures, must, findings
+        self._add = findings.add
         self._edge = Edge()
-        self._seals, self._checkpoints = Numbers(source, SEALS), Numbers(source, CHECKPOINTS)
+        self._sizes = Numbers(source, CHECKPOINTS), Numbers(source, SEALS)
+        #: Seals and checkpoints at and behind the edge: each is read once. None: it is of no use.
         self._files: dict[str, bytes | None] = {}
         self._partial: dict[int, str] = {}
-        self._before: Seal | None = None
         self._trusts: list[tuple[str, str]] = []
-        self.newest = Newest()
-        self.origin = ""
-        #: Roots that somebody remembers, by size: who, and which.
+        self.origin, self.seals, self.size, self.root = "", 0, 0, b""
+        #: The newest seal; the newest checkpoint that is believed, and its file.
+        self.seal: Seal | None = None
+        self.newest: Checkpoint | None = None
+        self.note = b""
+        #: Roots that somebody remembers, by size: who, and which. Records before entry `unread` are not read.
         self.remembered: dict[int, list[tuple[str, bytes]]] = {}
-        #: Files of records before this entry are not read.
-        self.unread = 0
-        self.seals = 0
-        self.stopped = ""
-
-    def begin_at(self, size: int, root: bytes) -> bool:
-        """Begin behind what somebody remembers, from the tiles alone; they must lead to the same root."""
-        edge = self._edge_of(size)
-        if edge is None or edge.root() != root:
-            return False
-        self._edge = edge
-        return True
+        self.unread, self.unsigned = 0, 0
 
     def steps(self) -> Iterator[tuple[int, bytes]]:
         """Go on from seal to seal; yield the size of the tree and the text that its checkpoint must have."""
         while (end := self._end()) is not None:
-            start = self._edge.size
-            note, root = self._checkpoint(end)
-            lines = self._lines(start, end, root)
-            if lines is None:
-                if not self._skip(end, root):
-                    self.stopped = f"the log cannot be read from entry {start} on"
-                    return
-            else:
-                self._entries(start, lines)
-            self.seals += 1
+            start, note = self._edge.size, self._checkpoint(end)
+            edge, lines = self._lines(start, end, note.root if note else None)
+            if edge is None:
+                return
+            self._edge = edge
+            self._entries(start, lines)
             self._settle(end, note)
-            text = f"{self.origin}\n{end}\n{base64.b64encode(self._edge.root()).decode()}\n"
-            yield end, text.encode()
+            yield end, f"{self.origin}\n{end}\n{b64(self.root)}\n".encode()
         self._pending()
 
-    # Where the next step ends, and what its checkpoint says.
-
     def _fetch(self, key: str, most: int) -> bytes | None:
-        """Return a file of the log, read once for the step before and this one; None if it is of no use."""
         if key not in self._files:
             try:
                 self._files[key] = self._source.read(key, most)
-                self._findings.seen["bytes"] += len(self._files[key] or b"")
             except Absent:
                 return None
             except Unusable as unusable:
-                self._findings.add("inconsistent", key, str(unusable))
+                self._add("inconsistent", key, str(unusable))
                 self._files[key] = None
             self._findings.seen["files"] += 1
-            self._must.add(key.encode(), b"c " + key.encode())
+            self._must.add(b"c", key)
         return self._files[key]
 
-    def _seal_lines(self, start: int) -> list[bytes]:
-        """Return the lines of a seal's file; none if there is no such file, or it is not made of lines."""
-        data = self._fetch(SEALS + grouped(start), SEAL_BYTES)
-        lines = (data or b"").split(b"\n")
+    def _sealed(self, start: int) -> list[bytes]:
+        lines = (self._fetch(SEALS + grouped(start), SEAL_BYTES) or b"").split(b"\n")
         return lines[:-1] if lines[-1] == b"" else []
 
     def _end(self) -> int | None:
-        """Return where the next step ends: where the seal does, if anything else ends there too."""
+        """Return where the next step ends: where the seal does, if something else says so; or None."""
         start = self._edge.size
-        lines = self._seal_lines(start)
-        claimed = start + len(lines)
-        if lines and self._there(claimed):
-            return claimed
-        sizes = [self._checkpoints.after(start), self._seals.after(start)]
-        return min((size for size in sizes if size is not None), default=None)
+        lines = self._sealed(start)
+        end = start + len(lines)
+        for key, most in ((CHECKPOINTS + grouped(end), NOTE_BYTES), (SEALS + grouped(end), SEAL_BYTES)):
+            if lines and (self._fetch(key, most) is not None or key in self._files):
+                return end
+        later = min(numbers.after(start) for numbers in self._sizes)
+        return None if later == float("inf") else int(later)
 
-    def _there(self, size: int) -> bool:
-        keys = {CHECKPOINTS + grouped(size): NOTE_BYTES, SEALS + grouped(size): SEAL_BYTES}
-        return any(self._fetch(key, most) is not None or key in self._files for key, most in keys.items())
-
-    def _checkpoint(self, size: int) -> tuple[Checkpoint | None, bytes | None]:
-        """Return the checkpoint of a size, if it can be believed, and the root to hold the entries against."""
+    def _checkpoint(self, size: int) -> Checkpoint | None:
+        """Return the checkpoint of a size if it can be believed."""
         key = CHECKPOINTS + grouped(size)
         data = self._fetch(key, NOTE_BYTES)
         if data is None:
             if key not in self._files:
-                self._findings.add("missing", key, f"the log goes on behind size {size}, so it was there")
-            return None, None
+                self._add("missing", key, f"the log goes on behind size {size}, so it was there")
+            return None
         note = checkpoint(data)
         if note is None:
-            self._findings.add("bad_signature", key, "it is malformed: no signed note of a checkpoint")
-            return None, None
-        if not self._signatures.judge(key, note):
-            return None, None
-        self.origin = self.origin or note.origin
-        wrong = ""
-        if note.origin != self.origin:
-            wrong = f"it is of the log {note.origin}, not {self.origin}"
-        elif note.size != size:
-            wrong = f"it is of size {note.size}"
-        if wrong:
-            self._findings.add("inconsistent", key, wrong)
-            return None, None
-        return note, note.root
-
-    # The entries of a step: the seal has them, the bundles have them again, and the tiles have their hashes.
-
-    def _lines(self, start: int, end: int, root: bytes | None) -> list[bytes | None] | None:
-        """Return the entries that lead to the root, and grow the tree by them; None if there are none at all."""
-        key, place = SEALS + grouped(start), f"entries {start} to {end - 1}"
-        sealed: list[bytes | None] = [*self._seal_lines(start)]
-        if len(sealed) == end - start and self._grown(sealed, root):
-            return sealed
-        bundled = self._bundled(start, end)
-        if key not in self._files:
-            self._findings.add("missing", key, f"{place} were sealed in it")
-        if bundled is not None and self._grown(bundled, root):
-            self._blame(key, f"it does not hold {place} as they are in the tree")
-            return bundled
-        leaves = self._tiled(start, end)
-        if leaves is not None:
-            by_hash = {leaf_hash(line): line for line in [*sealed, *(bundled or [])] if line is not None}
-            mixed = [by_hash.get(leaf) for leaf in leaves]
-            if self._grown(mixed, root, leaves):
-                self._blame(key, f"it does not hold {place} as they are in the tree")
-                for index, line in enumerate(mixed, start):
-                    if line is None:
-                        self._findings.add(
-                            "inconsistent", key, f"entry {index} is neither in it nor in a bundle"
-                        )
-                return mixed
-        if root is not None:
-            told = (
-                "what its entries give" if len(sealed) == end - start else "what is left of its entries gives"
-            )
-            self._findings.add("inconsistent", CHECKPOINTS + grouped(end), f"its root is not {told}")
-        for lines in (sealed, bundled):
-            if lines is not None and len(lines) == end - start and self._grown(lines, None):
-                return lines
-        self._blame(key, f"it does not hold {place}")
+            self._add("bad_signature", key, "it is malformed: no signed note of a checkpoint")
+        elif self._signatures.judge(key, note):
+            self.origin = self.origin or note.origin
+            if (note.origin, note.size) == (self.origin, size):
+                return note
+            what = f"it is of size {note.size} of {note.origin}, not of size {size} of {self.origin}"
+            self._add("inconsistent", key, what)
         return None
 
-    def _blame(self, seal: str, detail: str) -> None:
-        if self._files.get(seal) is not None:
-            self._findings.add("inconsistent", seal, detail)
+    def _lines(self, start: int, end: int, root: bytes | None) -> tuple[Edge | None, list[bytes]]:
+        """Return the tree with the entries that lead to the root, and them: the seal's or the bundles'.
 
-    def _grown(
-        self, lines: Sequence[bytes | None], root: bytes | None, leaves: Sequence[bytes] | None = None
-    ) -> bool:
-        """Grow the tree by these entries if that leads to the root, or if no root is known."""
-        edge = self._edge.copy()
-        edge.grow(leaves or [leaf_hash(line or b"") for line in lines], lines)
-        if root is not None and edge.root() != root:
-            return False
-        self._edge = edge
-        return True
+        If neither do, the seal's; if there are none at all, no tree.
+        """
+        key, place = SEALS + grouped(start), f"entries {start} to {end - 1}"
+        sealed = self._sealed(start)
+        edge = self._edge.grown(sealed) if len(sealed) == end - start else None
+        if edge and (root is None or edge.root() == root):
+            return edge, sealed
+        if key not in self._files:
+            self._add("missing", key, f"{place} were sealed in it")
+        bundled = self._bundled(start, end)
+        other = self._edge.grown(bundled) if len(bundled) == end - start else None
+        if other and (root is None or other.root() == root):
+            if self._files.get(key) is not None:
+                self._add("inconsistent", key, f"it does not hold {place} as they are in the tree")
+            return other, bundled
+        if root is not None:
+            self._add("inconsistent", CHECKPOINTS + grouped(end), f"its root is not that of {place}")
+        elif not edge and self._files.get(key) is not None:
+            self._add("inconsistent", key, f"it does not hold {place}")
+        return (edge, sealed) if edge else (other, bundled)
 
-    def _bundled(self, start: int, end: int) -> list[bytes | None] | None:
+    def _bundled(self, start: int, end: int) -> list[bytes]:
+        """Return entries from the bundles: as they were at the end, or as they are now that they are full."""
         lines: list[bytes] = []
         for number in range(start // WIDTH, -(-end // WIDTH)):
-            bundle = self._either("entries", number, end, BUNDLE_BYTES)
-            lines += unpacked(bundle or b"")
-            if len(lines) < min(end, (number + 1) * WIDTH) - start // WIDTH * WIDTH:
-                return None
-        return list(lines[start % WIDTH :][: end - start])
+            found: list[bytes] = []
+            for width in (min(WIDTH, end - number * WIDTH), WIDTH):
+                with suppress(Absent, Unusable):
+                    found = found or unbundled(
+                        self._source.read(tile_path("entries", number, width), BUNDLE_BYTES)
+                    )
+            lines += found
+        return lines[start % WIDTH :][: end - start]
 
-    def _tiled(self, start: int, end: int) -> list[bytes] | None:
-        tiles = [
-            self._either(0, number, end, TILE_BYTES) or b""
-            for number in range(start // WIDTH, -(-end // WIDTH))
-        ]
-        if any(len(tile) != WIDTH * HASH for tile in tiles[:-1]):
-            return None
-        leaves = split(b"".join(tiles))[start % WIDTH :][: end - start]
-        return leaves if len(leaves) == end - start else None
+    def _entries(self, start: int, lines: list[bytes]) -> None:
+        key, seal = SEALS + grouped(start), seal_of(lines)
+        if seal is None:
+            self._add("inconsistent", key, "its last line is not that of a seal with so many entries")
+        elif self.seal:
+            if seal.at < self.seal.at - SLACK:
+                self._add("clock", key, f"it is of {iso(seal.at)}, the one before of {iso(self.seal.at)}")
+            if seal.at > self.seal.next + GAP:
+                promised = f"it is of {iso(seal.at)}, and was promised for {iso(self.seal.next)}"
+                self._add("gap", key, f"{promised}; nothing of the time between is proven")
+        if seal and seal.upto > seal.at + SLACK:
+            self._add("clock", key, f"it is of {iso(seal.at)}, and speaks for {iso(seal.upto)}")
+        found: list[Record | None] = [*_RECORD.findall(b"\n".join(lines[:-1]))]
+        if len(found) != len(lines) - 1:
+            found = [record(line) for line in lines[:-1]]
+        self._records(start, found, seal)
+        self.seal = seal or self.seal
 
-    def _either(self, level: int | str, number: int, end: int, most: int) -> bytes | None:
-        """Return a tile or bundle as it was at a size, or as it is now that it is full."""
-        width = min(WIDTH, end - number * WIDTH)
-        for key in dict.fromkeys((tile_path(level, number, width), tile_path(level, number))):
-            with suppress(Absent, Unusable):
-                return self._source.read(key, most)
-        return None
-
-    def _edge_of(self, size: int) -> Edge | None:
-        """Return the right edge of a tree from its tiles, not proven; None if they are not all there."""
-        edge, top = Edge(), max(0, size.bit_length() - 1) // 8
-        edge.size, edge.rows = size, [[] for _ in range(top + 1)]
-        for level in range(top, -1, -1):
-            width = (size >> 8 * level) % WIDTH
-            if not width:
+    def _records(self, start: int, records: Sequence[Record | None], seal: Seal | None) -> None:
+        lowest = iso(self.seal.upto - SLACK).encode() if self.seal else b"0"
+        highest = iso(seal.at + SLACK).encode() if seal else b"9"
+        for index, read in enumerate(records, start):
+            if read is None:
+                self._add("inconsistent", SEALS + grouped(start), f"entry {index} is none of a record")
                 continue
-            try:
-                tile = self._source.read(tile_path(level, size >> 8 * (level + 1), width), TILE_BYTES)
-            except (Absent, Unusable):
-                return None
-            row = edge.rows[level] = split(tile)
-            if len(row) != width:
-                return None
-            place = 0
-            for height in range(7, -1, -1):
-                if width >> height & 1:
-                    below = Edge()
-                    below.grow(row[place : place + (1 << height)], [b""] * (1 << height))
-                    edge.stack.append(below.root())
-                    place += 1 << height
-        lines = self._bundled(size // WIDTH * WIDTH, size) if size % WIDTH else []
-        known = lines or [None] * (size % WIDTH)
-        pairs = zip(known, edge.rows[0], strict=True)
-        edge.lines = [line if line is not None and leaf_hash(line) == leaf else None for line, leaf in pairs]
-        return edge
+            at, found, key, sha256, size, trusts = read
+            name = key.decode()
+            if found or trusts or not lowest <= at <= highest:
+                self._remark(read, f"entry {index}, seal {grouped(start)}", lowest, highest)
+            rest = b"%b %b %d %d" % (sha256, size, index, start)
+            self._must.add(b"R" if index < self.unread else b"r", name, rest)
+        self._findings.seen["records"] += len(records)
 
-    def _skip(self, end: int, root: bytes | None) -> bool:
-        """Go on behind entries that are lost, if the tiles lead to the checkpoint's root."""
-        edge = self._edge_of(end)
-        if edge is None or root is None or edge.root() != root:
-            return False
-        self._edge, self._before = edge, None
-        return True
-
-    # What follows from the entries.
-
-    def _entries(self, start: int, lines: Sequence[bytes | None]) -> None:
-        place, key = start + len(lines) - 1, SEALS + grouped(start)
-        seal = Seal.of(lines[-1] or b"")
-        if seal is None or seal.entries != len(lines):
-            self._findings.add("inconsistent", key, f"its last line, entry {place}, is not the seal's own")
-        else:
-            self._times(key, seal)
-        if None not in lines:
-            found: list[Record] = _RECORD.findall(b"\n".join(line or b"" for line in lines[:-1]))
-            if len(found) == len(lines) - 1:
-                self._records(start, enumerate(found, start), seal)
-                self._before = seal
-                return
-        read = [(index, record_of(line or b"")) for index, line in enumerate(lines[:-1], start)]
-        for index, record in read:
-            if record is None:
-                self._findings.add("inconsistent", key, f"entry {index} is none of a record")
-        self._records(start, ((index, record) for index, record in read if record is not None), seal)
-        self._before = seal
-
-    def _times(self, key: str, seal: Seal) -> None:
-        before, slack = self._before, timedelta(seconds=SLACK)
-        if seal.upto > seal.at + slack:
-            self._findings.add("clock", key, f"it is of {iso(seal.at)} and speaks for {iso(seal.upto)}")
-        if before is None:
-            return
-        if seal.at < before.at - slack:
-            self._findings.add(
-                "clock", key, f"it is of {iso(seal.at)}, and the one before of {iso(before.at)}"
-            )
-        if seal.at > before.next + timedelta(seconds=GAP):
-            late = f"it is of {iso(seal.at)}, and was promised for {iso(before.next)}"
-            self._findings.add("gap", key, f"{late}; nothing of the time between is proven")
-
-    def _records(self, start: int, records: Iterable[tuple[int, Record]], seal: Seal | None) -> None:
-        slack = timedelta(seconds=SLACK)
-        lowest = written(self._before.upto - slack) if self._before else b"0"
-        highest = written(seal.at + slack) if seal else b"9"
-        parts, unread, count = self._must.parts, self.unread, 0
-        for index, (at, found, key, sha256, size, trusts) in records:
-            if found or trusts:
-                self._remark(f"entry {index}, seal {grouped(start)}", found, key.decode(), trusts)
-            if not (found or lowest <= at <= highest):
-                detail = f"it is of {at.decode()}, not between {lowest.decode()} and {highest.decode()}"
-                place = f"entry {index}, seal {grouped(start)}"
-                self._findings.add("clock", key.decode(), f"{detail}; {place}")
-            flag = b"R" if index < unread else b"r"
-            parts[zlib.crc32(key) % PARTS].append(
-                b"%b %b %b %b %d %d" % (flag, key, sha256, size, index, start)
-            )
-            count += 1
-        self._findings.seen["records"] += count
-        self._must.held(count)
-
-    def _remark(self, place: str, found: bytes, key: str, trusts: bytes) -> None:
+    def _remark(self, read: Record, place: str, lowest: bytes, highest: bytes) -> None:
+        at, found, name, trusts = read[0], read[1], read[2].decode(), read[5]
         if found == b"late":
-            self._findings.add("late", key, f"it lay in the store, and no receipt told of it; {place}")
+            self._add("late", name, f"it lay in the store, and no receipt told of it; {place}")
         elif found:
             self._findings.seen["adopted"] += 1
-        if trusts and key.startswith("_acts/"):
-            self._trusts.append((key, trusts.decode("utf-8", "replace")))
+        elif not lowest <= at <= highest:
+            bounds = f"{at.decode()} is not between {lowest.decode()} and {highest.decode()}"
+            self._add("clock", name, f"{bounds}; {place}")
+        if trusts and name.startswith("_acts/"):
+            self._trusts.append((name, trusts.decode("utf-8", "replace")))
 
     def _settle(self, end: int, note: Checkpoint | None) -> None:
         """Say what must lie in the log now, and take note of how far it goes."""
-        root = self._edge.root()
-        for key, content in self._edge.full:
-            self._derived(key, content, end)
-        self._edge.full.clear()
-        for level, (key, content) in enumerate(self._edge.partial()):
-            if self._partial.get(level) != key:
-                self._partial[level] = key
-                self._derived(key, content, end)
-        if note is not None:
-            if self._signatures.given and note.signatures:
-                for key, text in self._trusts:
-                    if wrong := self._signatures.introduce(text):
-                        self._findings.add("inconsistent", key, wrong)
+        self._follows(self._edge, end)
+        self.seals, self.size, self.root = self.seals + 1, end, self._edge.root()
+        if note and note.root == self.root:
+            self.newest, self.note = note, self._files[CHECKPOINTS + grouped(end)] or b""
+            for key, text in self._trusts if self._signatures.given and note.signatures else ():
+                if not self._signatures.introduce(text):
+                    self._add("inconsistent", key, "the next key that it names is none")
             self._trusts.clear()
-            if note.root == root:
-                data = self._files[CHECKPOINTS + grouped(end)]
-                self.newest.note, self.newest.note_size = data or b"", end
-                self.newest.signers = [signature.label for signature in note.signatures]
-        self.newest.size, self.newest.root = end, root
-        self.newest.seal = self._before or self.newest.seal
         for who, remembered in self.remembered.pop(end, []):
-            if remembered != root:
-                self._findings.add("inconsistent", who, f"at size {end} it has another root than the log")
+            if remembered != self.root:
+                self._add("inconsistent", who, f"at size {end} it has another root than the log")
         kept = (SEALS + grouped(end), CHECKPOINTS + grouped(end))
         self._files = {key: self._files[key] for key in kept if key in self._files}
 
-    def _derived(self, key: str, content: bytes | None, end: int) -> None:
-        raw = key.encode()
-        if content is None:
-            self._must.add(raw, b"c " + raw)
-        else:
-            digest = hashlib.sha256(content).hexdigest().encode()
-            self._must.add(raw, b"l %b %b %d %d 0" % (raw, digest, len(content), end))
+    def _follows(self, edge: Edge, end: int) -> None:
+        """Say which tiles and bundles must be there at this size, and with which content."""
+        news = [*edge.full]
+        for level, (key, content) in enumerate(edge.partial()):
+            if self._partial.get(level) != key:
+                self._partial[level] = key
+                news.append((key, content))
+        for key, content in news:
+            rest = b"%b %d %d 0" % (hashlib.sha256(content).hexdigest().encode(), len(content), end)
+            self._must.add(b"l", key, rest)
+        edge.full.clear()
 
     def _pending(self) -> None:
         """Look at a seal without a checkpoint: a sealer is at work, or was killed there."""
-        start = self._edge.size
-        lines, key = self._seal_lines(start), SEALS + grouped(start)
-        if key not in self._files:
+        start, lines = self._edge.size, self._sealed(self._edge.size)
+        seal, end = seal_of(lines), start + len(lines)
+        if SEALS + grouped(start) not in self._files:
             return
-        seal = Seal.of(lines[-1]) if lines else None
-        if seal is None or seal.entries != len(lines):
-            self._findings.add("inconsistent", key, "it does not end with the seal's own entry")
-            return
-        self._findings.seen["pending_entries"] += len(lines)
-        end = start + len(lines)
-        checkpoint_key = CHECKPOINTS + grouped(end)
-        known = seal.at < datetime.now(UTC) - timedelta(seconds=GRACE)
-        if known:
+        edge = self._edge.grown(lines)
+        if seal is None:
+            self._add("inconsistent", SEALS + grouped(start), "it is no whole seal")
+        elif seal.at > datetime.now(UTC) - GRACE:
+            for key, _ in [*edge.full, *edge.partial(), (CHECKPOINTS + grouped(end), b"")]:
+                self._must.add(b"c", key)
+        else:
             detail = (
                 f"nothing proves the entries of the seal of {iso(seal.at)}; the next sealer will write it"
             )
-            self._findings.add("missing", checkpoint_key, detail)
+            self._add("missing", CHECKPOINTS + grouped(end), detail)
             self._entries(start, lines)
-        edge = self._edge.copy()
-        edge.grow([leaf_hash(line) for line in lines], lines)
-        for path, content in [*edge.full, *edge.partial(), (checkpoint_key, None)]:
-            self._derived(path, content if known else None, end)
+            self._follows(edge, end)
 
 
-def split(tile: bytes) -> list[bytes]:
-    return [tile[place : place + HASH] for place in range(0, len(tile), HASH)]
-
-
-def iso(at: datetime) -> str:
-    return written(at).decode()
-
-
-# --- What others say of the log: witnesses and time stamps --------------------------------------------------------
+# --- What others say of the log: witnesses and time stamps ------------------------------------------------
 
 
 class Evidence:
     """The files beside the checkpoints that somebody else has signed."""
 
     def __init__(self, source: Source, witnesses: Sequence[Vkey], must: Spill, findings: Findings) -> None:
-        self._source = source
-        self._witnesses = {witness.key_id.hex(): witness for witness in witnesses}
-        self._must = must
-        self._findings = findings
+        self._source, self._must, self._findings = source, must, findings
+        self._add = findings.add
+        self._witnesses = {witness.label.rpartition("+")[2]: witness for witness in witnesses}
         self._cosigned = Numbers(source, COSIGNATURES, "_[0-9a-f]{8}")
         self._stamped = Numbers(source, TIMESTAMPS, r"\.tsr")
+        #: Over HTTP, where nothing can be listed: what to ask for.
+        self._probes: list[tuple[int, bytes]] = []
         #: The newest size that each witness has signed, and when.
         self.newest: dict[str, tuple[int, int]] = {}
-        self._probes: list[tuple[int, bytes]] = []
 
     def hold(self, size: int, text: bytes) -> None:
-        """Hold what is said of a size, and of sizes between this and the one before, against the log."""
-        if not self._source.lists and self._witnesses:
-            self._probes = [*self._probes[1 - PROBES :], (size, text)]
+        """Hold what is said of this size, and of those since the one before, against the log."""
         for at, rest in self._cosigned.until(size):
-            self._cosignature(at, rest, text if at == size else None)
+            self._cosignature(at, rest, text if at == size else b"")
         for at, rest in self._stamped.until(size):
-            self._timestamp(at, rest, text if at == size else None)
+            self._timestamp(at, rest, text if at == size else b"")
+        if self._witnesses and not self._source.lists:
+            self._probes = [*self._probes[1 - PROBES :], (size, text)]
 
     def finish(self, size: int) -> None:
         """Look at what is said of sizes that the log does not have (any more)."""
-        for probed, text in self._probes:
-            for witness in self._witnesses:
-                self._cosignature(probed, f"_{witness}", text)
+        for at, text in self._probes:
+            for key_id in self._witnesses:
+                self._cosignature(at, f"_{key_id}", text)
         for at, rest in self._cosigned.until(float("inf")):
-            self._cosignature(at, rest, None, size)
-        for at, rest in self._stamped.until(float("inf")):
-            self._timestamp(at, rest, None)
-        for key_id, named in self._witnesses.items():
+            self._cosignature(at, rest, b"", rolled_back=f"the log has {size} entries")
+        for key_id, witness in self._witnesses.items():
             if key_id not in self.newest:
-                detail = f"{named.label} has signed nothing here, so it cannot tell whether the log was rolled back"
-                self._findings.add("missing", COSIGNATURES, detail)
+                detail = f"{witness.label} has signed nothing here, and cannot tell whether the log was cut"
+                self._add("missing", COSIGNATURES, detail)
 
-    def _cosignature(self, at: int, rest: str, text: bytes | None, size: int | None = None) -> None:
-        key = COSIGNATURES + grouped(at) + rest
+    def _cosignature(self, at: int, rest: str, text: bytes, *, rolled_back: str = "") -> None:
+        key, witness = COSIGNATURES + grouped(at) + rest, self._witnesses.get(rest[1:])
         try:
             note = checkpoint(self._source.read(key, NOTE_BYTES))
         except Absent:
             return
-        except Unusable as unusable:
-            self._covered(key)
-            self._findings.add("bad_signature", key, str(unusable))
+        except Unusable:
+            note = None
+        good = note and len(note.signatures) == 1 and len(note.signatures[0][1]) == 8 + 64 and note.size == at
+        label, signature = note.signatures[0] if note and good else ("", b"")
+        signed_at = int.from_bytes(signature[:8], "big")
+        if witness and note and good:
+            message = b"cosignature/v1\ntime %d\n" % signed_at + note.text
+            good = label == witness.label and witness.signed(signature[8:], message)
+        if note is None or not good or not label.endswith("+" + rest[1:]):
+            self._read(key, "bad_signature", "it is malformed, or its signature does not verify")
             return
-        witness = self._witnesses.get(rest[1:])
-        wrong = self._wrong(note, rest[1:], at, witness)
-        if note is None or wrong:
-            self._covered(key)
-            self._findings.add("bad_signature", key, wrong)
-            return
-        self._findings.seen["cosignatures" if witness else "unknown_cosignatures"] += 1
+        self._findings.seen["cosignatures" if witness else "strangers"] += 1
         if witness:
-            signed_at = int.from_bytes(note.signatures[0].value[:8], "big")
             self.newest[rest[1:]] = max(self.newest.get(rest[1:], (0, 0)), (at, signed_at))
-        if text is not None and text != note.text:
-            self._covered(key)
-            self._findings.add("inconsistent", key, f"it is of another log than this one of size {at}")
-        elif text is not None:
-            self._covered(key)
-        elif witness:
-            self._covered(key)
-            if size is None:
-                self._findings.add("inconsistent", key, f"the log has no checkpoint of size {at}")
-            else:
-                detail = f"{witness.label} saw size {at}, and the log has {size}"
-                self._findings.add("rolled_back", key, detail)
+        if text == note.text:
+            self._read(key)
+        elif text:
+            self._read(key, "inconsistent", f"{label} saw another log of size {at}")
+        elif witness and rolled_back:
+            self._read(key, "rolled_back", f"{label} saw size {at}, and {rolled_back}")
+        # Otherwise it belongs to no checkpoint, and stays an extra file.
 
-    def _wrong(self, note: Checkpoint | None, key_id: str, size: int, witness: Vkey | None) -> str:
-        if note is None or len(note.signatures) != 1:
-            return "it is malformed: no checkpoint with one signature"
-        signature = note.signatures[0]
-        if signature.key_id.hex() != key_id or len(signature.value) != 8 + 64 or note.size != size:
-            return "it is malformed: its signature or size is not the one that its name tells"
-        if witness is None:
-            return ""
-        signed_at = int.from_bytes(signature.value[:8], "big")
-        message = b"cosignature/v1\ntime %d\n" % signed_at + note.text
-        if signature.name != witness.name or not witness.signed(signature.value[8:], message):
-            return f"the signature of {witness.label} does not verify"
-        return ""
-
-    def _timestamp(self, at: int, rest: str, text: bytes | None) -> None:
+    def _timestamp(self, at: int, rest: str, text: bytes) -> None:
+        if not text:
+            return  # it belongs to no checkpoint, and stays an extra file
         key = TIMESTAMPS + grouped(at) + rest
-        if text is None:
-            return  # of no checkpoint: it stays an extra file
-        self._covered(key)
         try:
             token = self._source.read(key, TOKEN_BYTES)
-        except (Absent, Unusable) as unusable:
-            self._findings.add("inconsistent", key, str(unusable))
-            return
-        self._findings.seen["timestamps"] += 1
-        # The hash stands in the token as an OCTET STRING of 32 bytes.
-        if not whole_der(token) or b"\x04\x20" + hashlib.sha256(text).digest() not in token:
-            self._findings.add("inconsistent", key, f"it is no time stamp of the checkpoint of size {at}")
+        except (Absent, Unusable):
+            token = b""
+        # One DER sequence and no byte more; the hash stands in it as an OCTET STRING of 32 bytes.
+        octets = token[1] & 0x7F if token[1:2] > b"\x80" else 0
+        length = int.from_bytes(token[2 : 2 + octets] if octets else token[1:2], "big")
+        digest = b"\x04\x20" + hashlib.sha256(text).digest()
+        if token[:1] != b"\x30" or len(token) != 2 + octets + length or digest not in token:
+            self._read(key, "inconsistent", f"it is no time stamp of the checkpoint of size {at}")
+        else:
+            self._findings.seen["stamps"] += 1
+            self._read(key)
 
-    def _covered(self, key: str) -> None:
+    def _read(self, key: str, kind: str = "", detail: str = "") -> None:
         self._findings.seen["files"] += 1
-        self._must.add(key.encode(), b"c " + key.encode())
+        self._must.add(b"c", key)
+        if kind:
+            self._add(kind, key, detail)
 
 
-def whole_der(token: bytes) -> bool:
-    """Say whether this is one DER sequence, no byte more or less."""
-    if len(token) < 4 or token[0] != 0x30:  # noqa: PLR2004 - SEQUENCE
-        return False
-    octets = token[1] & 0x7F if token[1] & 0x80 else 0
-    length = int.from_bytes(token[2 : 2 + octets], "big") if octets else token[1]
-    return len(token) == 2 + octets + length
-
-
-# --- One part of the files --------------------------------------------------------------------------------------
+# --- One part of the files --------------------------------------------------------------------------------
 
 
 class Part:
     """Holds what must be there against what is there, for the keys of one part."""
 
     def __init__(self, source: Source, directory: Path, findings: Findings) -> None:
-        self._source = source
-        self._directory = directory
-        self._findings = findings
+        self._source, self._directory, self._findings = source, directory, findings
+        self._add = findings.add
         task = json.loads((directory / "task").read_text())
-        #: Seconds since 1970: the newest seal's time (None: there is none), and when this verification began.
-        self._sealed_at: float | None = task["sealed_at"]
-        self._began_at: float = task["began_at"]
+        #: Seconds since 1970: the newest seal's time, and when this verification began.
+        self._sealed_at, self._began_at = float(task["sealed_at"]), float(task["began_at"])
 
     def judge(self, number: int) -> None:
         must: dict[bytes, list[bytes]] = {}
         for words in spilled(self._directory, "must", number):
-            key = words[1]
-            if key in must and words[0] in b"rR":
-                places = f"entries {must[key][4].decode()} and {words[4].decode()}"
-                self._findings.add("duplicate", key.decode(), f"{places} tell of it")
-            else:
-                must[key] = words
+            known = must.setdefault(words[1], words)
+            if known is not words and words[0] in b"rR":
+                places = f"entries {known[4].decode()} and {words[4].decode()} tell of it"
+                self._add("duplicate", words[1].decode(), places)
         for flag, key in spilled(self._directory, "there", number):
             if key not in must:
                 self._stray(key.decode(), regular=flag == b"f")
         for key in sorted(must):
             if must[key][0] in b"rl":
-                self._file(*must[key])
+                self._file(must[key])
 
-    def _file(self, flag: bytes, raw: bytes, sha256: bytes, size: bytes, index: bytes, start: bytes) -> None:
-        key, expected = raw.decode(), int(size)
+    def _file(self, words: list[bytes]) -> None:
+        flag, raw, sha256, size, index, start = words
+        key, expected, wrong, kind = raw.decode(), int(size), "", "modified"
         try:
             actual, digest = self._source.digest(key, expected)
         except Absent:
-            self._told("missing", flag, key, "", index, start)
-            return
+            kind, wrong = "missing", "there is no such file"
         except Unusable as unusable:
-            self._told("modified", flag, key, f"{unusable}; ", index, start)
-            return
-        seen = self._findings.seen
-        seen["files"] += 1
-        seen["bytes"] += actual
-        if actual != expected:
-            more = "more" if actual > expected else str(actual)
-            self._told("modified", flag, key, f"it has {more} bytes, not {expected}; ", index, start)
-        elif digest.hex() != sha256.decode():
-            self._told(
-                "modified", flag, key, f"it has another SHA-256 than {sha256.decode()}; ", index, start
-            )
-
-    def _told(self, kind: str, flag: bytes, key: str, detail: str, index: bytes, start: bytes) -> None:
-        if flag == b"r":
-            place = f"entry {int(index)}, seal {grouped(int(start))}"
+            wrong = str(unusable)
         else:
-            kind = "missing" if kind == "missing" else "inconsistent"
-            place = f"it follows from the entries before size {int(index)}"
-        self._findings.add(kind, key, detail + place)
+            self._findings.seen["files"] += 1
+            self._findings.seen["bytes"] += actual
+            if actual != expected:
+                wrong = f"it has {'more' if actual > expected else actual} bytes, not {expected}"
+            elif digest != sha256.decode():
+                wrong = f"its SHA-256 is not {sha256.decode()}"
+        if wrong and flag == b"r":
+            self._add(kind, key, f"{wrong}; entry {int(index)}, seal {grouped(int(start))}")
+        elif wrong:
+            kind = "inconsistent" if kind == "modified" else kind
+            self._add(kind, key, f"{wrong}, as the entries before size {int(index)} have it")
 
     def _stray(self, key: str, *, regular: bool) -> None:
-        add = self._findings.add
-        if not regular:
-            add("extra", key, "it is no regular file, and no entry tells of it")
-            return
-        if key.startswith(LOG):
-            add("extra", key, "it belongs to nothing in the log")
-            return
-        if not _SHAPE.fullmatch(key):
-            add("extra", key, "no record of ours has such a name, and no entry tells of it")
+        if not regular or key.startswith(f"{LOG}/") or not _SHAPE.fullmatch(key):
+            self._add("extra", key, "no entry tells of it, and it is no record by its name or kind")
             return
         try:
-            modified_at = self._source.modified_at(key)
+            at = self._source.modified_at(key)
         except Absent:
             return  # it was there for a moment
-        except Unusable as unusable:
-            add("extra", key, str(unusable))
-            return
-        when = f"no entry tells of it; it was written at {stamp(modified_at)}"
-        if modified_at > self._began_at + GRACE and modified_at > time.time() + GRACE:
-            add("unsealed", key, f"{when}, which lies in the future")
-        elif modified_at > self._began_at - GRACE:
+        when, grace = f"no entry tells of it; it was written at {iso(at)}", GRACE.total_seconds()
+        if self._began_at - grace < at < time.time() + grace:
             self._findings.seen["young"] += 1
-        elif self._sealed_at is None or modified_at > self._sealed_at:
-            add("unsealed", key, f"{when}, after the newest seal")
+        elif at > self._sealed_at:
+            self._add("unsealed", key, f"{when}, after the newest seal")
         else:
-            add("extra", key, f"{when}, before the newest seal")
+            self._add("extra", key, f"{when}, before the newest seal")
 
 
-def stamp(seconds: float) -> str:
-    try:
-        return iso(datetime.fromtimestamp(seconds, UTC))
-    except (OverflowError, ValueError, OSError):
-        return f"{seconds:.0f} s after 1970"
+# --- Several processes ------------------------------------------------------------------------------------
 
 
-# --- Several processes ------------------------------------------------------------------------------------------
-
-
-def run_part(directory: str, what: str, share: str) -> int:
-    """Do the share of one process: list the records, or judge every n-th part."""
-    place = Path(directory)
-    task = json.loads((place / "task").read_text())
-    findings = Findings(place / f"findings.{what}.{share.partition('/')[0]}")
-    source = opened(task["store"])
+def run_share(directory: str, what: str, share: str) -> int:
+    """Do the work of one process: list the records, or judge every n-th part."""
+    place, (first, step) = Path(directory), map(int, share.split("/"))
+    findings = Findings(place / f"findings.{what}.{first}")
+    source = opened(json.loads((place / "task").read_text())["store"])
     if what == "list":
-        list_files(records_of(source), Spill(place, "there"), findings)
+        list_files(source.files(""), Spill(place, "there"), findings)
     else:
-        first, _, step = share.partition("/")
         part = Part(source, place, findings)
-        for number in range(int(first), PARTS, int(step)):
+        for number in range(first, PARTS, step):
             part.judge(number)
-    findings.close()
     source.close()
+    findings.close()
     return CLEAN
 
 
-def records_of(source: Source) -> Iterator[tuple[str, str]]:
-    """Yield every file outside the log."""
-    for key, problem in source.files(""):
-        if not key.startswith(LOG) and key != IDENTITY and not passed_over(key):
-            yield key, problem
-
-
 class Processes:
-    """Our own file run again, several times at once; or its work done here, if that is not worth it."""
+    """This very file, run several times at once; or its work done here, where that is not worth it."""
 
     def __init__(self, directory: Path, jobs: int) -> None:
-        self._directory = directory
-        self._jobs = jobs if Path(globals().get("__file__", "")).is_file() else 1
+        self._directory, self._jobs = str(directory), jobs
         self._running: list[subprocess.Popen[str]] = []
 
-    def start(self, what: str, *, worth_it: bool) -> None:
-        shares = self._jobs if what == "parts" else 1
-        if self._jobs == 1 or not worth_it:
-            run_part(str(self._directory), what, "0/1")
+    def start(self, what: str, processes: int) -> None:
+        file = globals().get("__file__", "")
+        if self._jobs == 1 or not processes or not Path(file).is_file():
+            run_share(self._directory, what, "0/1")
             return
-        for share in range(shares):
-            command = [
-                sys.executable,
-                "-I",
-                __file__,
-                "_part",
-                str(self._directory),
-                what,
-                f"{share}/{shares}",
-            ]
+        for share in range(processes):
+            command = [sys.executable, "-I", file, "_share", self._directory, what, f"{share}/{processes}"]
             self._running.append(
                 subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # noqa: S603
             )
 
     def wait(self) -> None:
         for process in self._running:
-            _, words = process.communicate()
-            if process.returncode == AWAY:
-                raise Away(words.strip().removeprefix("error: "))
+            words = process.communicate()[1].strip()
             if process.returncode:
-                raise RuntimeError(f"a process of its own ended with {process.returncode}: {words[-500:]}")
+                raise (Away if process.returncode == AWAY else RuntimeError)(words.removeprefix("error: "))
         self._running.clear()
 
     def kill(self) -> None:
         for process in self._running:
             process.kill()
-            process.wait()
+            process.communicate()
 
 
-# --- The whole store --------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Report:
-    """What `verify` says, apart from the findings themselves."""
-
-    store: str
-    origin: str = ""
-    newest: Newest = field(default_factory=Newest)
-    seals: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
-    seen: Counter[str] = field(default_factory=Counter)
-    proven: list[str] = field(default_factory=list)
-    not_looked_at: list[str] = field(default_factory=list)
-    witnesses: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-
-    def summary(self) -> dict[str, Any]:
-        seal, seen = self.newest.seal, self.seen
-        return {
-            "store": self.store,
-            "origin": self.origin,
-            "size": self.newest.size,
-            "root": base64.b64encode(self.newest.root).decode(),
-            "seals": self.seals,
-            "newest_at": iso(seal.at) if seal else None,
-            "next_promised_by": iso(seal.next) if seal else None,
-            "signed_by": self.newest.signers,
-            "witnesses": self.witnesses,
-            "records": seen["records"],
-            "adopted": seen["adopted"],
-            "not_sealed_yet": seen["young"],
-            "files_read": seen["files"],
-            "bytes_read": seen["bytes"],
-            "proven": self.proven,
-            "not_looked_at": self.not_looked_at,
-            "findings": dict(self.counts),
-            "seconds": round(self.seconds, 2),
-        }
-
-    def text(self) -> Iterator[str]:
-        told = self.summary()
-        yield f"store          {self.store}"
-        yield f"origin         {self.origin or 'not known'}"
-        yield f"log            {told['size']:,} entries, {told['records']:,} of records, in {self.seals:,} seals"
-        yield f"newest         checkpoint of {told['newest_at'] or 'no time: there is none'}"
-        if self.newest.size:
-            yield f"root           {told['root']}"
-        yield f"signed by      {', '.join(told['signed_by']) or 'nobody'}"
-        for witness in self.witnesses:
-            yield f"witness        {witness}"
-        for index, proven in enumerate(self.proven):
-            yield f"{'proven' if not index else '':<15}{proven}"
-        yield f"adopted        {told['adopted']:,} records that lay there before the log began"
-        if told["not_sealed_yet"]:
-            yield f"not sealed yet {told['not_sealed_yet']:,} records younger than {GRACE} s"
-        yield f"read           {told['files_read']:,} files, {told['bytes_read']:,} bytes, {self.seconds:.1f} s"
-        for index, left in enumerate(self.not_looked_at):
-            yield f"{'not looked at' if not index else '':<15}{left}"
-        counts = ", ".join(f"{human(kind)} {self.counts[kind]:,}" for kind in KINDS if self.counts[kind])
-        yield f"findings       {counts or 'none'}"
-
-
-def human(kind: str) -> str:
-    return kind.replace("_", " ")
+# --- The whole store --------------------------------------------------------------------------------------
 
 
 class Verification:
@@ -1598,244 +1180,236 @@ class Verification:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
-        self._keys = vkeys(options.key, ED25519)
-        self._witnesses = vkeys(options.witness, COSIGNATURE)
-        self._since = remembered(options.since) if options.since else None
-        state = Path(options.state) if options.state else None
-        self._state = remembered(options.state) if state and os.path.lexists(state) else None
-        self.report = Report(options.store)
+        self._keys, self._witnesses = vkeys(options.key, ED25519), vkeys(options.witness, COSIGNATURE)
+        #: Checkpoints that the caller remembers, by the file that holds each.
+        self._notes: dict[str, Checkpoint] = {}
+        for path in (options.state, options.since):
+            if path and (path == options.since or os.path.lexists(path)):
+                note = checkpoint(local_bytes(path))
+                if note is None:
+                    raise Usage(f"{path} is no checkpoint; give a file as --state writes it")
+                self._notes[path] = note
+        self._jobs = options.jobs or os.cpu_count() or 1
 
-    def run(self, tell: Callable[[Iterator[list[str]], Report], None]) -> int:
-        """Verify, and hand what was found to `tell`; return the exit code."""
+    def run(self) -> int:
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="verifier-") as scratch:
             place = Path(scratch)
-            processes = Processes(place, self._options.jobs)
+            processes = Processes(place, self._jobs)
             source = opened(self._options.store)
             try:
-                self._verify(source, place, processes)
+                walk = self._verify(source, place, processes)
             finally:
                 processes.kill()
                 source.close()
-            self.report.seconds = time.monotonic() - began
-            tell(self._findings(place), self.report)
-        return FOUND if self.report.counts else CLEAN
+            return self._tell(walk, place, time.monotonic() - began)
 
-    def _verify(self, source: Source, place: Path, processes: Processes) -> None:
-        task = {"store": self._options.store, "began_at": time.time(), "sealed_at": None}
+    def _verify(self, source: Source, place: Path, processes: Processes) -> Walk:
+        task = {"store": self._options.store, "began_at": time.time(), "sealed_at": 0.0}
         (place / "task").write_text(json.dumps(task))
-        findings = Findings(place / "findings.log.0")
+        findings, must = Findings(place / "findings.log"), Spill(place, "must")
         store_id = self._identity(source, findings)
-        must, there = Spill(place, "must"), Spill(place, "there")
         # First what lies in the log, then the log: what a sealer writes meanwhile is no extra file.
-        list_files(source.files(LOG.rstrip("/")), there, findings)
+        list_files(source.files(LOG), Spill(place, "there"), findings)
         if source.lists:
-            processes.start("list", worth_it=self._many(source))
+            processes.start("list", 1 if source.names("_log/tile/1") else 0)
         walk = self._walk(source, must, findings)
         must.flush()
-        self.report.origin = walk.origin or (f"rmos-runs/{store_id}" if store_id else "")
         if walk.origin and store_id and walk.origin != f"rmos-runs/{store_id}":
-            detail = f"it is the store {store_id}, and the log is that of {walk.origin}"
-            findings.add("inconsistent", IDENTITY, detail)
+            findings.add(
+                "inconsistent", IDENTITY, f"it is the store {store_id}, and the log is of {walk.origin}"
+            )
         processes.wait()
-        seal = walk.newest.seal
-        task["sealed_at"] = seal.at.timestamp() if seal else None
+        task["sealed_at"] = walk.seal.at.timestamp() if walk.seal else 0.0
         (place / "task").write_text(json.dumps(task))
-        processes.start("parts", worth_it=walk.newest.size > 1000)  # noqa: PLR2004 - a start costs 50 ms
+        processes.start("parts", self._jobs if walk.size > 1000 else 0)  # a start costs some 50 ms
         processes.wait()
         self._remember(walk, findings)
         findings.close()
-        self._conclude(source, walk)
-
-    def _many(self, source: Source) -> bool:
-        return source.names("_log/tile/1") != []
+        return walk
 
     def _identity(self, source: Source, findings: Findings) -> str:
         """Return the store's id; its file is no entry, but all that it holds follows from the id."""
         try:
-            data = source.read(IDENTITY, IDENTITY_BYTES)
+            data = source.read(IDENTITY, NOTE_BYTES)
+            store_id = json.loads(data)["store_id"]
+            made = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(store_id[:12], 16))
+            fields = {"created_at_utc": made.isoformat().replace("+00:00", "Z"), "store_id": store_id}
+            if json.dumps(fields, separators=(",", ":")).encode() != data:
+                findings.add("modified", IDENTITY, f"it is not what was written for the store {store_id}")
         except Absent:
-            if not source.names("_log") and source.lists:
+            if source.lists and not source.names(LOG):
                 raise Away(
-                    f"{self._options.store} is no store: it holds neither {IDENTITY} nor a log"
+                    f"{self._options.store} is no store: it has neither {IDENTITY} nor a log"
                 ) from None
-            findings.add("missing", IDENTITY, "a store has one at its root")
-            return ""
+            findings.add("missing", IDENTITY, "every store has one at its root")
         except Unusable as unusable:
             findings.add("modified", IDENTITY, str(unusable))
-            return ""
-        try:
-            store_id = json.loads(data)["store_id"]
-            if re.fullmatch(r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}", store_id):
-                made = datetime(1970, 1, 1) + timedelta(milliseconds=int(store_id[:12], 16))  # noqa: DTZ001 - in UTC
-                fields = {"created_at_utc": made.isoformat() + "Z", "store_id": store_id}
-                if json.dumps(fields, separators=(",", ":")).encode() != data:
-                    findings.add("modified", IDENTITY, f"it is not what was written for the store {store_id}")
         except (ValueError, RecursionError, KeyError, TypeError, OverflowError):
             findings.add("modified", IDENTITY, "it is no identity of a store")
-            return ""
-        return str(store_id)
+        else:
+            return str(store_id)
+        return ""
 
     def _walk(self, source: Source, must: Spill, findings: Findings) -> Walk:
         signatures = Signatures(self._keys, findings)
         walk = Walk(source, signatures, must, findings)
         evidence = Evidence(source, self._witnesses, must, findings)
-        for name, note in ((self._options.state, self._state), (self._options.since, self._since)):
-            if note is not None and note.size:
-                walk.remembered.setdefault(note.size, []).append((name, note.root))
-        since = self._since
-        if since is not None:
-            walk.unread = since.size
-            if not source.lists and since.size and walk.begin_at(since.size, since.root):
-                walk.remembered.pop(since.size)
+        for path, note in self._notes.items():
+            walk.remembered.setdefault(note.size, []).append((path, note.root))
+            if path == self._options.since:
+                walk.unread = note.size
         for size, text in walk.steps():
             evidence.hold(size, text)
-        newest = walk.newest
-        if since is not None and not newest.size and walk.begin_at(since.size, since.root):
-            newest.size, newest.root = since.size, since.root
-        evidence.finish(newest.size)
+        evidence.finish(walk.size)
         self._compare(walk, findings)
-        if signatures.given and newest.size and not newest.signers and not findings.counts["unknown_key"]:
-            detail = "no checkpoint is signed, and a key was given"
-            findings.add("unknown_key", CHECKPOINTS + grouped(newest.size), detail)
-        if signatures.given and not newest.size:
+        newest = CHECKPOINTS + grouped(walk.size)
+        if signatures.given and not walk.size:
             findings.add("missing", CHECKPOINTS, "there is no checkpoint at all, and a key was given")
-        if self._options.live and newest.seal:
-            late = datetime.now(UTC) - newest.seal.next - timedelta(seconds=GAP)
-            if late > timedelta():
-                detail = (
-                    f"the newest seal, of {iso(newest.seal.at)}, promised the next by {iso(newest.seal.next)}"
-                )
-                findings.add("gap", CHECKPOINTS + grouped(newest.size), detail)
-        self._say(signatures, evidence)
+        elif signatures.given and signatures.unsigned == walk.seals:
+            findings.add("unknown_key", newest, "no checkpoint is signed, and a key was given")
+        if self._options.live and walk.seal and datetime.now(UTC) > walk.seal.next + GAP:
+            findings.add("gap", newest, f"the next seal was promised for {iso(walk.seal.next)}")
+        walk.unsigned = signatures.unsigned
+        if evidence.newest:
+            findings.seen["seen"], findings.seen["seen_at"] = max(evidence.newest.values())
         return walk
 
     def _compare(self, walk: Walk, findings: Findings) -> None:
-        """Hold what is remembered of sizes that the walk did not come to against the log."""
-        for name, note in ((self._options.state, self._state), (self._options.since, self._since)):
-            if note is not None and walk.origin and note.origin != walk.origin:
+        """Hold what is remembered against the log, where the walk did not come to its size."""
+        for path, note in self._notes.items():
+            if walk.origin and note.origin != walk.origin:
                 findings.add(
-                    "inconsistent", name, f"it is a checkpoint of {note.origin}, not of {walk.origin}"
+                    "inconsistent", path, f"it is a checkpoint of {note.origin}, not of {walk.origin}"
                 )
-        for size, notes in walk.remembered.items():
-            for who, _ in notes:
-                if size > walk.newest.size:
-                    findings.add(
-                        "rolled_back", who, f"it remembers size {size}, and the log has {walk.newest.size}"
-                    )
-                else:
-                    findings.add("inconsistent", who, f"the log has no checkpoint of its size, {size}")
-
-    def _say(self, signatures: Signatures, evidence: Evidence) -> None:
-        left = self.report.not_looked_at
-        if not signatures.given:
-            left.append("signatures: no --key was given, so anybody could have written this log")
-        if signatures.given and signatures.unsigned:
-            left.append(
-                f"the first {signatures.unsigned:,} checkpoints are unsigned; later ones cover their entries"
-            )
-        for witness in self._witnesses:
-            size, at = evidence.newest.get(witness.key_id.hex(), (0, 0))
-            if size:
-                self.report.witnesses.append(f"{witness.label} saw size {size:,} at {stamp(at)}")
+            elif note.size > walk.size:
+                findings.add(
+                    "rolled_back", path, f"it remembers size {note.size}, and the log has {walk.size}"
+                )
+            elif note.size in walk.remembered:
+                findings.add("inconsistent", path, f"the log has no checkpoint of its size, {note.size}")
 
     def _remember(self, walk: Walk, findings: Findings) -> None:
-        """Write the newest checkpoint into the state file, unless the log contradicts what stands there."""
-        wrong = sum(
-            findings.counts[kind] for kind in ("inconsistent", "rolled_back", "bad_signature", "unknown_key")
-        )
-        if (
-            not self._options.state
-            or wrong
-            or walk.newest.note_size != walk.newest.size
-            or not walk.newest.note
-        ):
+        """Write the newest checkpoint into the state file, unless the log contradicts it or itself."""
+        doubtful = ("inconsistent", "rolled_back", "bad_signature", "unknown_key")
+        note = walk.newest
+        if not self._options.state or not note or any(findings.counts[kind] for kind in doubtful):
             return
         path = Path(self._options.state)
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             with draft.open("wb") as file:
-                file.write(walk.newest.note)
+                file.write(walk.note)
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(path)
         except OSError as error:
             draft.unlink(missing_ok=True)
-            raise Usage(f"{path} cannot be written: {said(error)}") from None
+            raise Usage(f"{path} cannot be written: {error.strerror}") from None
 
-    def _conclude(self, source: Source, walk: Walk) -> None:
-        report, options = self.report, self._options
-        report.newest, report.seals = walk.newest, walk.seals
-        left = report.not_looked_at
-        if walk.unread:
-            left.append(f"the files of the first {walk.unread:,} entries: --since was given")
-        if not source.lists:
-            left.append("extra and unsealed files: over an address nothing can be listed")
-        if not options.witness and not options.state and not options.since:
-            left.append("whether the log was once longer: neither --state, --since nor --witness was given")
-        if not options.live:
-            left.append("whether the newest seal is late: --live was not given")
-        if walk.stopped:
-            left.append(walk.stopped)
+    def _tell(self, walk: Walk, place: Path, seconds: float) -> int:
+        """Print what was found, in order unless there is very much of it, and what that means."""
+        paths, counts, seen = sorted(place.glob("findings.*")), Counter[str](), Counter[str]()
+        for totals in read_findings(paths):
+            if isinstance(totals, dict):
+                counts.update(totals["counts"])
+                seen.update(totals["seen"])
+        found: Iterator[list[str]] = (told for told in read_findings(paths) if isinstance(told, list))
+        if counts.total() <= LINES_IN_MEMORY:
+            found = iter(sorted(found, key=lambda told: (KINDS.index(told[0]), told)))
+        summary = self._summary(walk, counts, seen) | {"seconds": round(seconds, 1)}
+        if self._options.json:
+            for number, told in enumerate(found):
+                line = json.dumps(dict(zip(("kind", "key", "detail"), told, strict=True)), ensure_ascii=False)
+                sys.stdout.write(("," if number else '{"findings":[') + "\n" + line)
+            head = "" if counts else '{"findings":['
+            sys.stdout.write(f'{head}],\n"summary":{json.dumps(summary, ensure_ascii=False)}}}\n')
+            return FOUND if counts else CLEAN
+        for kind, key, detail in found:
+            say(f"{human(kind)}: {key}: {detail}")
+        for name, value in summary.items():
+            lines = value if isinstance(value, list) else [value]
+            if name == "findings":
+                lines = [", ".join(f"{human(kind)} {count:,}" for kind, count in value.items()) or "none"]
+            for number, line in enumerate(lines):
+                text = f"{line:,}" if isinstance(line, int) else line
+                say(f"{'' if number else human(name):<15}{text}")
+        return FOUND if counts else CLEAN
 
-    def _findings(self, place: Path) -> Iterator[list[str]]:
-        """Yield kind, key and detail of each finding, in order unless there are very many."""
-        paths = sorted(place.glob("findings.*"))
-        report = self.report
-        for path in paths:
-            totals = totals_of(path)
-            report.counts.update(totals["counts"])
-            report.seen.update(totals["seen"])
-        if self.report.seen["unknown_cosignatures"]:
-            count = self.report.seen["unknown_cosignatures"]
-            report.not_looked_at.append(
-                f"signatures of {count:,} cosigned checkpoints: their witness was not named"
-            )
-        if self.report.seen["timestamps"]:
-            count = self.report.seen["timestamps"]
-            report.not_looked_at.append(
-                f"signatures of {count:,} time stamps: openssl ts -verify checks them"
-            )
-        report.proven = list(self._proven())
-        found = found_in(paths)
-        if report.counts.total() > LINES_IN_MEMORY:
-            return found
-        return iter(sorted(found, key=lambda finding: (KINDS.index(finding[0]), finding[1:])))
+    def _summary(self, walk: Walk, counts: Counter[str], seen: Counter[str]) -> dict[str, Any]:
+        note, options, wrong = walk.newest, self._options, counts.__getitem__
+        left = [
+            (not self._keys, "signatures: no --key was given, so anybody could have written this log"),
+            (walk.unsigned and self._keys, f"signatures of {walk.unsigned:,} checkpoints: they have none"),
+            (
+                not (options.witness or self._notes),
+                "whether the log was once longer: none of --state, --since and --witness knows",
+            ),
+            (not options.live, "whether the newest seal is late: --live was not given"),
+            (walk.unread, f"the records among the first {walk.unread:,} entries: --since was given"),
+            (
+                options.store.startswith("http"),
+                "extra and unsealed files: by an address nothing can be listed",
+            ),
+            (seen["strangers"], f"{seen['strangers']:,} cosignatures: their witness was not named"),
+            (
+                seen["stamps"],
+                f"signatures of {seen['stamps']:,} time stamps: `openssl ts -verify` checks them",
+            ),
+        ]
+        consistent = not wrong("inconsistent")
+        signed = self._keys and not wrong("bad_signature") + wrong("unknown_key")
+        proven = [
+            (consistent, "each checkpoint extends the one before"),
+            (signed, "the checkpoints are signed by the key that was given, or by one that it introduced"),
+            (
+                not wrong("modified") + wrong("missing"),
+                "each record that was read holds the bytes of its entry",
+            ),
+            (
+                self._notes and consistent and not wrong("rolled_back"),
+                "the log continues what was remembered",
+            ),
+            (seen["seen"], f"a witness saw the log at size {seen['seen']:,}, at {iso(seen['seen_at'])}"),
+        ]
+        return {
+            "store": options.store,
+            "origin": walk.origin or "not known",
+            "entries": walk.size,
+            "seals": walk.seals,
+            "newest": iso(walk.seal.at) if walk.seal else "there is no seal",
+            "root": b64(walk.root),
+            "signed_by": [label for label, _ in note.signatures] if note and note.signatures else ["nobody"],
+            "records": seen["records"],
+            "adopted": seen["adopted"],
+            "not_sealed_yet": seen["young"],
+            "files_read": seen["files"],
+            "bytes_read": seen["bytes"],
+            "proven": [text for true, text in proven if true and walk.size] or ["nothing"],
+            "not_looked_at": [text for true, text in left if true] or ["nothing was left out"],
+            "findings": {kind: counts[kind] for kind in KINDS if counts[kind]},
+        }
 
-    def _proven(self) -> Iterator[str]:
-        report = self.report
-        if not report.newest.size:
-            return
-        counts = report.counts
-        if not counts["inconsistent"]:
-            yield f"each of {report.seals:,} checkpoints extends the one before, up to the newest"
-        if self._keys and not counts["bad_signature"] and not counts["unknown_key"]:
-            yield "they are signed by the key that was given, or by one that it introduced"
-        wrong = counts["modified"] + counts["missing"]
-        if not wrong:
-            yield "every record that was looked at holds the bytes of its entry"
-        if self._options.since and not counts["inconsistent"] and not counts["rolled_back"]:
-            yield f"the log is the one of {self._options.since}, grown"
+
+def human(kind: str) -> str:
+    return kind.replace("_", " ")
 
 
-def remembered(path: str) -> Checkpoint:
-    data = local_text(path, NOTE_BYTES).encode("utf-8", "surrogateescape")
-    note = checkpoint(data)
-    if note is None:
-        raise Usage(f"{path} is no checkpoint; give the file of one, as --state writes it")
-    return note
+def say(line: str) -> None:
+    # Names in a store may hold what would steer a terminal, or end the line.
+    sys.stdout.write("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) + "\n")
 
 
-def local_text(path: str, most: int) -> str:
-    """Return the text of a file of the caller's own."""
+def local_bytes(path: str) -> bytes:
+    """Return what a small file of the caller's own holds."""
     try:
         with Path(path).open("rb") as file:
-            return file.read(most).decode("utf-8", "surrogateescape")
+            return file.read(PROOF_BYTES)
     except (OSError, ValueError) as error:
         raise Usage(f"{path} cannot be read: {error}") from None
 
 
-# --- One record by its proof (C2SP tlog-proof) --------------------------------------------------------------------
+# --- One record by its proof (C2SP tlog-proof) ------------------------------------------------------------
 
 _PROOF = re.compile(
     rb"c2sp\.org/tlog-proof@v1\n(?:extra ([A-Za-z0-9+/]+=*)\n)?index (0|[1-9][0-9]{0,17})\n"
@@ -1843,137 +1417,33 @@ _PROOF = re.compile(
 )
 
 
-def check(proof: bytes, file: Path, keys: Sequence[Vkey]) -> tuple[list[list[str]], str]:
-    """Return what is wrong with a file by its proof, and what it is if nothing is."""
-    found = _PROOF.match(proof)
-    note = checkpoint(proof[found.end() :]) if found else None
-    if found is None or note is None:
-        return [["inconsistent", "proof", "it is no proof in the form of c2sp.org/tlog-proof@v1"]], ""
-    entry = unbase64((found[1] or b"").decode()) or b""
-    index, path = int(found[2]), [unbase64(line.decode()) or b"" for line in found[3].split()]
-    record = record_of(entry)
-    if record is None:
-        return [["inconsistent", "proof", "it holds no entry of a record"]], ""
-    at, how, key, sha256, size, _ = record
-    wrong: list[list[str]] = []
-    if not proves(leaf_hash(entry), index, note.size, path, note.root):
-        wrong.append(
-            ["inconsistent", "proof", f"it does not lead from entry {index} to the checkpoint's root"]
+def check(options: argparse.Namespace) -> int:
+    """Say whether a file is the record that its proof tells of, and print that or what is wrong."""
+    keys, data = {key.label: key for key in vkeys(options.key, ED25519)}, local_bytes(options.proof)
+    found = _PROOF.match(data)
+    note = checkpoint(data[found.end() :]) if found else None
+    entry = unbase64((found[1] or b"").decode()) if found else None
+    read = record(entry or b"")
+    wrong: list[tuple[str, str, str]] = []
+    right = ""
+    if found is None or note is None or entry is None or read is None:
+        wrong.append(("inconsistent", options.proof, "it is no proof (c2sp.org/tlog-proof@v1) of a record"))
+    else:
+        index, path = int(found[2]), [unbase64(line.decode()) or b"" for line in found[3].split()]
+        if not proves(leaf_hash(entry), index, note.size, path, note.root):
+            wrong.append(("inconsistent", options.proof, "it does not lead to the root of its checkpoint"))
+        wrong += [(kind, options.proof, detail) for kind, detail in unproven(note, keys)]
+        wrong += differs(options.file, read)
+        how = f" (found {read[1].decode()}: when it was written is not proven)" if read[1] else ""
+        who = ", ".join(label for label, _ in note.signatures) or "nobody"
+        caveat = "" if keys else "; no --key was given, so anybody could have made this proof"
+        right = (
+            f"this is the record of {read[2].decode()}, in the log since {read[0].decode()}{how}, unchanged; "
+            f"entry {index} of {note.origin}, in its checkpoint of size {note.size}, signed by {who}{caveat}"
         )
-    wrong += unsigned(note, keys)
-    wrong += differs(file, key.decode(), sha256.decode(), int(size))
-    found_late = f" (found {how.decode()}: when it was written is not proven)" if how else ""
-    who = ", ".join(signature.label for signature in note.signatures) or "nobody"
-    caveat = "" if keys else "; no --key was given, so anybody could have made this proof"
-    return wrong, (
-        f"this is the record of {key.decode()}, in the log since {at.decode()}{found_late}, unchanged\n"
-        f"entry {index} of {note.origin}, in the checkpoint of size {note.size}, signed by {who}{caveat}"
-    )
-
-
-def unsigned(note: Checkpoint, keys: Sequence[Vkey]) -> list[list[str]]:
-    """Return what is wrong with a single checkpoint's signatures; nothing if no key is given."""
-    known = {(key.name, key.key_id): key for key in keys}
-    good = False
-    for signature in note.signatures:
-        key = known.get((signature.name, signature.key_id))
-        if key and not key.signed(signature.value, note.text):
-            return [["bad_signature", "proof", f"the signature of {key.label} does not verify"]]
-        good = good or key is not None
-    if good or not keys:
-        return []
-    signers = ", ".join(signature.label for signature in note.signatures) or "nobody"
-    return [["unknown_key", "proof", f"its checkpoint is signed by {signers}, not by a key that was given"]]
-
-
-def differs(file: Path, key: str, sha256: str, size: int) -> list[list[str]]:
-    total, hashed = 0, hashlib.sha256()
-    try:
-        with file.open("rb") as stream:
-            while total <= size and (piece := stream.read(PIECE)):
-                total += len(piece)
-                hashed.update(piece)
-    except (OSError, ValueError) as error:
-        raise Away(f"{file} cannot be read: {error}") from None
-    if total != size:
-        more = "more" if total > size else str(total)
-        return [["modified", key, f"{file} has {more} bytes, and the record in the log has {size}"]]
-    if hashed.hexdigest() != sha256:
-        return [["modified", key, f"{file} has another SHA-256 than the record in the log, {sha256}"]]
-    return []
-
-
-# --- The command line -------------------------------------------------------------------------------------------
-
-
-def parser() -> argparse.ArgumentParser:
-    whole = argparse.ArgumentParser(
-        prog="verifier.py",
-        description="Tell whether the records of a store were changed, removed, swapped, back-dated or added.",
-    )
-    commands = whole.add_subparsers(dest="command", required=True, metavar="verify|check")
-    verify = commands.add_parser("verify", help="a whole store")
-    verify.add_argument("store", metavar="STORE", help="its directory, or the http(s) address of its files")
-    key = {"action": "append", "default": [], "metavar": "VKEY|FILE"}
-    verify.add_argument("--key", **key, help="a public key of the log, or a file with one on each line")  # type: ignore[arg-type]
-    verify.add_argument("--witness", **key, help="the public key of a witness whose word must be there")  # type: ignore[arg-type]
-    verify.add_argument(
-        "--since", metavar="CHECKPOINT_FILE", help="leave the files of records before it unread"
-    )
-    verify.add_argument(
-        "--state", metavar="FILE", help="remember the newest checkpoint there, for the next time"
-    )
-    verify.add_argument("--live", action="store_true", help="the store is in use: a late seal is a gap")
-    verify.add_argument(
-        "--jobs", type=int, default=0, metavar="N", help="processes (default: one for each core)"
-    )
-    one = commands.add_parser("check", help="one file by its proof, without the store")
-    one.add_argument("proof", metavar="PROOF", type=Path)
-    one.add_argument("file", metavar="FILE", type=Path)
-    one.add_argument("--key", **key, help="a public key of the log, or a file with one on each line")  # type: ignore[arg-type]
-    for command in (verify, one):
-        command.add_argument("--json", action="store_true", help="print JSON")
-    return whole
-
-
-def tell_text(found: Iterator[list[str]], report: Report) -> None:
-    for kind, key, detail in found:
-        say(f"{human(kind)}: {key}: {detail}")
-    for line in report.text():
-        say(line)
-
-
-def tell_json(found: Iterator[list[str]], report: Report) -> None:
-    sys.stdout.write('{"findings":[')
-    for number, finding in enumerate(found):
-        told = dict(zip(("kind", "key", "detail"), finding, strict=True))
-        sys.stdout.write(("," if number else "") + "\n" + json.dumps(told, ensure_ascii=False))
-    say('],\n"summary":' + json.dumps(report.summary(), ensure_ascii=False) + "}")
-
-
-def say(line: str) -> None:
-    # Names in a store may hold what would steer a terminal, or end the line.
-    sys.stdout.write("".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in line) + "\n")
-
-
-def verify_command(options: argparse.Namespace) -> int:
-    if options.jobs < 0:
-        raise Usage("--jobs is 1 or more")
-    options.jobs = options.jobs or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    return Verification(options).run(tell_json if options.json else tell_text)
-
-
-def check_command(options: argparse.Namespace) -> int:
-    keys = vkeys(options.key, ED25519)
-    try:
-        with options.proof.open("rb") as file:
-            proof = file.read(PROOF_BYTES)
-    except (OSError, ValueError) as error:
-        raise Away(f"{options.proof} cannot be read: {error}") from None
-    wrong, right = check(proof, options.file, keys)
     if options.json:
-        found = [dict(zip(("kind", "key", "detail"), finding, strict=True)) for finding in wrong]
-        say(json.dumps({"findings": found, "proven": None if wrong else right}, ensure_ascii=False))
+        told = [dict(zip(("kind", "key", "detail"), one, strict=True)) for one in wrong]
+        say(json.dumps({"findings": told, "proven": None if wrong else right}, ensure_ascii=False))
     else:
         for kind, key, detail in wrong:
             say(f"{human(kind)}: {key}: {detail}")
@@ -1982,35 +1452,84 @@ def check_command(options: argparse.Namespace) -> int:
     return FOUND if wrong else CLEAN
 
 
+def unproven(note: Checkpoint, keys: dict[str, Vkey]) -> list[tuple[str, str]]:
+    """Return what is wrong with a single checkpoint's signatures; nothing if no key is given."""
+    known = [(label, signature) for label, signature in note.signatures if label in keys]
+    for label, signature in known:
+        if not keys[label].signed(signature, note.text):
+            return [("bad_signature", f"the signature of {label} does not verify")]
+    if known or not keys:
+        return []
+    signers = ", ".join(label for label, _ in note.signatures) or "nobody"
+    return [("unknown_key", f"its checkpoint is signed by {signers}, not by a key that was given")]
+
+
+def differs(path: str, read: Record) -> list[tuple[str, str, str]]:
+    key, sha256, size = read[2].decode(), read[3].decode(), int(read[4])
+    total, hashed = 0, hashlib.sha256()
+    try:
+        with Path(path).open("rb") as file:
+            while total <= size and (piece := file.read(PIECE_BYTES)):
+                total += len(piece)
+                hashed.update(piece)
+    except (OSError, ValueError) as error:
+        raise Away(f"{path} cannot be read: {error}") from None
+    if total == size and hashed.hexdigest() == sha256:
+        return []
+    return [("modified", key, f"{path} is not the file of {size} bytes with the SHA-256 {sha256}")]
+
+
+# --- The command line -------------------------------------------------------------------------------------
+
+
+def parser() -> argparse.ArgumentParser:
+    what = "Tell whether the records of a store were changed, removed, swapped, back-dated or added."
+    whole = argparse.ArgumentParser(prog="verifier.py", description=what)
+    commands = whole.add_subparsers(dest="command", required=True, metavar="verify|check")
+    verify = commands.add_parser("verify", help="a whole store")
+    verify.add_argument("store", metavar="STORE", help="its directory, or the http(s) address of its files")
+    one = commands.add_parser("check", help="one file by its proof, without the store")
+    one.add_argument("proof", metavar="PROOF")
+    one.add_argument("file", metavar="FILE")
+    many: dict[str, Any] = {"action": "append", "default": [], "metavar": "VKEY|FILE"}
+    for command in (verify, one):
+        command.add_argument("--key", **many, help="a public key of the log, or a file with one on each line")
+        command.add_argument("--json", action="store_true", help="print JSON")
+    verify.add_argument("--witness", **many, help="the public key of a witness whose word must be there")
+    verify.add_argument("--since", metavar="CHECKPOINT_FILE", help="leave the records before it unread")
+    verify.add_argument("--state", metavar="FILE", help="remember the newest checkpoint there for next time")
+    verify.add_argument("--live", action="store_true", help="the store is in use: a late seal is a gap")
+    verify.add_argument("--jobs", type=int, default=0, metavar="N", help="processes; one for each core")
+    return whole
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if words[:1] == ["_part"]:
-            return run_part(*words[1:])
+        if words[:1] == ["_share"]:
+            return run_share(*words[1:])
         options = parser().parse_args(words)
-        return verify_command(options) if options.command == "verify" else check_command(options)
-    except Usage as error:
-        return failed(error, USAGE)
-    except Away as error:
-        return failed(error, AWAY)
+        return check(options) if options.command == "check" else Verification(options).run()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN
     except KeyboardInterrupt:
         return STOPPED
-    except BrokenPipeError:
-        sys.stderr.close()
-        return BROKEN
-    except OSError as error:
-        return failed(f"{error} (the temporary directory, {tempfile.gettempdir()}, may be full)", AWAY)
-    except ImportError as error:
-        return failed(f"{error}; signatures need it: pip install cryptography", USAGE)
-    except Exception as error:  # noqa: BLE001 - a stranger is told what to do, not shown a traceback
-        return failed(
-            f"an error in this verifier: {type(error).__name__}: {error}; nothing is proven", BROKEN
-        )
+    except (Usage, Away, OSError, ImportError, Exception) as error:  # noqa: BLE001 - told, not shown as a traceback
+        return failed(error)
 
 
-def failed(error: object, code: int) -> int:
-    sys.stderr.write(f"error: {error}\n".encode("utf-8", "backslashreplace").decode())
+def failed(error: Exception) -> int:
+    """Say what went wrong and what to do; return the exit code. Nothing is proven then."""
+    code, text = BROKEN, f"an error in this verifier, {type(error).__name__}: {error}; nothing is proven"
+    if isinstance(error, Usage | Away):
+        code, text = USAGE if isinstance(error, Usage) else AWAY, str(error)
+    elif isinstance(error, ImportError):
+        code, text = USAGE, f"{error}; signatures need it: pip install cryptography"
+    elif isinstance(error, OSError):
+        code, text = AWAY, f"{error}; {tempfile.gettempdir()} may be full, and TMPDIR names another"
+    sys.stderr.write(f"error: {text}\n".encode("utf-8", "backslashreplace").decode())
     return code
 
 

@@ -215,7 +215,7 @@ class JobWork:
         return int(answer)
 
     def live_under_way(self) -> bool:
-        """Say whether a worker is at a job that batches give way to: any but theirs and webhooks."""
+        """Say whether a worker is at a job that batches give way to: not theirs, a webhook or a seal."""
         return bool(self._script.run("live_under_way"))
 
     def retire(self, worker: str, *, max_crashes: int) -> int:
