@@ -703,8 +703,11 @@ def seal_of(lines: Sequence[bytes]) -> Seal | None:
 
 
 def instant(text: bytes) -> datetime:
-    """Return a time; raise `ValueError` if there is none such, as on the 30th of February."""
-    return datetime.fromisoformat(text.decode())
+    """Return a time; raise `ValueError` if there is none such, or none that a log can be of."""
+    at = datetime.fromisoformat(text.decode())
+    if not 1970 < at.year < 9999:
+        raise ValueError(at.year)
+    return at
 
 
 def iso(at: datetime | float) -> str:
@@ -868,6 +871,8 @@ class Walk:
                     found = found or unbundled(
                         self._source.read(tile_path("entries", number, width), BUNDLE_BYTES)
                     )
+            if not found:
+                break  # a number in a name may be anything
             lines += found
         return lines[start % WIDTH :][: end - start]
 
