@@ -21,6 +21,7 @@
     │   ├── WebhookRefused         the receiver did not take the message
     │   │   ├── WebhookForbidden       its address may not be called
     │   │   └── EndpointDisabled       disabled, or gone for good (410)
+    │   ├── TimestampRefused       a time-stamp authority refused, or answered another query
     │   ├── TransitionRefused      the job or batch is not in a state that allows it
     │   ├── NumberDiffers          an act would reach more or fewer than its operator saw
     │   ├── SourceInvalid          nothing can be migrated from there
@@ -34,10 +35,12 @@
     │   │   └── DurabilityUnknown  published, but the disk would not say that it will stay
     │   ├── WebhookUnavailable     the receiver did not answer, or asked for patience
     │   │   └── EndpointResting        not even tried
+    │   ├── TimestampUnavailable   the time-stamp authority did not answer
     │   ├── TooManyClients
     │   ├── IndexUnavailable       its database does not answer, or others hold it
     │   ├── RunPending             the run is still on its way
     │   ├── AttachmentPending      what the run names is not stored yet
+    │   ├── SealerBusy             another worker seals the audit log
     │   ├── UploadTimeout          the sender was too slow; nothing was kept
     │   └── WaitTimeout
     └── DamageFound            tell an operator; repeating or repairing the call does not help
@@ -266,6 +269,14 @@ class EndpointDisabled(WebhookRefused):
     http_status = 409
 
 
+class TimestampRefused(CallerError):
+    """A time-stamp authority refused, or its token is not of what it was asked for."""
+
+    code = "TIMESTAMP_REFUSED"
+    exit_code = 5
+    http_status = 502
+
+
 class TransitionRefused(CallerError):
     """The state of the job or batch does not allow this step."""
 
@@ -364,6 +375,17 @@ class EndpointResting(WebhookUnavailable):
     code = "ENDPOINT_RESTING"
 
 
+class TimestampUnavailable(TryLater):
+    """The time-stamp authority did not answer in time, or what answered is none."""
+
+    code = "TIMESTAMP_UNAVAILABLE"
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        """Keep how long the authority itself asked to wait, if it did."""
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(message)
+
+
 class TooManyClients(TryLater):
     """As many clients as allowed hold a connection of this kind open already."""
 
@@ -385,6 +407,12 @@ class RunPending(TryLater):
         """Name the run."""
         self.run_id = run_id
         super().__init__(f"run {run_id} is accepted and not stored yet")
+
+
+class SealerBusy(TryLater):
+    """Another worker seals the audit log at this moment."""
+
+    code = "SEALER_BUSY"
 
 
 class AttachmentPending(TryLater):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
 
@@ -90,6 +90,21 @@ def reexplain_job_id(batch_id: str, run_id: str) -> str:
 def scheduled_batch_id(entry: str, due: datetime) -> str:
     """Return the id of the batch that an entry of the schedule opens at a time: the same whoever opens it."""
     return new_uuid7(due, noise=sha256(entry.encode()).digest()[:10])
+
+
+def seal_job_id(number: int) -> str:
+    """Return the id of the seal job of this number: the same whoever accepts it, and however often.
+
+    The first number of a ledger is its time in milliseconds, and each is one more than that before.
+    """
+    at = _EPOCH + timedelta(milliseconds=min(number, _LAST_MILLISECOND))
+    return new_uuid7(at, noise=sha256(f"audit.seal\n{number}".encode()).digest()[:10])
+
+
+def timestamp_job_id(day: date) -> str:
+    """Return the id of the job that has a checkpoint stamped on this UTC day: the same whoever accepts it."""
+    at = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    return new_uuid7(at, noise=sha256(b"audit.timestamp").digest()[:10])
 
 
 def webhook_message_id(delivery_job_id: str) -> str:

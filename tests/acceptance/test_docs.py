@@ -33,6 +33,7 @@ from rmos_runs.local.processes import PROCESSES, Pipeline
 from rmos_shared import settings
 from rmos_shared.errors import RmosError
 from rmos_shared.settings.advisory_store import AdvisoryStoreSettings
+from rmos_shared.settings.audit import AuditSettings
 from rmos_shared.settings.base import Settings
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.settings.gateway import GatewaySettings
@@ -41,6 +42,7 @@ from rmos_shared.settings.logs import LogSettings
 from rmos_shared.settings.nightly import NightlySettings
 from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.settings.store import StoreSettings
+from rmos_shared.settings.timestamps import TimestampSettings
 from rmos_shared.settings.webhooks import WebhookSettings
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.tasks.table import QUEUES
@@ -69,6 +71,8 @@ ROLES: list[type[Settings]] = [
     GatewaySettings,
     IndexSettings,
     LogSettings,
+    AuditSettings,
+    TimestampSettings,
 ]
 SECRETS = {"RMOS_REDIS_PASSWORD", "RMOS_ADVISORY_TOKEN", "FLOWER_BASIC_AUTH"}
 

@@ -15,7 +15,7 @@ import yaml
 
 from rmos_runs.local.processes import PROCESSES
 from rmos_shared.settings.variables import variables
-from rmos_shared.tasks.table import BACKGROUND_QUEUE, QUEUES
+from rmos_shared.tasks.table import AUDIT_QUEUE, BACKGROUND_QUEUE, QUEUES
 
 ROOT = Path(__file__).parents[2]
 BASE = ROOT / "ops/kubernetes/base"
@@ -184,6 +184,9 @@ def test_settings_are_known_and_secrets_come_from_one_secret(pods: dict[str, Man
             if re.search("PASSWORD|TOKEN|AUTH", variable):
                 assert value["secretKeyRef"]["name"] == "rmos", f"{name}: {variable}"
                 keys.add(value["secretKeyRef"]["key"])
+            elif variable == "RMOS_AUDIT_KEY":
+                assert name == "worker-audit", "nobody else needs it"
+                assert value["secretKeyRef"] == {"name": "rmos-audit", "key": "key.pem", "optional": True}
             else:
                 assert isinstance(value, str), "kubernetes expands $(REDIS_PASSWORD) in plain values alone"
         if "RMOS_BROKER_URL" in told:
@@ -230,7 +233,7 @@ def test_workers_scale_by_what_is_ready_in_the_ledger(base: list[Manifest]) -> N
         assert trigger["type"] == "prometheus", "the length of a list in Redis is not what is ready"
         assert trigger["metadata"]["ignoreNullValues"] == "false"
         asked += re.findall(r'rmos_queue_ready_jobs\{queue="([\w.]+)"\}', trigger["metadata"]["query"])
-    assert sorted(asked) == sorted({*QUEUES} - {BACKGROUND_QUEUE})
+    assert sorted(asked) == sorted({*QUEUES} - {BACKGROUND_QUEUE, AUDIT_QUEUE})
     deployments = {one["metadata"]["name"]: one["spec"] for one in of_kind(base, "Deployment")}
     for scaled in of_kind(base, "ScaledObject"):
         assert "replicas" not in deployments[scaled["metadata"]["name"]], "an apply would undo the scaling"

@@ -19,13 +19,14 @@ _WORDS = {
     "worker-advise": ("rmos_worker.celery_app.main", "worker", "advise@"),
     "worker-notify": ("rmos_worker.celery_app.main", "worker", "notify@"),
     "worker-reexplain": ("rmos_worker.celery_app.main", "worker", "reexplain@"),
+    "worker-audit": ("rmos_worker.celery_app.main", "worker", "audit@"),
     "beat": ("rmos_worker.celery_app.main", "beat"),
     "flower": ("rmos_worker.flower",),
     "advisory-store": ("rmos_advisory_store",),
     GATEWAY: ("rmos_runs.gateway",),
     "indexer": ("rmos_shared.index",),
 }
-WORKERS = ("worker-create", "worker-advise", "worker-notify", "worker-reexplain")
+WORKERS = ("worker-create", "worker-advise", "worker-notify", "worker-reexplain", "worker-audit")
 
 
 @dataclass(frozen=True, slots=True)

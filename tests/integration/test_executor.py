@@ -25,6 +25,7 @@ from rmos_shared.jobs.model import Failure, Job, JobState
 from rmos_shared.jobs.work import Claim, Finish, Lease
 from rmos_shared.runs.model import RunArtifact, RunRequest
 from rmos_shared.settings.worker import WorkerSettings
+from rmos_shared.store.publication import Publication
 from rmos_shared.tasks.payloads import CreateRun
 from rmos_shared.tasks.table import CREATE, CREATE_MANY, SUGGEST, TaskSpec
 from rmos_worker.celery_app.app import JobDead, celery_state
@@ -48,6 +49,7 @@ class FakeHandler:
         self.on_dead_error: BaseException | None = None
         self.handled: list[str] = []
         self.died: list[tuple[str, str]] = []
+        self.recorded: tuple[Publication, ...] = ()
         self.while_working: Callable[[], object] = lambda: None
 
     def handle(self, claims: Sequence[Claim]) -> list[Any]:
@@ -59,10 +61,11 @@ class FakeHandler:
                 raise end
         return ends
 
-    def on_dead(self, claim: Claim, failure: Failure) -> None:
+    def on_dead(self, claim: Claim, failure: Failure) -> Sequence[Publication]:
         self.died.append((claim.job_id, failure.reason))
         if self.on_dead_error is not None:
             raise self.on_dead_error
+        return self.recorded
 
 
 class LossyLine:

@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 from support.gateway import RUNS, GatewayProcess, keys_in
 from support.records import make_link, make_run
 from support.runs import Runs
+from support.sealed import SealedStore
 
 HOOKS = Path(__file__).parents[1] / "support/openapi_hooks.py"
 #: Bounded: the same cases each time, some seconds for each endpoint.
@@ -36,7 +37,7 @@ max_response_time = 30
 
 @pytest.mark.timeout(420)
 def test_every_check_of_schemathesis_passes(
-    start_gateway: Callable[..., GatewayProcess], run_log: Runs, tmp_path: Path
+    start_gateway: Callable[..., GatewayProcess], run_log: Runs, runs_dir: Path, tmp_path: Path
 ) -> None:
     # One key may do everything; those of one role are tried in test_gateway_access.py.
     keys_file = tmp_path / "api-keys.jsonl"
@@ -44,6 +45,7 @@ def test_every_check_of_schemathesis_passes(
     run = make_run()
     run_log.writer.put_run(run)
     run_log.writer.attach(make_link(run, "adv1", approved=False, reviewed_by=None))
+    size = SealedStore(runs_dir).seal().size
     gateway = start_gateway(
         api_keys_file=keys_file, rate_requests=100_000.0, burst_requests=100_000, max_wait_seconds=0.2
     )
@@ -63,6 +65,8 @@ def test_every_check_of_schemathesis_passes(
             "NO_PROXY": "127.0.0.1",
             "TEST_RUN_ID": run.run_id,
             "TEST_ADVISORY_ID": "adv1",
+            "TEST_TILE_LEVEL": "entries",
+            "TEST_TILE_INDEX": f"000.p/{size}",
         },
         cwd=tmp_path,
         capture_output=True,

@@ -22,13 +22,19 @@ from hypothesis.stateful import (
 )
 
 from rmos_shared.errors import TransitionRefused
-from rmos_shared.ids import explain_job_id, new_uuid7
+from rmos_shared.ids import explain_job_id, new_uuid7, seal_job_id
 from rmos_shared.jobs.acts import ActKind
 from rmos_shared.jobs.ledger import Acceptance, JobLedger
 from rmos_shared.jobs.model import Failure, Job
 from rmos_shared.jobs.webhooks import WEBHOOK_EVENTS, Subscription
 from rmos_shared.jobs.work import Finish, Lease
-from rmos_shared.tasks.table import CREATE, CREATE_MANY, QUEUES, SUGGEST, TASKS
+from rmos_shared.store.publication import Publication
+from rmos_shared.tasks.table import CREATE, CREATE_MANY, QUEUES, SEAL, SUGGEST, TASKS
+
+
+def publication(name: str) -> Publication:
+    return Publication(f"2026-08-01/{name.replace('.', '_')}.json", "a" * 64, 1, created=True)
+
 
 WORKERS = ("w1", "w2")
 MAX_CRASHES = 3
@@ -79,6 +85,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.token = 0
         #: Ends of jobs so far; a job that is replayed may end again.
         self.ends = 0
+        #: Keys that jobs published, in the order in which they ended: the feed tells of each once.
+        self.published: list[str] = []
+        #: Acts begun, and how much of the feed is sealed.
+        self.acts = 0
+        self.sealed = 0
         self.paused: set[str] = set()
         if self.told:
             self.ledger.webhooks.configure([Subscription("erp", WEBHOOK_EVENTS)])
@@ -136,11 +147,13 @@ class LedgerMachine(RuleBasedStateMachine):
         job = Job(job_id=child, task=SUGGEST.name, run_id=new_uuid7(), request_id=None, payload="{}")
         mine = model.state == "running" and lease == model.lease
         for _ in range(repeats):
+            published = (publication(job_id), publication(f"{job_id}_g"))
             state = self.ledger.work.finish(
-                [Finish(job_id, {"n": 1}, (job,) if follow else ())], lease, ttl_seconds=1000
+                [Finish(job_id, {"n": 1}, (job,) if follow else (), published)], lease, ttl_seconds=1000
             )[job_id]
         if mine:
             assert state == "done"
+            self.published += [item.key for item in published]
             model.state, model.finished_by = "done", lease
             self.ends += 1
             if follow:
@@ -183,9 +196,11 @@ class LedgerMachine(RuleBasedStateMachine):
         model = self.jobs[job_id]
         lease = model.lease or Lease("stranger", "0")
         for _ in range(repeats):
-            state = self.ledger.work.bury(job_id, lease, failure=FAILURE)
+            attempt = publication(f"{job_id}_{self.ends}")
+            state = self.ledger.work.bury(job_id, lease, failure=FAILURE, published=[attempt])
         if model.state == "running":
             model.state = "dead"
+            self.published.append(attempt.key)
             self.ends += 1
         assert state == model.state
 
@@ -272,7 +287,27 @@ class LedgerMachine(RuleBasedStateMachine):
             self.jobs[job_id].state, self.jobs[job_id].in_line = "accepted", True
         self._take_all()
 
+    @rule(part=st.integers(1, 5))
+    def seal(self, part: int) -> None:
+        """A seal job takes the beginning of the feed away, and nothing behind it."""
+        entries = self.ledger.unsealed.read(most=part).entries
+        number = self.ledger.unsealed.state(begin=True).number
+        job = Job(seal_job_id(number), SEAL.name, "audit-log", None, f'{{"number":{number}}}')
+        assert self.ledger.accept([job]) == [Acceptance.NEW]
+        lease = Lease("sealer", str(number))
+        self._take_all()
+        self.ledger.work.claim([job.job_id], lease, lease_seconds=1000)
+        result = {"seals": 1, "feed": entries[-1].feed_id if entries else None}
+        for _ in range(2):
+            self.ledger.work.finish([Finish(job.job_id, result)], lease, ttl_seconds=1000)
+        model = Model(job.payload, state="done", crash_count=1, task=SEAL.name, in_line=False)
+        model.finished_by = lease
+        self.jobs[job.job_id] = model
+        self.accepted += 1
+        self.sealed += sum(len(entry.published) + (entry.act_id is not None) for entry in entries)
+
     def _act(self, kind: ActKind, job_ids: list[str], changed: set[str], repeats: int) -> None:
+        self.acts += 1
         act_id = self.ledger.acts.begin(kind, by="op", why="test", about={}, found=len(job_ids))
         for _ in range(repeats):  # a repeat of the call, as after a lost answer, changes and counts nothing
             refused = self.ledger.steering.apply(kind, job_ids, by="op", why="test", act_id=act_id)
@@ -304,6 +339,15 @@ class LedgerMachine(RuleBasedStateMachine):
         else:
             with pytest.raises(TransitionRefused):
                 self.ledger.dead_letters.discard(job_id, by="op", why="test")
+
+    @invariant()
+    def is_told_once(self) -> None:
+        entries = self.ledger.unsealed.read(most=10_000).entries
+        told = [item.key for entry in entries for item in entry.published]
+        assert told == self.published[len(self.published) - len(told) :]
+        acts = sum(entry.act_id is not None for entry in entries)
+        assert self.sealed + len(told) + acts == len(self.published) + self.acts
+        assert self.ledger.unsealed.state().unsealed == len(told) + acts
 
     @invariant()
     def agrees(self) -> None:

@@ -22,6 +22,7 @@ from rmos_shared.jobs.model import Failure, Job, OnceJob
 from rmos_shared.jobs.steering import OTHER_VERSION
 from rmos_shared.jobs.webhooks import WEBHOOK_EVENTS, Subscription
 from rmos_shared.jobs.work import Finish, Lease
+from rmos_shared.store.publication import Publication
 from rmos_shared.tasks.table import CREATE, DEAD_LETTER_QUEUE, SUGGEST, TASKS, TaskSpec
 from support.worker import StartWorker
 
@@ -67,6 +68,7 @@ def dump(client: redis.Redis) -> dict[bytes, Any]:
         b"hash": client.hgetall,
         b"zset": lambda key: client.zrange(key, 0, -1, withscores=True),
         b"set": client.smembers,
+        b"stream": client.xrange,
     }
     return {key: read[client.type(key)](key) for key in client.scan_iter() if not key.startswith(volatile)}  # type: ignore[index]
 
@@ -95,6 +97,8 @@ KEYS = [
     "rmos:raw_discarded",
     "rmos:letters",
     "rmos:events",
+    "rmos:unsealed",
+    "rmos:seals",
     "rmos:webhooks",
     "rmos:webhooks_off",
     "rmos:ready:runs.notify",
@@ -108,6 +112,9 @@ WRONG: dict[str, Callable[[redis.Redis, str], Any]] = {
     "hash": lambda client, key: client.hset(key, "garbage", "garbage"),
     "zset": lambda client, key: client.zadd(key, {"garbage": 1}),
 }
+
+
+PUBLICATION = Publication("2026-08-01/r.json", "a" * 64, 1, created=True)
 
 
 def follower() -> Job:
@@ -127,7 +134,7 @@ OPERATIONS: Operations = {
     ),
     "claim": lambda ledger, ids: ledger.work.claim([ids["accepted"]], LEASE, lease_seconds=60),
     "finish": lambda ledger, ids: ledger.work.finish(
-        [Finish(ids["running"], {}, (Job(new_uuid7(), SUGGEST.name, "r", None, "{}"),))],
+        [Finish(ids["running"], {}, (Job(new_uuid7(), SUGGEST.name, "r", None, "{}"),), (PUBLICATION,))],
         LEASE,
         ttl_seconds=60,
     ),
@@ -135,7 +142,9 @@ OPERATIONS: Operations = {
         ids["running"], LEASE, delay_seconds=1, spends_retry=True, failure=FAILURE, held=True
     ),
     "forward": lambda ledger, _: ledger.work.bring_forward(most=10),
-    "bury": lambda ledger, ids: ledger.work.bury(ids["running"], LEASE, failure=FAILURE),
+    "bury": lambda ledger, ids: ledger.work.bury(
+        ids["running"], LEASE, failure=FAILURE, published=[PUBLICATION]
+    ),
     "give_back": lambda ledger, ids: ledger.work.give_back(ids["running"], LEASE, max_crashes=3),
     "beat": lambda ledger, _: ledger.work.beat("w", [], lease_seconds=60, stale_seconds=-1),
     "retire": lambda ledger, _: ledger.work.retire("w", max_crashes=1),
@@ -150,6 +159,9 @@ OPERATIONS: Operations = {
     "disable": lambda ledger, _: ledger.webhooks.disable("erp", reason="gone"),
     "enable": lambda ledger, _: ledger.webhooks.enable("off"),
     "endpoints": lambda ledger, _: ledger.webhooks.endpoints(),
+    "publish": lambda ledger, _: ledger.unsealed.add([PUBLICATION]),
+    "feed": lambda ledger, _: ledger.unsealed.read(most=10),
+    "sealing": lambda ledger, _: ledger.unsealed.state(begin=True),
     "announce": lambda ledger, _: ledger.announce(EventState.REVIEWED, "r"),
     "stats": lambda ledger, _: ledger.stats(),
     "figures": lambda ledger, _: ledger.figures.read(most_jobs=10, most_events=10),
@@ -251,7 +263,15 @@ STEERING: Operations = {
 @pytest.mark.parametrize(
     "key",
     [
-        *("rmos:pauses", "rmos:acts", f"rmos:act:{ACT}", "rmos:job:{job}", "rmos:ready:runs.create"),
+        *(
+            "rmos:unsealed",
+            "rmos:seals",
+            "rmos:pauses",
+            "rmos:acts",
+            f"rmos:act:{ACT}",
+            "rmos:job:{job}",
+            "rmos:ready:runs.create",
+        ),
         *("rmos:waiting", "rmos:discarded"),
     ],
 )
@@ -425,6 +445,39 @@ def test_a_damaged_stream_of_events_stops_no_operation(ledger: JobLedger, client
         refuses = name in {"replay raw", "figures"}
         assert refusal(lambda: operation(ledger, ids)) == "" or refuses, name  # noqa: B023 - called at once
         assert ledger.stats().invariant
+
+
+def test_a_damaged_feed_is_named_and_begun_anew(ledger: JobLedger, client: redis.Redis) -> None:
+    client.set("rmos:unsealed", "garbage")
+    client.rpush("rmos:seals", "garbage")
+    damaged = ledger.queues.reconcile(batch=10, grace_seconds=100, max_crashes=3).damaged
+    assert {"rmos:unsealed", "rmos:seals"} <= set(damaged)
+    assert not ledger.unsealed.tell([PUBLICATION])
+    with pytest.raises(BrokerDamaged, match=r"rmos:unsealed is a string, not a stream"):
+        ledger.unsealed.add([PUBLICATION])
+    assert ledger.unsealed.repair() == ["rmos:unsealed", "rmos:seals"]
+    assert ledger.unsealed.repair() == []
+    ledger.unsealed.add([PUBLICATION])
+    assert [entry.published for entry in ledger.unsealed.read(most=10).entries] == [(PUBLICATION,)]
+
+
+def test_a_foreign_entry_of_the_feed_tells_of_nothing_and_hides_nothing(
+    ledger: JobLedger, client: redis.Redis
+) -> None:
+    client.xadd("rmos:unsealed", {"p": "[[1]]"})
+    client.xadd("rmos:unsealed", {"x": "y"})
+    client.hset("rmos:seals", "told", "garbage")
+    ledger.unsealed.add([PUBLICATION])
+    page = ledger.unsealed.read(most=10)
+    assert [entry.published for entry in page.entries] == [(), (), (PUBLICATION,)]
+    assert page.at_end
+    assert ledger.unsealed.state().unsealed >= 1
+
+
+def test_a_feed_that_takes_no_more_entries_is_begun_anew(ledger: JobLedger, client: redis.Redis) -> None:
+    client.xadd("rmos:unsealed", {"p": "[]"}, id=f"{2**64 - 1}-{2**64 - 1}")
+    ledger.unsealed.add([PUBLICATION])
+    assert [entry.published for entry in ledger.unsealed.read(most=10).entries] == [(PUBLICATION,)]
 
 
 # Jobs of another version (F5)

@@ -28,7 +28,7 @@ from support.worker import StartWorker, Worker
 SECRET = "spruce-top-of-a-customer"
 Eventually = Callable[..., None]
 #: Only with an index, or once jobs were done for a while.
-NOT_ALWAYS = {"rmos_index_behind_seconds", "rmos_job_latency_seconds"}
+NOT_ALWAYS = {"rmos_index_behind_seconds", "rmos_audit_checkpoint_age_seconds", "rmos_job_latency_seconds"}
 MAY_READ = {"monitor", "operate", "audit"}
 
 

@@ -160,8 +160,8 @@ class BatchWorker:
             if not isinstance(end, Finish):
                 assert isinstance(end, AdvisoryRefused), end
                 failure = describe(end, DeadReason.ADVISORY_REFUSED)
-                self.handlers[task].on_dead(claim, failure)
-                self.ledger.work.bury(claim.job_id, lease, failure=failure)
+                published = self.handlers[task].on_dead(claim, failure)
+                self.ledger.work.bury(claim.job_id, lease, failure=failure, published=published)
         return True
 
     def _die(self, lease: Lease) -> None:

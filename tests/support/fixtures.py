@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -47,11 +47,18 @@ class WorkerProcess:
     """``celery worker`` as a process group of its own."""
 
     def __init__(
-        self, directory: Path, *, app: str, pool: str, concurrency: int, settings: dict[str, object]
+        self,
+        directory: Path,
+        *,
+        app: str,
+        pool: str,
+        concurrency: int,
+        settings: dict[str, object],
+        queues: Sequence[str],
     ) -> None:
         self.log = directory / "worker.log"
         program = [sys.executable, "-m", "celery", "-A", app, "worker", "-l", "INFO"]
-        options = ["-P", pool, "-c", str(concurrency), "-Q", ",".join(QUEUES), "-n", f"{directory.name}@test"]
+        options = ["-P", pool, "-c", str(concurrency), "-Q", ",".join(queues), "-n", f"{directory.name}@test"]
         with self.log.open("ab") as log:
             self._process = spawn.Popen[bytes](
                 [*program, *options, "--without-mingle", "--without-gossip"],
@@ -134,6 +141,7 @@ def start_worker(
             *,
             app: str = "rmos_worker.celery_app.main",
             wait: bool = True,
+            queues: Sequence[str] = QUEUES,
             **settings: object,
         ) -> WorkerProcess:
             basics = {"broker_url": broker_url, "runs_dir": runs_dir}
@@ -143,6 +151,7 @@ def start_worker(
                 pool=pool,
                 concurrency=concurrency,
                 settings=basics | QUICK | settings,
+                queues=queues,
             )
             running.callback(worker.end)
             if wait:

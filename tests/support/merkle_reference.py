@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import cache
 
 
 def _leaf(entry: bytes) -> bytes:
@@ -43,8 +44,11 @@ class ReferenceTree:
             return []
         middle = first + largest_power_below(last - first)
         if wanted < middle:
-            return [*self.path(wanted, first, middle), self.mth(middle, last)]
-        return [*self.path(wanted, middle, last), self.mth(first, middle)]
+            below, beside = self.path(wanted, first, middle), self.mth(middle, last)
+        else:
+            below, beside = self.path(wanted, middle, last), self.mth(first, middle)
+        below.append(beside)
+        return below
 
     def proof(self, older: int, newer: int) -> list[bytes]:
         """Return PROOF(older, D[:newer]), section 2.1.2; 0 < older."""
@@ -55,11 +59,15 @@ class ReferenceTree:
             return [] if known else [self.mth(first, last)]
         half = largest_power_below(last - first)
         if older <= half:
-            return [*self._subproof(older, first, first + half, known=known), self.mth(first + half, last)]
-        rest = self._subproof(older - half, first + half, last, known=False)
-        return [*rest, self.mth(first, first + half)]
+            below = self._subproof(older, first, first + half, known=known)
+            below.append(self.mth(first + half, last))
+        else:
+            below = self._subproof(older - half, first + half, last, known=False)
+            below.append(self.mth(first, first + half))
+        return below
 
 
+@cache
 def largest_power_below(count: int) -> int:
     """Return k of the RFC: the largest power of two smaller than ``count``."""
     power = 1
@@ -70,36 +78,44 @@ def largest_power_below(count: int) -> int:
 
 def root_of_path(leaf: bytes, wanted: int, count: int, path: Sequence[bytes]) -> bytes | None:
     """Return the root that a path leads to; None where it is not as long as it must be."""
+    return _root(leaf, wanted, count, path, len(path))
+
+
+def _root(leaf: bytes, wanted: int, count: int, path: Sequence[bytes], used: int) -> bytes | None:
+    """Go by the first ``used`` hashes of the path."""
     if count == 1:
-        return None if path else leaf
-    if not path:
+        return None if used else leaf
+    if not used:
         return None
     half = largest_power_below(count)
     if wanted < half:
-        below = root_of_path(leaf, wanted, half, path[:-1])
-        return None if below is None else _parent(below, path[-1])
-    below = root_of_path(leaf, wanted - half, count - half, path[:-1])
-    return None if below is None else _parent(path[-1], below)
+        below = _root(leaf, wanted, half, path, used - 1)
+        return None if below is None else _parent(below, path[used - 1])
+    below = _root(leaf, wanted - half, count - half, path, used - 1)
+    return None if below is None else _parent(path[used - 1], below)
 
 
 def roots_of_proof(
     older: int, newer: int, proof: Sequence[bytes], old_root: bytes
 ) -> tuple[bytes, bytes] | None:
     """Return the roots of both trees that a proof leads to; None where it is not as long as it must be."""
-    return _roots(older, newer, list(proof), old_root)
+    return _roots(older, newer, proof, len(proof), old_root)
 
 
-def _roots(older: int, count: int, proof: list[bytes], known: bytes | None) -> tuple[bytes, bytes] | None:
+def _roots(
+    older: int, count: int, proof: Sequence[bytes], used: int, known: bytes | None
+) -> tuple[bytes, bytes] | None:
+    """Go by the first ``used`` hashes of the proof; ``known``: the root, where this is the whole old tree."""
     if older == count:
         if known is not None:
-            return None if proof else (known, known)
-        return (proof[0], proof[0]) if len(proof) == 1 else None
-    if not proof:
+            return None if used else (known, known)
+        return (proof[0], proof[0]) if used == 1 else None
+    if not used:
         return None
     half = largest_power_below(count)
-    other = proof[-1]
+    other = proof[used - 1]
     if older <= half:
-        below = _roots(older, half, proof[:-1], known)
+        below = _roots(older, half, proof, used - 1, known)
         return None if below is None else (below[0], _parent(below[1], other))
-    below = _roots(older - half, count - half, proof[:-1], None)
+    below = _roots(older - half, count - half, proof, used - 1, None)
     return None if below is None else (_parent(other, below[0]), _parent(other, below[1]))

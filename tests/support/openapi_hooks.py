@@ -14,7 +14,12 @@ from rmos_shared.ids import new_uuid7
 #: They must agree with other fields of the same request.
 _COMPUTED = ("hashes", "created_at_utc")
 #: What the test has stored.
-_KNOWN = {"run_id": os.environ.get("TEST_RUN_ID"), "advisory_id": os.environ.get("TEST_ADVISORY_ID")}
+_KNOWN = {
+    "run_id": os.environ.get("TEST_RUN_ID"),
+    "advisory_id": os.environ.get("TEST_ADVISORY_ID"),
+    "level": os.environ.get("TEST_TILE_LEVEL"),
+    "index": os.environ.get("TEST_TILE_INDEX"),
+}
 
 
 @schemathesis.hook

@@ -190,8 +190,10 @@ def campaign(root: Path, *, seconds: float, seed: int, sealers: int = 3) -> Coun
     running: list[subprocess.Popen[bytes]] = []
     kills = 0
     number = 0
-    until = time.monotonic() + seconds
     try:
+        # The first may have to wait for the libraries to be read.
+        running.append(_start(root, seed))
+        until = time.monotonic() + seconds
         while time.monotonic() < until:
             number += 1
             publish(site, dice, published, number)

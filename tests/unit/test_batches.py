@@ -226,10 +226,13 @@ def test_a_report_is_written_once_and_proves_itself() -> None:
     reports = BatchReports(store)
     first = BatchReport.of(batch(planned=True, counts={"jobs": 2, "done": 1, "dead": 1}))
     assert reports.find(BATCH_ID) is None
-    assert reports.publish(first) == first
-    assert reports.publish(first) == first
+    report, created = reports.publish(first)
+    again, same = reports.publish(first)
+    assert report == again == first
+    assert (created.created, same.created) == (True, False)
     # Somebody replayed the dead letter between two tries of the job that writes it.
-    assert reports.publish(BatchReport.of(batch(planned=True, counts={"jobs": 2, "done": 2}))) == first
+    later, stands = reports.publish(BatchReport.of(batch(planned=True, counts={"jobs": 2, "done": 2})))
+    assert (later, stands) == (first, same), "the log is told of the bytes that stand"
     assert reports.find(BATCH_ID) == first
     assert (first.state, first.counts.dead, first.ended_at_utc) == ("done", 1, NOON + HOUR)
     assert BatchReport.of(batch(BatchState.CANCELLING)).state == "cancelled"

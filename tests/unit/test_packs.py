@@ -242,7 +242,7 @@ def test_an_export_names_what_is_damaged_and_holds_the_rest(shop: Shop, tmp_path
 
 def test_an_export_of_nothing_is_an_archive_too(shop: Shop) -> None:
     files = files_of(b"".join(shop.export(session_id="none")))
-    assert list(files) == ["README.txt", "index.json", "MANIFEST.sha256"]
+    assert list(files) == ["README.txt", "PROOFS.txt", "index.json", "MANIFEST.sha256"]
 
 
 def test_an_export_that_means_too_many_runs_is_refused_before_it_begins(shop: Shop) -> None:

@@ -8,6 +8,7 @@ import math
 import pkgutil
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,10 @@ from hypothesis import strategies as st
 import rmos_shared
 import rmos_worker
 from rmos_shared import errors
+from rmos_shared.auditlog.entry import EntryInvalid
+from rmos_shared.auditlog.keys import KeyFileExists
+from rmos_shared.auditlog.note import NoteInvalid
+from rmos_shared.auditlog.proof import ProofInvalid
 from rmos_shared.errors import (
     AdvisoryUnavailable,
     BreakerOpen,
@@ -65,9 +70,20 @@ TABLE: dict[type[RmosError], tuple[RmosError, DeadReason | tuple[str, WaitReason
     EndpointGone: (EndpointGone("x"), DeadReason.ENDPOINT_DISABLED),
     errors.WebhookUnavailable: (errors.WebhookUnavailable("x"), (PAID, WaitReason.WEBHOOK_UNAVAILABLE)),
     errors.EndpointResting: (errors.EndpointResting("x"), (FREE, WaitReason.ENDPOINT_RESTING)),
+    errors.TimestampUnavailable: (
+        errors.TimestampUnavailable("x"),
+        (PAID, WaitReason.TIMESTAMP_UNAVAILABLE),
+    ),
+    errors.TimestampRefused: (errors.TimestampRefused("x"), DeadReason.TIMESTAMP_REFUSED),
     errors.TooManyClients: (errors.TooManyClients("x"), DeadReason.UNEXPECTED_ERROR),
     errors.TransitionRefused: (errors.TransitionRefused("x"), DeadReason.UNEXPECTED_ERROR),
-    errors.SettingsInvalid: (errors.SettingsInvalid("x"), DeadReason.UNEXPECTED_ERROR),
+    errors.SettingsInvalid: (errors.SettingsInvalid("x"), DeadReason.MISCONFIGURED),
+    errors.SealerBusy: (errors.SealerBusy("x"), (FREE, WaitReason.SEALER_BUSY)),
+    KeyFileExists: (KeyFileExists(Path("k")), DeadReason.CONFLICT),
+    # Errors of the log reach a job only as damage of a file.
+    NoteInvalid: (NoteInvalid("x"), DeadReason.UNEXPECTED_ERROR),
+    EntryInvalid: (EntryInvalid("x"), DeadReason.UNEXPECTED_ERROR),
+    ProofInvalid: (ProofInvalid("x"), DeadReason.UNEXPECTED_ERROR),
     errors.SourceInvalid: (errors.SourceInvalid("x"), DeadReason.UNEXPECTED_ERROR),
     KeyInvalid: (KeyInvalid("x"), DeadReason.UNEXPECTED_ERROR),
     errors.TryLater: (errors.TryLater("x"), DeadReason.UNEXPECTED_ERROR),

@@ -1,1 +1,1 @@
-"""The verifier of the audit log: one file that a stranger can take away, read and run."""
+"""What auditors hold in their hands: proofs, the verifier, the witness."""

@@ -1,4 +1,4 @@
-"""``rmos acts``: what operators did."""
+"""``rmos acts``: what was done beside the normal way of jobs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ app = typer.Typer(no_args_is_help=True)
 def list_acts(
     *, limit: LimitOption = 100, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME
 ) -> None:
-    """List what operators did to jobs and pauses, newest first. Nothing is ever removed from the record.
+    """List what was done beside the normal way of jobs, newest first. Nothing is ever removed.
+
+    That is: what operators did to jobs, pauses and batches, repairs, migrations, exports, bulk verdicts, new
+    keys, starts of processes, and requests to change a run, which are refused.
 
     An act without an outcome is under way, or was killed: done says how far it got.
 
@@ -42,7 +45,7 @@ def show(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Show an act: who, when, why, how its jobs were chosen, how many were meant, done and refused.
+    """Show an act: who, when, why, from where, what it was about, how many were meant, done and refused.
 
     --json: all its fields.
     """

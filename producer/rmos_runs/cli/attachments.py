@@ -17,10 +17,12 @@ from rmos_runs.cli.context import (
     HomeOption,
     JsonOption,
     LimitOption,
+    ledger_if_set,
     out,
     print_json,
     print_rows,
     store_of,
+    told,
 )
 from rmos_runs.cli.table import Row
 from rmos_runs.local.home import Home
@@ -53,8 +55,9 @@ def put(
 
     The same content again is the same file. Store it before the run that names it is enqueued.
     """
-    attachments = _attachments_of(home)
-    with _opened(file) as stream:
+    with _opened(file) as stream, ledger_if_set(home) as ledger:
+        store = told(store_of(home), ledger)
+        attachments = Attachments(store, most_bytes=Home(home).store_settings().max_attachment_bytes)
         key = attachments.put(stream, file.suffix.lower() if suffix is None else suffix, sha256)
     if as_json:
         print_json({"key": key, "sha256": attachment_sha256(key)})

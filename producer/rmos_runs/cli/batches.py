@@ -24,7 +24,9 @@ from rmos_runs.cli.context import (
 from rmos_runs.cli.table import Row
 from rmos_runs.operations.batches import dead_job_of, find_batch
 from rmos_runs.operations.identity import current_identity
+from rmos_runs.operations.on_record import Doing, on_record
 from rmos_shared.batches.record import BatchRecord, BatchState
+from rmos_shared.jobs.acts import ActKind
 from rmos_shared.jobs.batches import Step
 from rmos_shared.models.base import format_utc
 
@@ -130,8 +132,13 @@ def cancel(
 
 
 def _steer(home: Path, batch_id: str, step: Step, *, why: str, alias: str | None, as_json: bool) -> None:
+    by = str(current_identity(alias))
     with ledger_of(home) as ledger:
-        state = ledger.batches.steer(batch_id, step, by=str(current_identity(alias)), why=why)
+        doing = Doing(ActKind.BATCH, by, {"batch_id": batch_id, "step": step.value}, why)
+        with on_record(ledger, doing) as progress:
+            progress.refused = 1
+            state = ledger.batches.steer(batch_id, step, by=by, why=why)
+            progress.done, progress.refused = 1, 0
     if as_json:
         print_json({"batch_id": batch_id, "state": state.value})
     else:

@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import date, datetime
 from itertools import chain, islice
 from pathlib import Path
@@ -18,13 +18,14 @@ from rich.console import Console
 from rmos_runs.cli.table import Layout, Row, tabbed
 from rmos_runs.client import RunsClient
 from rmos_runs.local.home import Home
-from rmos_shared.errors import BrokerDamaged, BrokerUnavailable, CorruptArtifact
+from rmos_shared.errors import BrokerDamaged, BrokerUnavailable, CorruptArtifact, SettingsInvalid
 from rmos_shared.index.choice import chosen_catalog, has_index
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.runs.query import RunCatalog
 from rmos_shared.runs.reader import RunReader
 from rmos_shared.store.base import ArtifactStore
 from rmos_shared.store.choice import chosen_store
+from rmos_shared.store.told import ToldStore
 
 #: Results go to standard output, everything said about them to standard error.
 out = Console(highlight=False, soft_wrap=True)
@@ -45,6 +46,8 @@ DayOption = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="
 DEFAULT_HOME = Path(".rmos")
 #: Rows that decide how a table is laid out; later ones are printed as they come.
 _LAID_OUT_ROWS = 200
+#: How long one telling of the audit log may take.
+_TELL_SECONDS = 2.0
 
 
 @contextmanager
@@ -73,6 +76,29 @@ def store_of(home: Path) -> ArtifactStore:
     store = chosen_store(Home(home).store_settings())
     store.identity()
     return store
+
+
+@contextmanager
+def ledger_if_set(home: Path) -> Iterator[JobLedger | None]:
+    """Yield the job ledger for what need not fail without it; None where nobody says where it is."""
+    with ExitStack() as stack:
+        ledger = None
+        with suppress(SettingsInvalid, BrokerUnavailable):
+            ledger = stack.enter_context(ledger_of(home, broker_timeout_seconds=_TELL_SECONDS))
+        yield ledger
+
+
+def told(store: ArtifactStore, ledger: JobLedger | None) -> ArtifactStore:
+    """Return the store as one that tells the audit log what is published in it.
+
+    A broker that is away is not missed: the log then finds it by itself, as late.
+    """
+    return store if ledger is None else ToldStore(store, ledger.unsealed.tell)
+
+
+def say_unrecorded() -> None:
+    """Say that what is done now is on no record."""
+    err.print("the broker is away: this act is not on record, and not in the audit log", style="yellow")
 
 
 @contextmanager

@@ -34,7 +34,10 @@ from rmos_runs.cli.context import (
     print_rows,
 )
 from rmos_runs.cli.pauses import tell_pauses
+from rmos_runs.cli.table import Row
+from rmos_runs.operations.identity import current_identity
 from rmos_runs.operations.job_filter import JobFilter, chosen_jobs
+from rmos_runs.operations.on_record import Doing, on_record
 from rmos_shared.jobs.acts import ActKind
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import JobRecord, JobState
@@ -42,6 +45,8 @@ from rmos_shared.jobs.model import JobRecord, JobState
 app = typer.Typer(no_args_is_help=True)
 #: Exit code of ``wait`` for a job that ended dead or discarded.
 ENDED_DEAD = 9
+#: Ids that the record of a repair names.
+_NAMED = 10
 
 IdsArgument = Annotated[list[str] | None, typer.Argument(help="Jobs; leave out to choose by the options.")]
 StateOption = Annotated[JobState | None, typer.Option(help="Only jobs in this state.")]
@@ -117,15 +122,33 @@ def wait(
 
 @app.command()
 def repair(
-    job_ids: Annotated[list[str], typer.Argument(help="Jobs that rmos doctor named.")],
+    job_ids: Annotated[list[str] | None, typer.Argument(help="Jobs that rmos doctor named.")] = None,
     *,
+    feed: Annotated[bool, typer.Option("--feed", help="Repair the feed of the audit log too.")] = False,
+    why: WhyOption = "",
+    alias: AsOption = None,
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Put jobs back where their state says; unfinished ones run again. Harmless for jobs that are well."""
+    """Put jobs back where their state says; unfinished ones run again. Harmless for jobs that are well.
+
+    With --feed the keys of the audit log's feed are taken away that another program damaged; what they told
+    of is found in the store, and sealed as late. Recorded as an act.
+    """
+    if not job_ids and not feed:
+        raise typer.BadParameter("name the jobs that rmos doctor named, or say --feed")
+    ids = job_ids or []
+    about = {"ids": ids[:_NAMED], "more": max(len(ids) - _NAMED, 0), "feed": feed}
+    rows: list[Row] = []
     with ledger_of(home) as ledger:
-        consistency = ledger.consistency
-        rows = [{"job_id": job_id, "state": consistency.repair(job_id)} for job_id in job_ids]
+        if feed:
+            # First, for while the feed is damaged no act can be recorded.
+            rows += [{"job_id": key, "state": "taken away"} for key in ledger.unsealed.repair()]
+        doing = Doing(ActKind.REPAIR, str(current_identity(alias)), about, why, len(ids) + feed)
+        with on_record(ledger, doing) as progress:
+            for job_id in ids:
+                rows.append({"job_id": job_id, "state": ledger.consistency.repair(job_id)})
+            progress.done = sum(row["state"] != "ok" for row in rows)
     print_rows(rows, as_json=as_json, title="repaired")
 
 

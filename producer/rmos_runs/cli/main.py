@@ -10,6 +10,7 @@ import typer
 
 from rmos_runs.cli.acts import app as acts
 from rmos_runs.cli.attachments import app as attachments
+from rmos_runs.cli.audit import app as audit
 from rmos_runs.cli.batches import app as batches
 from rmos_runs.cli.context import err
 from rmos_runs.cli.demo import demo
@@ -68,6 +69,7 @@ app.add_typer(store, name="store", help="The directory that holds the artifacts.
 app.add_typer(migrate, name="migrate", help="The records of older systems.")
 app.add_typer(dlq, name="dlq", help="The dead letters: what could not be done.")
 app.add_typer(acts, name="acts", help="What operators did: who, when, why, to how many.")
+app.add_typer(audit, name="audit", help="The audit log: prove the record to a stranger.")
 app.add_typer(batches, name="batches", help="The batches of re-explanations.")
 app.add_typer(keys, name="keys", help="The API keys of the HTTP gateway.")
 app.add_typer(reviews, name="reviews", help="The review queue.")

@@ -11,18 +11,23 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from rmos_runs.cli.acting import AsOption, WhyOption
 from rmos_runs.cli.context import (
     DEFAULT_HOME,
     HomeOption,
     JsonOption,
     err,
+    ledger_if_set,
     out,
     print_json,
     print_object,
+    say_unrecorded,
     store_of,
+    told,
 )
 from rmos_runs.local.home import Home
-from rmos_runs.operations.migration.report import Entry, Tally
+from rmos_runs.operations.identity import current_identity
+from rmos_runs.operations.migration.report import Entry, Fate, Tally
 from rmos_runs.operations.migration.run import Migration
 from rmos_runs.operations.migration.scratch import Scratch
 from rmos_runs.operations.migration.sources import Source, SourceKind, check_apart, source_of
@@ -30,7 +35,9 @@ from rmos_runs.operations.migration.status import status as status_of
 from rmos_runs.operations.migration.survey import plan as plan_of
 from rmos_runs.operations.migration.survey import verify as verify_of
 from rmos_runs.operations.migration.target import Target
+from rmos_runs.operations.on_record import Doing, on_record
 from rmos_shared.errors import DamageFound, TryLater
+from rmos_shared.jobs.acts import ActKind
 from rmos_shared.runs.writer import RunWriter
 from rmos_shared.store.base import ArtifactStore
 
@@ -84,7 +91,8 @@ def plan(
     and the figures are the last one.
     """
     with _opened(source, kind, home) as parts:
-        _tell(parts.source, plan_of(parts.source, parts.target, parts.scratch), show=show, as_json=as_json)
+        planned = plan_of(parts.source, parts.target, parts.scratch)
+        _end(_tell(parts.source, planned, Tally(), show=show, as_json=as_json))
 
 
 @app.command()
@@ -96,17 +104,28 @@ def run(
         int | None, typer.Option("--limit", min=1, help="Most runs to write; the same command goes on.")
     ] = None,
     show: ShowOption = 20,
+    why: WhyOption = "",
+    alias: AsOption = None,
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Store every record of the source, with its advisories and reviews; repeating it changes nothing.
 
     An incomplete record becomes BLOCKED. A record that cannot be stored is named, and makes the exit code 7.
-    Workers may be live on the store.
+    Workers may be live on the store. Recorded as an act, unless the broker is away.
     """
-    with _opened(source, kind, home) as parts:
-        migration = Migration(parts.source, parts.target, RunWriter(parts.store), parts.scratch, limit=limit)
-        _tell(parts.source, migration.entries(), show=show, as_json=as_json)
+    about = {"source": str(source.absolute()), "from": None if kind is None else kind.value, "limit": limit}
+    doing = Doing(ActKind.MIGRATION, str(current_identity(alias)), about, why)
+    with _opened(source, kind, home) as parts, ledger_if_set(home) as ledger:
+        writer = RunWriter(told(parts.store, ledger))
+        migration = Migration(parts.source, parts.target, writer, parts.scratch, limit=limit)
+        tally = Tally()
+        with on_record(ledger, doing, unrecorded=say_unrecorded) as progress:
+            try:
+                _tell(parts.source, migration.entries(), tally, show=show, as_json=as_json)
+            finally:
+                progress.done, progress.refused = tally.counts["run", Fate.CREATED], tally.faults
+        _end(tally)
 
 
 @app.command()
@@ -123,7 +142,8 @@ def verify(
     A record that is missing, differs or cannot be read is named, and makes the exit code 7.
     """
     with _opened(source, kind, home) as parts:
-        _tell(parts.source, verify_of(parts.source, parts.target, parts.scratch), show=show, as_json=as_json)
+        compared = verify_of(parts.source, parts.target, parts.scratch)
+        _end(_tell(parts.source, compared, Tally(), show=show, as_json=as_json))
 
 
 @contextmanager
@@ -135,9 +155,8 @@ def _opened(path: Path, kind: SourceKind | None, home: Path) -> Iterator[_Parts]
         yield _Parts(source, store, Target(store, scratch), scratch)
 
 
-def _tell(source: Source, entries: Iterator[Entry], *, show: int, as_json: bool) -> None:
-    """Print what is to be said of each record as it comes, then the figures; end with 7 on any fault."""
-    tally = Tally()
+def _tell(source: Source, entries: Iterator[Entry], tally: Tally, *, show: int, as_json: bool) -> Tally:
+    """Print what is to be said of each record as it comes, then the figures; return these."""
     lines = _Lines(show)
     say = (lambda entry: print_json(entry.dump())) if as_json else lines
     try:
@@ -155,6 +174,11 @@ def _tell(source: Source, entries: Iterator[Entry], *, show: int, as_json: bool)
         _print_figures(tally)
         if lines.hidden:
             err.print(f"{lines.hidden} BLOCKED runs are not named here; raise --show, or add --json")
+    return tally
+
+
+def _end(tally: Tally) -> None:
+    """End the command with 7 on any fault."""
     if tally.faults:
         err.print(f"{tally.faults} records of the source are not in the store as they should be", style="red")
         raise typer.Exit(DamageFound.exit_code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -22,12 +22,14 @@ from rmos_runs.cli.context import (
     JsonOption,
     LimitOption,
     err,
-    ledger_of,
+    ledger_if_set,
     out,
     print_json,
     print_rows,
     runs_of,
+    say_unrecorded,
     store_of,
+    told,
     utc_day,
 )
 from rmos_runs.cli.review_page import page_lines
@@ -36,6 +38,7 @@ from rmos_runs.cli.verdict import run_lines, said
 from rmos_runs.local.home import Home
 from rmos_runs.operations.advisory_words import AdvisoryWords
 from rmos_runs.operations.identity import current_identity
+from rmos_runs.operations.on_record import Doing, on_record
 from rmos_runs.operations.review_page import ReviewPage
 from rmos_runs.operations.reviews import (
     MOST_HOURS,
@@ -48,15 +51,14 @@ from rmos_runs.operations.reviews import (
     check_bulk,
 )
 from rmos_shared.advisories.model import APPROVING, REJECTING, ReviewReason
-from rmos_shared.errors import BrokerUnavailable, CorruptArtifact, SettingsInvalid
+from rmos_shared.errors import CorruptArtifact
+from rmos_shared.jobs.acts import ActKind
 from rmos_shared.models.base import format_utc
 from rmos_shared.runs.model import RiskLevel
 from rmos_shared.runs.reader import RunReader
 from rmos_shared.runs.writer import RunWriter
 
 app = typer.Typer(no_args_is_help=True)
-#: A verdict counts by its file; who follows the events may hear of it later.
-_ANNOUNCE_SECONDS = 2.0
 #: The most that one command judges; the next one takes the rest.
 _MOST_AT_ONCE = 10_000
 #: Shown before many are judged.
@@ -255,11 +257,8 @@ class _Bulk:
 def _reviews(home: Path) -> Iterator[Reviews]:
     """Yield the verdicts; a broker that is away is not missed."""
     store = store_of(home)
-    with ExitStack() as stack:
-        ledger = None
-        with suppress(SettingsInvalid, BrokerUnavailable):
-            ledger = stack.enter_context(ledger_of(home, broker_timeout_seconds=_ANNOUNCE_SECONDS))
-        yield Reviews(RunReader(store), RunWriter(store), ledger)
+    with ledger_if_set(home) as ledger:
+        yield Reviews(RunReader(store), RunWriter(told(store, ledger)), ledger)
 
 
 def _judge(
@@ -326,14 +325,20 @@ def _judge_many(home: Path, opinion: Opinion, choice: ReviewFilter, bulk: _Bulk,
         if found and not bulk.dry_run:
             chosen = ((one.link.run_id, one.link.advisory_id) for one in found)
             steps = reviews.record_many(opinion, chosen, act)
-            try:
-                for _ in track(
-                    steps, total=len(found), description=what, console=err, disable=not err.is_terminal
-                ):
-                    pass
-            finally:
-                # Also of an act that was broken off: what it recorded stays.
-                _report(act, len(found), what, as_json=as_json)
+            about = {"verdict": what, "filter": choice.told()}
+            doing = Doing(
+                ActKind.REVIEW, opinion.reviewed_by, about, opinion.note or "", len(found), act_id=act.act_id
+            )
+            with on_record(reviews.ledger, doing, unrecorded=say_unrecorded) as progress:
+                try:
+                    for _ in track(
+                        steps, total=len(found), description=what, console=err, disable=not err.is_terminal
+                    ):
+                        pass
+                finally:
+                    # Also of an act that was broken off: what it recorded stays.
+                    progress.done, progress.refused = act.recorded, act.judged_meanwhile
+                    _report(act, len(found), what, as_json=as_json)
         elif as_json:
             print_json(_bulk_json(act, len(found), dry_run=bulk.dry_run) | {"sample": sample})
     for error in act.damage:

@@ -14,6 +14,7 @@ from datetime import datetime
 from rich.cells import cell_len
 
 from rmos_runs.cli.table import Layout, Row, shown
+from rmos_runs.operations.sealing_status import SealingStatus
 from rmos_runs.operations.status import SystemStatus, Unreachable
 from rmos_shared.jobs.figures.model import BreakerFigures, LedgerFigures, TaskFlow, TaskJobs, WorkerFigures
 from rmos_shared.jobs.model import LedgerStats
@@ -320,7 +321,23 @@ def _storage(status: SystemStatus) -> Section:
     if status.nightly is not None:
         last, following = status.nightly.last_due_utc, status.nightly.next_due_utc
         lines.append(Line(f"nightly batch: last due {_time(last)}, next due {_time(following)}"))
+    if status.audit is not None:
+        lines.append(_audit(status.audit))
     return Section(tuple(lines), head=len(lines))
+
+
+def _audit(audit: SealingStatus) -> Line:
+    if audit.sealed_seconds is None:
+        said = "audit log: nothing is sealed yet"
+    else:
+        signed = "unsigned" if audit.signed_by is None else f"signed by {audit.signed_by}"
+        said = f"audit log: {audit.entries} entries, sealed {span(audit.sealed_seconds)} ago, {signed}"
+    waits = audit.oldest_unsealed_seconds
+    oldest = "" if waits is None else f", the oldest for {span(waits)}"
+    said = f"{said}; {audit.unsealed} not sealed{oldest}"
+    if audit.dead_job is not None:
+        said = f"{said}; the seal job is dead: rmos dlq show {audit.dead_job}"
+    return Line(said, BAD if audit.has_stopped else "")
 
 
 def _storage_in_brief(status: SystemStatus) -> Section:
@@ -333,7 +350,10 @@ def _storage_in_brief(status: SystemStatus) -> Section:
         said.append(
             f"{status.reviews.runs}{' or more' if status.reviews.more else ''} runs wait for a person"
         )
-    return Section((Line(f"store: {'; '.join(said)}"),) if said else ())
+    lines = [Line(f"store: {'; '.join(said)}")] if said else []
+    if status.audit is not None and status.audit.has_stopped:
+        lines.append(_audit(status.audit))
+    return Section(tuple(lines), head=len(lines))
 
 
 def span(seconds: float) -> str:

@@ -21,10 +21,20 @@ from rmos_runs.gateway.caller import Authentication
 from rmos_runs.gateway.catalog import Catalogs
 from rmos_runs.gateway.front import Front
 from rmos_runs.gateway.keys import KeyRing, Role
-from rmos_runs.gateway.paths import PREFIX
+from rmos_runs.gateway.paths import AUDIT_PREFIX, PREFIX
 from rmos_runs.gateway.problems import on_http_error, on_invalid, on_our_error
 from rmos_runs.gateway.rates import Rates
-from rmos_runs.gateway.routes import advisories, bulk, dead_letters, jobs, records, reviews, runs, status
+from rmos_runs.gateway.routes import (
+    advisories,
+    audit,
+    bulk,
+    dead_letters,
+    jobs,
+    records,
+    reviews,
+    runs,
+    status,
+)
 from rmos_runs.gateway.routes.attachments import attachment_routes
 from rmos_runs.gateway.routes.events import EventLimits, events_router
 from rmos_runs.gateway.routes.metrics import metrics_router
@@ -32,11 +42,14 @@ from rmos_runs.gateway.services import services_of
 from rmos_shared.clock import Clock, SystemClock
 from rmos_shared.errors import RmosError
 from rmos_shared.jobs.event_stream import AsyncJobEvents
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.jobs.start import StartRecord
 from rmos_shared.runs.attachments import Attachments
 from rmos_shared.runs.reader import RunReader
 from rmos_shared.settings.gateway import GatewaySettings
 from rmos_shared.settings.index import IndexSettings
 from rmos_shared.store.choice import chosen_store
+from rmos_shared.store.told import ToldStore
 from rmos_shared.telemetry.prometheus import EventMetrics
 from rmos_shared.telemetry.traces.base import NoTraces, Traces
 
@@ -78,11 +91,11 @@ def create_app(
     return Front(api, settings, authentication, rates, traces)
 
 
-def _attachments(settings: GatewaySettings) -> APIRouter:
+def _attachments(settings: GatewaySettings, jobs: JobLedger) -> APIRouter:
     # Nothing is opened yet, so these parts need not wait for the application's start.
     store = chosen_store(settings)
     return attachment_routes(
-        Attachments(store, most_bytes=settings.max_attachment_bytes),
+        Attachments(ToldStore(store, jobs.unsealed.tell), most_bytes=settings.max_attachment_bytes),
         RunReader(store),
         may_upload=[needs(Role.ENQUEUE)],
         may_read=[reads(Role.READ)],
@@ -103,6 +116,7 @@ def bare_app(
     """Build what stands behind ``Front``: the routes, and their description. Its end closes ``traces``."""
     # It connects when it is first followed.
     stream = AsyncJobEvents.connect(settings)
+    uploads = JobLedger.connect(settings)
     registry = CollectorRegistry()
     events = EventMetrics(registry)
     ProcessCollector(registry=registry)
@@ -112,11 +126,15 @@ def bare_app(
         async with services_of(settings, catalogs, index) as services:
             app.state.services = services
             events.attach()
+            began = StartRecord(uploads.acts, settings, "gateway")
+            began.start()
             try:
                 yield
             finally:
                 events.detach()
                 await stream.close()
+                await asyncio.to_thread(began.stop, settings.broker_timeout_seconds)
+                uploads.close()
                 # Here, for uvicorn ends the process by the signal that it was sent.
                 if traces is not None:
                     await asyncio.to_thread(traces.close)
@@ -135,8 +153,9 @@ def bare_app(
     closed.include(app, status.health, "")
     closed.include(app, metrics_router(registry, [reads(Role.OPERATE, Role.MONITOR)]), "")
     told = described(None, 404, 408, 409, 413)
-    closed.include(app, _attachments(settings), PREFIX, tags=["attachments"], responses=told)
+    closed.include(app, _attachments(settings, uploads), PREFIX, tags=["attachments"], responses=told)
     closed.include(app, _events(settings, stream), PREFIX, responses=described(None))
+    closed.include(app, audit.router, AUDIT_PREFIX)
     for router in _ROUTERS:
         closed.include(app, router, PREFIX)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # as FastAPI documents it

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from rmos_runs.gateway.caller import Caller
-from rmos_runs.gateway.paths import PREFIX
+from rmos_runs.gateway.paths import AUDIT_PREFIX, PREFIX
 from rmos_shared.errors import FieldProblem, InvalidRequest
 from rmos_shared.ids import new_uuid7
 from rmos_shared.telemetry.scope import valid_traceparent
@@ -120,5 +120,7 @@ def route_of(scope: Scope) -> str:
     """Return the template of the route that answers, for logs: no id of the caller's is in it."""
     route = scope[_KEY].route or str(getattr(scope.get("route"), "path", "unmatched"))
     # An included route may know its own part alone.
-    below = scope["path"].startswith(PREFIX) and not route.startswith(PREFIX) and route != "unmatched"
-    return PREFIX + route if below else route
+    for prefix in (PREFIX, AUDIT_PREFIX):
+        if scope["path"].startswith(prefix) and not route.startswith(prefix) and route != "unmatched":
+            return prefix + route
+    return route

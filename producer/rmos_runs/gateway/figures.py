@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from rmos_runs.operations.sealing_status import SealingStatus
 from rmos_runs.operations.status import SystemStatus
 from rmos_shared.jobs.arguments import CODE_VERSION
 from rmos_shared.jobs.figures.model import LedgerFigures
@@ -42,7 +43,23 @@ def families(status: SystemStatus | None, *, read_seconds: float) -> list[Family
         told.append(family(metrics.INDEX_BEHIND, [((), status.index.behind_seconds)]))
     if status.reviews is not None:
         told.append(family(metrics.REVIEWS, [((), float(status.reviews.runs))]))
+    if status.audit is not None:
+        told += _audit(status.audit)
     return told
+
+
+def _audit(audit: SealingStatus) -> list[Family]:
+    return [
+        family(metrics.AUDIT_ENTRIES, [((), float(audit.entries))]),
+        family(metrics.AUDIT_AGE, [] if audit.sealed_seconds is None else [((), audit.sealed_seconds)]),
+        family(metrics.AUDIT_OVERDUE, [((), audit.overdue_seconds)]),
+        family(metrics.AUDIT_UNSEALED, [((), float(audit.unsealed))]),
+        family(metrics.AUDIT_UNSEALED_AGE, [((), audit.oldest_unsealed_seconds or 0.0)]),
+        family(metrics.AUDIT_DEAD, [((), float(audit.dead_job is not None))]),
+        family(metrics.AUDIT_SIGNED, [((), float(audit.signed_by is not None))]),
+        family(metrics.AUDIT_SEALS, [((), float(audit.seals))]),
+        family(metrics.AUDIT_LATE, [((), float(audit.late))]),
+    ]
 
 
 def _stats(stats: LedgerStats) -> list[Family]:

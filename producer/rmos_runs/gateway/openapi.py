@@ -35,6 +35,7 @@ ABOUT: dict[str, Any] = {
         {"name": "runs", "description": "The record."},
         {"name": "attachments", "description": "Large outputs of runs, by the hash of their content."},
         {"name": "records", "description": "History, comparison, packs and trees of runs."},
+        {"name": "audit", "description": "The audit log as static files, for any client of C2SP tlog-tiles."},
         {"name": "advisories", "description": "What is said about a run."},
         {"name": "jobs", "description": "What is accepted and not done yet."},
         {"name": "events", "description": "Changes of jobs and runs, as they happen."},

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 PREFIX = "/api/rmos/runs"
+#: Of the audit log, as C2SP tlog-tiles has it.
+AUDIT_PREFIX = "/api/rmos/audit"
 
 
 def run_url(run_id: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +17,7 @@ from starlette.types import Scope
 
 from rmos_runs.gateway.errors import JobDead, MethodRefused, RateExceeded, RouteNotFound
 from rmos_runs.gateway.exchange import Exchange, exchange_of
+from rmos_runs.gateway.services import Services
 from rmos_shared.errors import (
     AdvisoryNotFound,
     FieldProblem,
@@ -107,9 +109,10 @@ def _text(text: str) -> str:
 # -- as FastAPI calls them ------------------------------------------------------------------------------
 
 
-def on_our_error(request: Request, error: Exception) -> Response:
-    """Answer an error of ours."""
+async def on_our_error(request: Request, error: Exception) -> Response:
+    """Answer an error of ours; a change of a run that is refused is on record."""
     assert isinstance(error, RmosError)  # noqa: S101 - registered for it alone
+    await _record_refusal(request, error)
     return answer_of(error, request.scope, exchange_of(request))
 
 
@@ -124,7 +127,7 @@ def on_invalid(request: Request, error: Exception) -> Response:
     return answer_of(InvalidRequest(tuple(problems)), request.scope, exchange_of(request))
 
 
-def on_http_error(request: Request, error: Exception) -> Response:
+async def on_http_error(request: Request, error: Exception) -> Response:
     """Answer what the router itself says: no such path, no such method."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
     ours: RmosError
@@ -134,4 +137,16 @@ def on_http_error(request: Request, error: Exception) -> Response:
         ours = RouteNotFound("there is nothing at this path; /docs shows what there is")
     else:
         ours = InvalidRequest((FieldProblem("request", str(error.detail)),))
+    await _record_refusal(request, ours)
     return answer_of(ours, request.scope, exchange_of(request))
+
+
+async def _record_refusal(request: Request, error: RmosError) -> None:
+    """Put on record that somebody asked to change a run."""
+    if not isinstance(error, MethodRefused):
+        return
+    services: Services = request.app.state.services
+    if services.refused.concern(request.method, request.url.path):
+        by = exchange_of(request).caller_name
+        with suppress(TryLater):
+            await services.threads.run(services.refused.record, request.method, request.url.path, by)

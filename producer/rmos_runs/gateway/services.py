@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rmos_runs.gateway.body import Bodies
 from rmos_runs.gateway.catalog import Catalogs
+from rmos_runs.gateway.refused_changes import RefusedChanges
 from rmos_runs.gateway.threads import Threads
 from rmos_runs.gateway.turns import Turns
 from rmos_runs.gateway.watch import JobWatch
@@ -22,6 +23,7 @@ from rmos_shared.settings.index import IndexSettings
 from rmos_shared.settings.nightly import NightlySettings
 from rmos_shared.store.choice import chosen_store
 from rmos_shared.store.local import LocalStore
+from rmos_shared.store.told import ToldStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Services:
     store: LocalStore
     reader: RunReader
     writer: RunWriter
+    refused: RefusedChanges
     catalog: RunCatalog
     #: Of the status.
     sources: Sources
@@ -77,7 +80,8 @@ async def services_of(
             jobs=jobs,
             store=store,
             reader=reader,
-            writer=RunWriter(store),
+            writer=RunWriter(ToldStore(store, jobs.unsealed.tell)),
+            refused=RefusedChanges(jobs),
             catalog=catalog,
             sources=Sources(
                 ledger=lambda: jobs,

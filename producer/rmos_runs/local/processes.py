@@ -61,6 +61,8 @@ PROCESSES: Mapping[str, tuple[str, ...]] = {
         "runs.reexplain",
         *_ALONE,
     ),
+    # By itself, so that it alone needs the key that signs the audit log.
+    "worker-audit": (*_WORKER, "-n", "audit@%h", "-P", "threads", "-c", "2", "-Q", "runs.audit", *_ALONE),
     "beat": (*_CELERY, "beat", "-l", "INFO"),
     "indexer": ("-m", "rmos_shared.index"),
     "flower": ("-m", "rmos_worker.flower"),

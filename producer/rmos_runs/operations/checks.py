@@ -16,6 +16,7 @@ from typing import Any, Literal
 from urllib.request import HTTPErrorProcessor, ProxyHandler, Request, build_opener
 
 from rmos_runs.local.home import Home
+from rmos_runs.operations.sealing_status import sealing_status
 from rmos_shared.advisories.answers import ASSETS_PATH, mistake_behind
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable, RmosError, StoreUnavailable
 from rmos_shared.index.choice import has_index, index_state, store_id_of
@@ -174,8 +175,52 @@ def _ledger(ledger: JobLedger) -> Iterator[Finding]:
         yield Finding("dead letters", "warning", f"{letters}", "see rmos dlq list")
     else:
         yield Finding("dead letters", "ok", "none")
+    yield from _audit_log(ledger)
     yield from _pauses(ledger)
     yield from _webhooks(ledger)
+
+
+def _audit_log(ledger: JobLedger) -> Iterator[Finding]:
+    try:
+        audit = sealing_status(ledger)
+    except BrokerDamaged as error:
+        yield Finding("audit log", "broken", str(error), "rmos jobs repair --feed")
+        return
+    sealed = (
+        "nothing is sealed yet"
+        if audit.sealed_at_utc is None
+        else f"{audit.entries} entries, sealed at {format_utc(audit.sealed_at_utc)}"
+    )
+    waits = audit.oldest_unsealed_seconds
+    oldest = "" if waits is None else f", the oldest for {waits:.0f} s"
+    told = f"{sealed}; {audit.unsealed} not sealed{oldest}"
+    if audit.dead_job is not None:
+        yield Finding(
+            "audit log",
+            "broken",
+            f"{told}; the seal job {audit.dead_job} is dead",
+            f"rmos dlq show {audit.dead_job} says why; repair that, then rmos dlq replay it",
+        )
+    elif audit.has_stopped:
+        yield Finding("audit log", "broken", told, "start worker-audit, or see its log; nothing is lost")
+    else:
+        yield Finding("audit log", "ok", told)
+    if audit.sealed_at_utc is not None and audit.signed_by is None:
+        yield Finding(
+            "audit key",
+            "warning",
+            "none: the audit log is sealed unsigned",
+            "make one by rmos audit keygen, and give it to worker-audit in RMOS_AUDIT_KEY_FILE",
+        )
+    elif audit.signed_by is not None:
+        yield Finding("audit key", "ok", f"signs as {audit.signed_by}")
+    if audit.late:
+        yield Finding(
+            "late entries",
+            "warning",
+            f"{audit.late} files lay in the store and nobody had told of them",
+            "rmos audit verify names each; find out who wrote it",
+        )
 
 
 def _pauses(ledger: JobLedger) -> Iterator[Finding]:

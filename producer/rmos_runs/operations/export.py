@@ -9,6 +9,7 @@ from dataclasses import replace
 from rmos_runs.operations.folder import Folders
 from rmos_runs.operations.manifest import MANIFEST
 from rmos_runs.operations.pack import archived
+from rmos_runs.operations.proofs import Proofs, Stored, proof_name
 from rmos_runs.operations.selection import Selection, select
 from rmos_runs.operations.tree import Growth, TreeItem
 from rmos_runs.operations.zip_stream import Entry, joined
@@ -18,13 +19,17 @@ from rmos_shared.runs.query import RunCatalog, RunFilter
 from rmos_shared.runs.reader import RunReader
 from rmos_shared.store.base import ArtifactStore
 
-#: Of one archive. Each costs memory for its place in the tree; all else is flat.
+#: Of one archive. Each costs memory for its place in the tree and for the names of its files, whose proofs
+#: are found in one pass; all else is flat.
 MOST_RUNS = 50_000
+_RUNS = "runs/"
 
 _README = f"""\
 The records of the runs that a filter means, format 1.
 
-runs/           one folder a run: its artifact, links, reviews, failed attempts, outputs, attachments, history
+runs/           one folder a run: its artifact, links, reviews, failed attempts, outputs, attachments,
+                history, and in proof/ that they are in the audit log, unchanged
+PROOFS.txt      which log that is, how to check a proof, and what is not in it yet
 index.json      the filter, and the runs by session, batch and parent, with the worst of each
 DAMAGED.txt     what the filter means and nobody can read; not there when all is well
 {MANIFEST} the SHA-256 of every other file
@@ -48,6 +53,7 @@ class Export:
         """Take the runs that ``choice`` means; raises as ``select``."""
         self._choice = choice
         self._folders = Folders(reader, store)
+        self._proofs = Proofs(store)
         self.selection: Selection = select(catalog, choice, most_runs=most_runs)
         #: Runs that are in the archive, or among the damaged, by now.
         self.done = 0
@@ -77,13 +83,35 @@ class Export:
             else:
                 items.append(TreeItem.of(folder.artifact))
                 for entry in folder.entries:
-                    yield replace(entry, name=f"runs/{run_id}/{entry.name}")
+                    name = f"{_RUNS}{run_id}/{entry.name}"
+                    if entry.name in folder.keys:
+                        self._proofs.want(name, Stored(folder.keys[entry.name], entry.sha256))
+                    yield replace(entry, name=name)
             self.done += 1
+        yield from self._proven()
         growth = Growth(items)
         yield Entry.measured("index.json", lambda: self._index(growth))
         if self.damaged:
             lines = (f"{key}: {reason}\n" for key, reason in sorted(self.damaged.items()))
             yield Entry.of("DAMAGED.txt", "".join(lines).encode())
+
+    def _proven(self) -> Iterator[Entry]:
+        """Yield the proofs of all files, each beside its file's folder, and what to do with them."""
+        example = ("", "")
+        try:
+            for name, data in self._proofs.made(self._tell):
+                run_id, _, file = name.removeprefix(_RUNS).partition("/")
+                proof = f"{_RUNS}{run_id}/{proof_name(file)}"
+                example = example if example[0] else (name, proof)
+                yield Entry.of(proof, data)
+        except CorruptArtifact as error:
+            # The log is damaged, not the records.
+            self._tell(error)
+        text = self._proofs.summary.text(*example)
+        if self._proofs.unsealed:
+            text += "\nNot in the audit log yet, so not proven:\n"
+        lines = [f"  {name}\n" for name in self._proofs.unsealed]
+        yield Entry.measured("PROOFS.txt", lambda: map(str.encode, [text, *lines]))
 
     def _tell(self, error: CorruptArtifact) -> None:
         self.damaged[error.key] = error.reason

@@ -28,6 +28,8 @@ OnDamage = Callable[[CorruptArtifact], None]
 
 _INLINE_SUFFIX = {"gcode": ".nc", "opplan": ".json"}
 _DIGEST_CHARACTERS = 64
+#: In a folder without the underscore of the store.
+_ATTACHMENTS = "attachments/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Folder:
 
     artifact: RunArtifact
     entries: list[Entry]
+    #: The store's keys of those entries that are files of it, by their names.
+    keys: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +80,21 @@ class Folders:
         attempts = self._records(keys.attempt_prefix(day, run_id), parse_attempt, on_damage)
         # Links of another run may begin with this one's name.
         links = [link for link in links if link.record.run_id == run_id]
-        entries = [
-            Entry.of("artifact.json", data),
-            Entry.of("history.json", _history(artifact, data, links, reviews, attempts)),
-            *(Entry.of(f"links/{link.record.advisory_id}.json", link.data) for link in links),
-            *(Entry.of(f"reviews/{_name(review.key)}", review.data) for review in reviews),
-            *(Entry.of(f"attempts/{_name(attempt.key)}", attempt.data) for attempt in attempts),
-            *self._outputs(key, artifact, on_damage),
+        stored = [
+            ("artifact.json", key, data),
+            *((f"links/{link.record.advisory_id}.json", link.key, link.data) for link in links),
+            *((f"reviews/{_name(review.key)}", review.key, review.data) for review in reviews),
+            *((f"attempts/{_name(attempt.key)}", attempt.key, attempt.data) for attempt in attempts),
         ]
-        return Folder(artifact, sorted(entries, key=lambda entry: entry.name))
+        outputs = list(self._outputs(key, artifact, on_damage))
+        entries = [
+            *(Entry.of(name, data) for name, _, data in stored),
+            Entry.of("history.json", _history(artifact, data, links, reviews, attempts)),
+            *outputs,
+        ]
+        keys_of = {name: key for name, key, _ in stored}
+        keys_of |= {entry.name: f"_{entry.name}" for entry in outputs if entry.name.startswith(_ATTACHMENTS)}
+        return Folder(artifact, sorted(entries, key=lambda entry: entry.name), keys_of)
 
     def damage_of(self, key: str) -> str:
         """Return why an artifact cannot be read, that a list found to be damaged."""

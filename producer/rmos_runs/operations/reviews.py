@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
 from rmos_shared.advisories.model import AdvisoryLink, Review, ReviewReason
@@ -31,6 +31,10 @@ class ReviewFilter:
     date_to: date | None = None
     #: Only what has waited at least so long.
     age_hours: float | None = None
+
+    def told(self) -> dict[str, str]:
+        """Return it as the record of an act tells it: what it asks for, and nothing else."""
+        return {name: str(value) for name, value in asdict(self).items() if value is not None}
 
     def takes(self, waiting: WaitingReview, now: datetime) -> bool:
         """Say whether the advisory is meant; of a run that cannot be read nobody knows risk and tool."""
@@ -125,6 +129,11 @@ class Reviews:
         self._reader = reader
         self._writer = writer
         self._ledger = ledger
+
+    @property
+    def ledger(self) -> JobLedger | None:
+        """The ledger, unless it did not answer."""
+        return self._ledger
 
     def waiting(self, choice: ReviewFilter) -> Iterator[WaitingReview | CorruptArtifact]:
         """Yield the advisories that wait for a person and pass the filter, newest day first.

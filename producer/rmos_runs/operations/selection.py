@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from rmos_shared.errors import FieldProblem, InvalidRequest
 from rmos_shared.runs.query import MAX_LIMIT, RunCatalog, RunFilter, RunPage
@@ -69,3 +70,8 @@ def select(catalog: RunCatalog, choice: RunFilter, *, most_runs: int) -> Selecti
             problem = FieldProblem("filter", f"means more than {most_runs} runs; narrow it")
             raise InvalidRequest((problem,), what="selection")
     return Selection(sorted(run_ids), sorted(corrupt), pages.complete_until_utc)
+
+
+def told_of(choice: RunFilter) -> dict[str, Any]:
+    """Return a filter as the record of an act tells it: what it asks for, and nothing else."""
+    return {name: value for name, value in choice.dump().items() if value is not None}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, Protocol, TypeVar
 
+from rmos_runs.operations.sealing_status import SealingStatus, sealing_status
 from rmos_shared.errors import RmosError
 from rmos_shared.index.choice import has_index, index_state
 from rmos_shared.jobs.figures.model import LedgerFigures
@@ -137,6 +138,7 @@ class SystemStatus(Frozen):
     #: What operators have paused.
     pauses: tuple[Pause, ...] = ()
     nightly: NightlyStatus | None = None
+    audit: SealingStatus | None = None
     unreachable: list[Unreachable]
 
 
@@ -163,13 +165,14 @@ def read_status(sources: Sources, bounds: Bounds = THOROUGH) -> SystemStatus:
     """
     parts = _Parts()
 
-    def ledger() -> tuple[LedgerStats, LedgerFigures, tuple[Pause, ...], NightlyStatus]:
+    def ledger() -> tuple[LedgerStats, LedgerFigures, tuple[Pause, ...], NightlyStatus, SealingStatus]:
         opened = sources.ledger()
         figures = opened.figures.read(most_jobs=bounds.jobs, most_events=bounds.events)
-        return opened.stats(), figures, tuple(opened.pauses.all()), _nightly(opened, sources.nightly())
+        nightly = _nightly(opened, sources.nightly())
+        return opened.stats(), figures, tuple(opened.pauses.all()), nightly, sealing_status(opened)
 
     read = parts.read("ledger", ledger)
-    stats, figures, pauses, nightly = read or (None, None, (), None)
+    stats, figures, pauses, nightly, audit = read or (None, None, (), None, None)
     return SystemStatus(
         at_utc=datetime.now(UTC),
         ledger=stats,
@@ -178,6 +181,7 @@ def read_status(sources: Sources, bounds: Bounds = THOROUGH) -> SystemStatus:
         figures=figures,
         pauses=pauses,
         nightly=nightly,
+        audit=audit,
         storage=parts.read("storage", lambda: _storage(sources.store())),
         index=parts.read("index", lambda: _index(sources)),
         reviews=parts.read("reviews", lambda: _reviews(sources.catalog(), bounds.reviews)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 
 from rmos_shared.auditlog.checkpoint import Checkpoint
 from rmos_shared.auditlog.entry import Entry, EntryInvalid, RecordEntry, SealEntry, key_of, parse_entry
@@ -15,6 +16,9 @@ from rmos_shared.store.base import ArtifactStore
 
 #: A file is searched for from that long before its time on: clocks of machines differ.
 SLACK = timedelta(minutes=5)
+
+#: Keys whose place is remembered; some 20 MiB.
+_REMEMBERED = 100_000
 
 
 class AuditLog:
@@ -28,11 +32,18 @@ class AuditLog:
         """Read ``store``."""
         self.store = store
         self.origin = origin
+        self._forget()
+
+    def _forget(self) -> None:
+        """Know nothing of the log: at the start, and when a backup has taken its place."""
         #: A size that has a checkpoint; the newest is that one or a later.
         self._known = 0
         #: Size of the last tree that is known to end with a seal that adopts, and whether no later one does.
         self._adopted = 0
         self._adoption_over = False
+        #: Where keys were found, and the checkpoint of that time: what is asked for once is asked for again.
+        self._found: dict[str, int] = {}
+        self._found_in: Checkpoint | None = None
 
     # -- checkpoints ----------------------------------------------------------------------------------
 
@@ -47,6 +58,8 @@ class AuditLog:
         Nothing tells it but the names, so they are searched: in one step where it is the size asked last,
         else in as many as that number has binary digits.
         """
+        if self._known and next(self.sizes(self._known - 1), None) != self._known:
+            self._forget()
         low = high = self._known
         step = 1
         # In larger and larger steps away from what is known, then halving the last of them.
@@ -140,13 +153,25 @@ class AuditLog:
 
         Each is given with the earliest time at which it can have been sealed, by clocks that may be ``SLACK``
         apart. Entries are looked through from the earliest of them to the newest entry, or until all are
-        found: the cost is that of what was sealed since then. A key that has several entries is found at the
-        first of these.
+        found: the cost is that of what was sealed since then, once for a key that is in the log. A key that
+        has several entries is found at the first of these.
         """
         size = self.newest_size() if size is None else size
-        found: dict[str, int] = {}
         if not keys or not size:
-            return found
+            return {}
+        if self._found_in is not None and self._found_in != self.checkpoint(self._found_in.size):
+            self._forget()
+        found = {key: self._found[key] for key in keys if self._found.get(key, size) < size}
+        wanted = {key: time for key, time in keys.items() if key not in found}
+        if wanted:
+            new = self._search(wanted, size)
+            if new:
+                self._remember(new, size)
+            found |= new
+        return found
+
+    def _search(self, keys: Mapping[str, datetime], size: int) -> dict[str, int]:
+        found: dict[str, int] = {}
         start = self.size_before(min(keys.values()) - SLACK, size)
         for index, line in enumerate(self.entries(start, size=size), start):
             key = key_of(line)
@@ -155,6 +180,13 @@ class AuditLog:
                 if len(found) == len(keys):
                     break
         return found
+
+    def _remember(self, found: Mapping[str, int], size: int) -> None:
+        self._found |= found
+        for key in list(islice(self._found, max(0, len(self._found) - _REMEMBERED))):
+            del self._found[key]
+        if self._found_in is None or size > self._found_in.size:
+            self._found_in = self.checkpoint(size)
 
     def size_before(self, moment: datetime, size: int) -> int:
         """Return the size of the largest tree, up to ``size`` entries, that was sealed before ``moment``.

@@ -12,6 +12,7 @@ from rmos_shared.models.base import Frozen, Sha256, SingleLine, UtcTime, Utf8Tex
 from rmos_shared.runs.files import reported
 from rmos_shared.runs.record import parse
 from rmos_shared.store.base import ArtifactStore, Outcome
+from rmos_shared.store.publication import Publication
 
 _BATCHES = "_batches/"
 
@@ -72,8 +73,8 @@ class BatchReports:
         """Read and write in ``store``."""
         self._store = store
 
-    def publish(self, report: BatchReport) -> BatchReport:
-        """Publish a report, durable when this returns; and return the one that stands.
+    def publish(self, report: BatchReport) -> tuple[BatchReport, Publication]:
+        """Publish a report, durable when this returns; and return the one that stands, as the log is told.
 
         Of two reports of one batch the first stands: the job that writes it may run again after its counts
         have moved on, for somebody replayed a dead letter.
@@ -81,10 +82,12 @@ class BatchReports:
         Raises:
             CorruptArtifact: one stands, and it cannot be read.
         """
-        key = report_key(report.batch_id)
-        if self._store.create(key, report.to_bytes()) is Outcome.CONFLICT:
-            return self.find(report.batch_id) or report
-        return report
+        key, data = report_key(report.batch_id), report.to_bytes()
+        outcome = self._store.create(key, data)
+        if outcome is Outcome.CONFLICT:
+            data = self._store.get(key) or data
+            report = _proven(key, data)
+        return report, Publication.of(key, data, outcome)
 
     def find(self, batch_id: str) -> BatchReport | None:
         """Return the report of a batch, proven; None when there is none.
@@ -94,9 +97,11 @@ class BatchReports:
         """
         key = report_key(batch_id)
         data = self._store.get(key)
-        if data is None:
-            return None
-        try:
-            return parse(BatchReport, key, data, BatchReport.key)
-        except CorruptArtifact as error:
-            raise reported(error) from None
+        return None if data is None else _proven(key, data)
+
+
+def _proven(key: str, data: bytes) -> BatchReport:
+    try:
+        return parse(BatchReport, key, data, BatchReport.key)
+    except CorruptArtifact as error:
+        raise reported(error) from None

@@ -1,8 +1,9 @@
-"""The acts of operators: who did what to how many jobs, why, and how far it got. Added, never removed."""
+"""Acts: who did what beside the normal way of jobs, why, from where, and how far it got. Never removed."""
 
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -20,7 +21,7 @@ _PAGE = 200
 
 
 class ActKind(StrEnum):
-    """What an operator does; also the name of the script's operation that does it."""
+    """What is done. Of the first six it is also the name of the script's operation that does it."""
 
     REPLAY = "replay"
     DISCARD = "discard"
@@ -28,6 +29,24 @@ class ActKind(StrEnum):
     RUN_NOW = "run_now"
     PAUSE = "pause"
     RESUME = "resume"
+    #: Jobs put back where their state says, or the audit log's feed begun anew.
+    REPAIR = "repair"
+    #: Records of an older system stored.
+    MIGRATION = "migration"
+    #: Records taken away: a pack or an export.
+    EXPORT = "export"
+    #: A batch paused, resumed or cancelled.
+    BATCH = "batch"
+    #: One verdict on many advisories.
+    REVIEW = "review"
+    #: The audit log is signed by a new key from here on.
+    KEY_ROTATION = "key_rotation"
+    #: The store was restored from a back-up, and the audit log goes on from what it holds.
+    AUDIT_RESTORED = "audit_restored"
+    #: Somebody asked the gateway to change or delete a run, which it never does.
+    REFUSED_CHANGE = "refused_change"
+    #: A process began, with these settings.
+    START = "start"
 
 
 class ActOutcome(StrEnum):
@@ -42,12 +61,14 @@ class ActOutcome(StrEnum):
 
 
 class Act(Frozen):
-    """One act of an operator, on one job or on many."""
+    """One act, on one job or on many."""
 
     act_id: Utf8Text
     kind: Utf8Text
     by: Utf8Text
     why: Utf8Text
+    #: Where it came from: ``machine`` and ``caller`` (``cli``, ``gateway``, the name of a process).
+    origin: dict[str, Any]
     #: The filter, the ids that were named, or the subject of a pause.
     about: dict[str, Any]
     #: Jobs that it was meant for.
@@ -71,16 +92,32 @@ class JobActs:
         """Use the ledger's script."""
         self._script = script
 
-    def begin(self, kind: ActKind, *, by: str, why: str, about: Mapping[str, Any], found: int) -> str:
-        """Write down what is about to be done, and return the id of the act."""
-        act_id = new_uuid7()
-        told = json.dumps(about, ensure_ascii=False, separators=(",", ":"))
-        self._script.run("begin_act", act_id, kind.value, by, why, told, found)
+    def begin(
+        self,
+        kind: ActKind,
+        *,
+        by: str,
+        why: str,
+        about: Mapping[str, Any],
+        found: int,
+        caller: str = "cli",
+        act_id: str | None = None,
+    ) -> str:
+        """Write down what is about to be done, tell the audit log of it, and return the id of the act.
+
+        ``caller`` is what it came through on this machine. An act of an id that is known stays as it is.
+        """
+        act_id = act_id or new_uuid7()
+        origin = {"machine": socket.gethostname(), "caller": caller}
+        self._script.run("begin_act", act_id, kind.value, by, why, _told(origin), _told(about), found)
         return act_id
 
-    def end(self, act_id: str, outcome: ActOutcome, *, refused: int) -> None:
-        """Write down how it ended; the first end stands."""
-        self._script.run("end_act", act_id, outcome.value, refused)
+    def end(self, act_id: str, outcome: ActOutcome, *, refused: int, done: int | None = None) -> None:
+        """Write down how it ended, and tell the audit log; the first end stands.
+
+        ``done`` is for acts that no step of the ledger counts.
+        """
+        self._script.run("end_act", act_id, outcome.value, refused, "" if done is None else done)
 
     def get(self, act_id: str) -> Act:
         """Return an act.
@@ -128,6 +165,7 @@ def _act(act_id: str, fields: dict[bytes, bytes]) -> Act:
             {
                 "act_id": act_id,
                 **{name: texts[name] for name in ("kind", "by", "why")},
+                "origin": json.loads(texts.get("origin", "{}")),
                 "about": json.loads(texts["about"]),
                 "found": int(texts["found"]),
                 "done": int(texts["done"]),
@@ -140,6 +178,10 @@ def _act(act_id: str, fields: dict[bytes, bytes]) -> Act:
         raise BrokerDamaged(
             f"the record of act {act_id} cannot be read ({type(error).__name__}); another program wrote it"
         ) from None
+
+
+def _told(fields: Mapping[str, Any]) -> str:
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
 
 
 def _time(milliseconds: str) -> datetime:

@@ -27,6 +27,7 @@ from rmos_shared.jobs.records import job_record
 from rmos_shared.jobs.redis_errors import broker_errors
 from rmos_shared.jobs.script import MAY_EXCEED_MEMORY, LedgerScript
 from rmos_shared.jobs.steering import JobSteering
+from rmos_shared.jobs.unsealed import Unsealed
 from rmos_shared.jobs.webhooks import JobWebhooks
 from rmos_shared.jobs.work import JobWork
 from rmos_shared.settings.broker import BrokerSettings
@@ -92,6 +93,8 @@ class JobLedger:
         self.figures = JobFigures(self._script)
         #: Batches of re-explanations.
         self.batches = JobBatches(self._script)
+        #: What the audit log does not hold yet.
+        self.unsealed = Unsealed(self._script)
         #: Who hears of the ends of jobs.
         self.webhooks = JobWebhooks(self._script)
 

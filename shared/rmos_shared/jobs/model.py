@@ -41,8 +41,12 @@ class DeadReason(StrEnum):
     UNEXPECTED_ERROR = "unexpected_error"
     #: A webhook's receiver does not take the message, or may not be called.
     WEBHOOK_REFUSED = "webhook_refused"
+    #: What the worker was given for it does not fit, such as a key that the audit log does not trust.
+    MISCONFIGURED = "misconfigured"
     #: The webhook endpoint is disabled, or no longer configured.
     ENDPOINT_DISABLED = "endpoint_disabled"
+    #: A time-stamp authority refused, or answered another query.
+    TIMESTAMP_REFUSED = "timestamp_refused"
 
 
 class WaitReason(StrEnum):
@@ -64,6 +68,10 @@ class WaitReason(StrEnum):
     WEBHOOK_REFUSED = "webhook_refused"
     #: A webhook's receiver was not called: it failed too often a moment ago, or has its share of the worker.
     ENDPOINT_RESTING = "endpoint_resting"
+    #: Another worker seals the audit log.
+    SEALER_BUSY = "sealer_busy"
+    #: A time-stamp authority did not answer, or asked for patience.
+    TIMESTAMP_UNAVAILABLE = "timestamp_unavailable"
     #: Something that may pass: no memory, no time.
     TRY_FAILED = "try_failed"
 

@@ -149,6 +149,14 @@ class JobQueues:
             # Renewing what may just have lapsed can at worst let two holders in: every step is atomic anyway.
             return bool(self._script.client.pexpire(key, milliseconds(seconds)))
 
+    def unlock(self, name: str, holder: str) -> None:
+        """Give a named lock back, unless it has lapsed and is another's."""
+        key = f"{self._script.prefix}lock:{name}"
+        with broker_errors():
+            if self._script.client.get(key) == holder.encode():
+                # What may just have lapsed can at worst be another's: every step is atomic anyway.
+                self._script.client.delete(key)
+
 
 def _total(answers: Iterable[object]) -> int | None:
     """Return the sum of what the server answered; None when it answered an error."""

@@ -19,6 +19,7 @@ from rmos_shared.tasks.table import (
     PLAN,
     REEXPLAIN,
     REPORT,
+    SEAL,
     TASKS,
     TaskSpec,
 )
@@ -34,6 +35,7 @@ PARTS = (
     "keys",
     "events",
     "batch_counts",
+    "unsealed",
     "ends",
     "ready",
     "acts",
@@ -70,6 +72,7 @@ def _tables(tasks: Iterable[TaskSpec]) -> str:
         f"local TASKS = {{{', '.join(rows)}}}\nlocal QUEUES = {{{', '.join(queues)}}}\n"
         f'local DELIVERY, DELIVERIES = "{DELIVER.name}", "{DELIVER.queue}"\n'
         f'local PLAN, REEXPLAIN, REPORT = "{PLAN.name}", "{REEXPLAIN.name}", "{REPORT.name}"\n'
+        f'local SEAL = "{SEAL.name}"\n'
     )
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from rmos_shared.jobs.arguments import CODE_VERSION, job_args, milliseconds
+from rmos_shared.jobs.arguments import CODE_VERSION, job_args, milliseconds, publication_args
 from rmos_shared.jobs.model import Failure, Job
 from rmos_shared.jobs.script import LedgerScript
+from rmos_shared.store.publication import Publication
 from rmos_shared.telemetry.scope import Scope, valid_traceparent
 
 #: Claims of one job, over all its tries, after which losing it again counts as a crash loop.
@@ -81,11 +82,14 @@ class Claims:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """One job that is done, what it came to, and the jobs to accept in the same step."""
+    """One job that is done, what it came to, and what happens in the same step."""
 
     job_id: str
     result: dict[str, Any]
+    #: The jobs to accept.
     following: tuple[Job, ...] = ()
+    #: What it published, for the audit log.
+    published: tuple[Publication, ...] = ()
 
 
 class JobWork:
@@ -122,14 +126,15 @@ class JobWork:
         return Claims(lease, tuple(claimed), refused)
 
     def finish(self, finishes: Sequence[Finish], lease: Lease, *, ttl_seconds: int) -> dict[str, Settlement]:
-        """Mark the jobs done and accept their follow-up jobs, in one step.
+        """Mark the jobs done, accept their follow-up jobs, and tell what they published, in one step.
 
         Returns the state of each job afterwards: ``done``, or what forbids it (the lease has passed on;
         the new holder will finish it, and effects are idempotent, so there is nothing to repair).
         """
         args: list[Any] = [lease.worker, lease.token, ttl_seconds, len(finishes)]
         for finish in finishes:
-            args += [finish.job_id, json.dumps(finish.result), len(finish.following)]
+            told = publication_args(finish.published)
+            args += [finish.job_id, json.dumps(finish.result), *told, len(finish.following)]
             for job in finish.following:
                 args += job_args(job)
         answers = self._script.run("finish", *args)
@@ -174,9 +179,14 @@ class JobWork:
             self._script.run("bring_forward", most, "+inf" if put_off_by_ms is None else put_off_by_ms)
         )
 
-    def bury(self, job_id: str, lease: Lease, *, failure: Failure) -> Settlement:
-        """Put the job among the dead letters. Returns its state afterwards."""
-        state = self._script.text("bury", lease.worker, lease.token, job_id, failure.to_bytes(), CODE_VERSION)
+    def bury(
+        self, job_id: str, lease: Lease, *, failure: Failure, published: Sequence[Publication] = ()
+    ) -> Settlement:
+        """Put the job among the dead letters, and tell what it published. Returns its state afterwards."""
+        told = publication_args(published)
+        state = self._script.text(
+            "bury", lease.worker, lease.token, job_id, failure.to_bytes(), CODE_VERSION, *told
+        )
         return Settlement(state)
 
     def give_back(self, job_id: str, lease: Lease, *, max_crashes: int) -> Settlement:
@@ -205,7 +215,7 @@ class JobWork:
         return int(answer)
 
     def live_under_way(self) -> bool:
-        """Say whether a worker is at a job that batches give way to: any but theirs and webhooks."""
+        """Say whether a worker is at a job that batches give way to: not theirs, a webhook or a seal."""
         return bool(self._script.run("live_under_way"))
 
     def retire(self, worker: str, *, max_crashes: int) -> int:

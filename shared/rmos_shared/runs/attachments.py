@@ -30,6 +30,7 @@ from rmos_shared.runs.files import reported
 from rmos_shared.runs.model import RunRecord, attached, original_of
 from rmos_shared.settings.store import MAX_ATTACHMENT_BYTES
 from rmos_shared.store.base import PIECE_BYTES, ArtifactStore, Draft, Head, Outcome
+from rmos_shared.store.publication import Publication
 
 _OTHER_CONTENT = "the content has another hash than its name says"
 
@@ -44,6 +45,15 @@ class Attachments:
         """Use ``store``; take attachments of up to ``most_bytes``."""
         self._store = store
         self._most_bytes = most_bytes
+
+    def publish(self, data: bytes, suffix: str) -> Publication:
+        """As ``put``, of what memory holds already, and return all that the audit log is told of it."""
+        self.check_size(len(data))
+        key = attachment_key(data, suffix)
+        outcome = self._store.create(key, data)
+        return Publication(
+            _published(key, outcome), _sha256_of(key), len(data), created=outcome is Outcome.CREATED
+        )
 
     def put(self, data: bytes | BinaryIO, suffix: str, claimed_sha256: str | None = None) -> str:
         """Publish ``data``, or all that is left of a stream, and return the key; durable when this returns.

@@ -12,6 +12,7 @@ from rmos_shared.runs.files import RunFiles, parse_link
 from rmos_shared.runs.lookup import RunLookup
 from rmos_shared.runs.model import RunArtifact
 from rmos_shared.store.base import ArtifactStore, Outcome
+from rmos_shared.store.publication import Publication
 
 #: A run as it lies in the store: its key and its bytes.
 StoredRun = tuple[str, bytes]
@@ -57,7 +58,11 @@ class RunWriter:
 
     def put_attachment(self, data: bytes, suffix: str) -> str:
         """Publish ``data`` under its own hash and return the key; see ``Attachments.put``."""
-        return self._attachments.put(data, suffix)
+        return self.publish_attachment(data, suffix).key
+
+    def publish_attachment(self, data: bytes, suffix: str) -> Publication:
+        """As ``put_attachment``, and return all that the audit log is told of it."""
+        return self._attachments.publish(data, suffix)
 
     def attach(self, link: AdvisoryLink) -> Outcome:
         """Publish a link beside its run. The same advisory again is ``ALREADY_SAME`` (contract section 5).
@@ -68,11 +73,18 @@ class RunWriter:
             RunNotFound: there is no such run.
             CorruptArtifact: another link has the name, and it cannot be read.
         """
+        return self.publish_link(link)[0]
+
+    def publish_link(self, link: AdvisoryLink) -> tuple[Outcome, Publication]:
+        """As ``attach``, and return what the audit log is told: of the link that stands."""
         key = keys.link_key(self._lookup.partition(link.run_id), link.run_id, link.advisory_id)
-        outcome = self._store.create(key, link.to_bytes())
-        if outcome is Outcome.CONFLICT and self._files.link(key).same_advisory(link):
-            return Outcome.ALREADY_SAME
-        return outcome
+        data = link.to_bytes()
+        outcome = self._store.create(key, data)
+        if outcome is Outcome.CONFLICT:
+            stands = self._files.bytes(key)
+            if parse_link(key, stands).same_advisory(link):
+                outcome, data = Outcome.ALREADY_SAME, stands
+        return outcome, Publication.of(key, data, outcome)
 
     def add_review(self, review: Review) -> Outcome:
         """Publish a person's verdict; it changes no other file.
@@ -95,6 +107,11 @@ class RunWriter:
         Raises:
             RunNotFound: there is no such run.
         """
-        return self._store.create(
-            keys.attempt_key(self._lookup.partition(attempt.run_id), attempt), attempt.to_bytes()
-        )
+        return self.publish_attempt(attempt)[0]
+
+    def publish_attempt(self, attempt: Attempt) -> tuple[Outcome, Publication]:
+        """As ``add_attempt``, and return what the audit log is told of it."""
+        key = keys.attempt_key(self._lookup.partition(attempt.run_id), attempt)
+        data = attempt.to_bytes()
+        outcome = self._store.create(key, data)
+        return outcome, Publication.of(key, data, outcome)

@@ -6,13 +6,17 @@ from typing import Literal
 
 from pydantic import Field, SecretStr
 
+from rmos_shared.settings.audit import AuditSettings
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.settings.nightly import NightlySettings
 from rmos_shared.settings.store import StoreSettings
+from rmos_shared.settings.timestamps import TimestampSettings
 from rmos_shared.settings.webhooks import WebhookSettings
 
 
-class WorkerSettings(BrokerSettings, StoreSettings, WebhookSettings, NightlySettings):
+class WorkerSettings(
+    BrokerSettings, StoreSettings, WebhookSettings, NightlySettings, AuditSettings, TimestampSettings
+):
     """What a worker needs."""
 
     advisory_url: str = Field("http://127.0.0.1:8700", description="Base address of the advisory store.")

@@ -73,6 +73,19 @@ class ReportBatch(Frozen):
     batch_id: SafeId
 
 
+class SealLog(Frozen):
+    """Payload of ``audit.seal``: bring into the audit log what was published since the seal before."""
+
+    #: Of the job; see ``ids.seal_job_id``.
+    number: Annotated[int, Field(ge=0)]
+
+
+class TimestampCheckpoint(Frozen):
+    """Payload of ``audit.timestamp``: have the newest checkpoint stamped, once for this UTC day."""
+
+    day: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+
+
 class DeliverWebhook(Frozen):
     """Payload of ``webhooks.deliver``: tell an endpoint how a job ended. Written by ``endpoints.lua``."""
 

@@ -12,7 +12,9 @@ from rmos_shared.tasks.payloads import (
     PlanBatch,
     ReexplainRun,
     ReportBatch,
+    SealLog,
     SuggestAndAttach,
+    TimestampCheckpoint,
 )
 
 #: Consumed by nobody; mirrors the number of dead letters, so that Flower's Broker page shows it.
@@ -57,8 +59,13 @@ REEXPLAIN = TaskSpec(
 )
 REPORT = TaskSpec("batches.report", BACKGROUND_QUEUE, ReportBatch, "batch", event="batch.done")
 DELIVER = TaskSpec("webhooks.deliver", "runs.notify", DeliverWebhook, "webhook")
+#: By itself, so that however much is published, the audit log comes after at once.
+AUDIT_QUEUE = "runs.audit"
+SEAL = TaskSpec("audit.seal", AUDIT_QUEUE, SealLog, "audit")
+TIMESTAMP = TaskSpec("audit.timestamp", AUDIT_QUEUE, TimestampCheckpoint, "timestamp")
 
 TASKS: dict[str, TaskSpec] = {
-    spec.name: spec for spec in (CREATE, CREATE_MANY, SUGGEST, ATTACH, PLAN, REEXPLAIN, REPORT, DELIVER)
+    spec.name: spec
+    for spec in (CREATE, CREATE_MANY, SUGGEST, ATTACH, PLAN, REEXPLAIN, REPORT, DELIVER, SEAL, TIMESTAMP)
 }
 QUEUES: tuple[str, ...] = tuple(dict.fromkeys(spec.queue for spec in TASKS.values()))

@@ -236,6 +236,51 @@ class BatchEnded(Event, key="batch.ended", level=logging.INFO):
     dead: int
 
 
+# -- the audit log --------------------------------------------------------------------------------
+
+
+class LogSealed(Event, key="log.sealed", level=logging.INFO):
+    """The audit log has a new checkpoint."""
+
+    #: Entries of the log.
+    size: int
+    #: Of one job.
+    seals: int
+    records: int
+    #: Of these, what lay in the store and nobody had told of.
+    late: int
+    signed: bool
+
+
+class LogUnsigned(Event, key="log.unsigned"):
+    """The worker that seals the audit log has no key: whoever can write to the store could make it anew."""
+
+
+class PublicationsUntold(Event, key="publications.untold"):
+    """The ledger could not be told what was published; the audit log will find it in the store, as late."""
+
+    error: str
+
+
+class ActUnrecorded(Event, key="act.unrecorded"):
+    """The broker is away, so something was done without the record of the act that it is."""
+
+    kind: str
+
+
+class StartUnrecorded(Event, key="start.unrecorded"):
+    """That this process began is not on record yet; it is tried again until it is."""
+
+    error: str
+
+
+class FeedUnreadable(Event, key="feed.unreadable", level=logging.ERROR):
+    """An entry of the audit log's feed was written by another program, and tells of nothing."""
+
+    feed_id: str
+    error: str
+
+
 # -- the stores -----------------------------------------------------------------------------------
 
 

@@ -138,6 +138,31 @@ INDEX_BEHIND = Metric(
     "How far the index is behind the artifact store; none: there is no index.",
 )
 REVIEWS = Metric("rmos_reviews_waiting_runs", "gauge", "Runs that wait for a person, of the first 1,000.")
+AUDIT_ENTRIES = Metric("rmos_audit_log_entries", "gauge", "Entries of the audit log's newest checkpoint.")
+AUDIT_AGE = Metric(
+    "rmos_audit_checkpoint_age_seconds",
+    "gauge",
+    "Age of the audit log's newest checkpoint; none: nothing is sealed yet.",
+)
+AUDIT_OVERDUE = Metric(
+    "rmos_audit_overdue_seconds", "gauge", "How much later the next seal is than the last one promised."
+)
+AUDIT_UNSEALED = Metric(
+    "rmos_audit_unsealed", "gauge", "Publications and acts that the audit log does not hold yet."
+)
+AUDIT_UNSEALED_AGE = Metric(
+    "rmos_audit_oldest_unsealed_age_seconds", "gauge", "How long the oldest of these waits; 0: there is none."
+)
+AUDIT_DEAD = Metric(
+    "rmos_audit_seal_job_dead", "gauge", "1 while the seal job is a dead letter: nothing is sealed till then."
+)
+AUDIT_SIGNED = Metric("rmos_audit_signed", "gauge", "1 where the newest checkpoint is signed, else 0.")
+AUDIT_SEALS = Metric("rmos_audit_seals_total", "counter", "Seals of the audit log.")
+AUDIT_LATE = Metric(
+    "rmos_audit_late_entries_total",
+    "counter",
+    "Files that lay in the store and nobody had told the audit log of in time.",
+)
 STATUS_READ = Metric("rmos_status_read_seconds", "gauge", "Time that reading the figures above took.")
 
 OF_BOTH = (EVENTS, JOBS_SETTLED, JOB_FAILURES, TASK_DURATION, HTTP_REQUESTS, HTTP_DURATION, BUILD)
@@ -145,5 +170,6 @@ OF_WORKERS = (WORKER_ALIVE, WORKER_SLOTS, WORKER_BUSY, WORKER_TAKEN, WORKER_IDLE
 OF_STATUS = (
     *(PART_UP, JOBS, JOBS_ACCEPTED, JOBS_DONE, INVARIANT, RAW_LETTERS, QUEUE_READY, QUEUE_AGE, WAITING),
     *(DEAD_LETTERS, JOB_LATENCY, BREAKER, OUTAGE, WORKERS, HEARTBEAT_AGE, STORAGE_FREE, STORAGE_SIZE),
-    *(INDEX_BEHIND, REVIEWS, STATUS_READ),
+    *(INDEX_BEHIND, REVIEWS, AUDIT_ENTRIES, AUDIT_AGE, AUDIT_OVERDUE, AUDIT_UNSEALED, AUDIT_UNSEALED_AGE),
+    *(AUDIT_DEAD, AUDIT_SIGNED, AUDIT_SEALS, AUDIT_LATE, STATUS_READ),
 )

@@ -18,11 +18,15 @@ from celery.exceptions import Retry
 from rmos_shared.errors import RmosError
 from rmos_shared.jobs.connection import connect_broker
 from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.jobs.start import StartRecord
+from rmos_shared.sealing.parts import log_signer
 from rmos_shared.settings.logs import LogSettings
 from rmos_shared.settings.worker import WorkerSettings
-from rmos_shared.store.base import ArtifactStore
 from rmos_shared.store.choice import chosen_store
-from rmos_shared.tasks.table import BACKGROUND_QUEUE, DELIVER, TASKS, TaskSpec
+from rmos_shared.store.local import LocalStore
+from rmos_shared.tasks.table import AUDIT_QUEUE, BACKGROUND_QUEUE, DELIVER, TASKS, TaskSpec
+from rmos_shared.telemetry.events import LogUnsigned
+from rmos_shared.telemetry.log import emit
 from rmos_shared.telemetry.log_output import configure_logs, is_for_eyes
 from rmos_worker.advisories.breaker import RedisBreaker
 from rmos_worker.celery_app.broadcast import ControlNode
@@ -38,7 +42,8 @@ from rmos_worker.webhooks.registration import Registration
 _PR_SET_PDEATHSIG = 1
 #: Words for the states in which a worker may find jobs that it is not to do.
 _BEFORE = {"done": "done before", "running": "with another worker", "accepted": "with another worker"}
-_LOWEST_PRIORITY = 19
+#: By the one queue of a worker. Nobody waits for a batch; a seal is promised, and must go on under load.
+_NICENESS = {BACKGROUND_QUEUE: 19, AUDIT_QUEUE: 10}
 
 
 class JobDead(Exception):
@@ -52,25 +57,25 @@ class PutOff(Exception):
 class ServicesOfProcess:
     """The services of whichever process asks: a prefork child must not use its parent's connections."""
 
-    def __init__(self, settings: WorkerSettings, store: ArtifactStore, webhooks: WebhookConfig) -> None:
+    def __init__(self, settings: WorkerSettings, store: LocalStore, webhooks: WebhookConfig) -> None:
         """Prepare; the first task of a process starts its services."""
         self._settings = settings
         self._store = store
         self._webhooks = webhooks
         self._lock = threading.Lock()
         self._of: tuple[int, Services] | None = None
-        #: Whether this worker does nothing but what may wait.
-        self.in_background = False
+        #: The priority of its tasks (``nice``); 0: as any.
+        self.niceness = 0
         self._thread = threading.local()
 
     def give_way(self) -> None:
-        """Let everybody else have the processor first, if this worker's work may wait.
+        """Let others have the processor first, if this worker's work may wait.
 
         Of the thread that asks alone: heartbeat and reconciler wait for nobody.
         """
-        if self.in_background and not getattr(self._thread, "gives_way", False):
+        if self.niceness and not getattr(self._thread, "gives_way", False):
             self._thread.gives_way = True
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self.niceness)
 
     def get(self) -> Services:
         """Return this process's services, started."""
@@ -107,7 +112,9 @@ def create_app(settings: WorkerSettings) -> Celery:
         {
             _store_step(store.probe),
             _background_step(services),
+            _audit_step(settings, store),
             _reconciler_step(settings),
+            _start_step(settings),
             _webhooks_step(settings, webhooks),
             monitoring_step(settings),
         }
@@ -219,14 +226,33 @@ def _store_step(probe: Callable[[], None]) -> type[bootsteps.StartStopStep]:
     return StoreStep
 
 
-def _background_step(services: ServicesOfProcess) -> type[bootsteps.StartStopStep]:
-    class BackgroundStep(bootsteps.StartStopStep):
-        """Has the tasks of a worker that consumes nothing but background work give way to all others."""
+def _audit_step(settings: WorkerSettings, store: LocalStore) -> type[bootsteps.StartStopStep]:
+    class AuditStep(bootsteps.StartStopStep):
+        """Refuses to start the worker that seals the audit log with a key that cannot be read."""
 
         def __init__(self, parent: Any, **kwargs: Any) -> None:
             # Not in start, as above.
             super().__init__(parent, **kwargs)
-            services.in_background = set(parent.app.amqp.queues.consume_from) == {BACKGROUND_QUEUE}
+            if AUDIT_QUEUE in parent.app.amqp.queues.consume_from:
+                try:
+                    signer = log_signer(settings, store)
+                except RmosError as error:
+                    raise SystemExit(f"error {error.code}: {error}") from None
+                if signer is None:
+                    emit(LogUnsigned())
+
+    return AuditStep
+
+
+def _background_step(services: ServicesOfProcess) -> type[bootsteps.StartStopStep]:
+    class BackgroundStep(bootsteps.StartStopStep):
+        """Has the tasks of a worker give way to all others that consumes nothing but what may wait."""
+
+        def __init__(self, parent: Any, **kwargs: Any) -> None:
+            # Not in start, as above.
+            super().__init__(parent, **kwargs)
+            consumed = parent.app.amqp.queues.consume_from
+            services.niceness = min(_NICENESS.get(name, 0) for name in consumed)
 
     return BackgroundStep
 
@@ -253,6 +279,28 @@ def _webhooks_step(settings: WorkerSettings, config: WebhookConfig) -> type[boot
             self._ledger.close()
 
     return WebhooksStep
+
+
+def _start_step(settings: WorkerSettings) -> type[bootsteps.StartStopStep]:
+    class StartStep(bootsteps.StartStopStep):
+        """Has it written down that the worker began."""
+
+        requires = ("celery.worker.components:Pool",)
+
+        def __init__(self, parent: Any, **kwargs: Any) -> None:
+            super().__init__(parent, **kwargs)
+            self._ledger = JobLedger(connect_broker(settings))
+            name = str(parent.hostname).partition("@")[0]
+            self._record = StartRecord(self._ledger.acts, settings, f"worker-{name}")
+
+        def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+            self._record.start()
+
+        def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+            self._record.stop(settings.broker_timeout_seconds)
+            self._ledger.close()
+
+    return StartStep
 
 
 def _reconciler_step(settings: WorkerSettings) -> type[bootsteps.StartStopStep]:

@@ -6,7 +6,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
 from typing import TypeVar
@@ -14,6 +14,7 @@ from typing import TypeVar
 from rmos_shared.errors import BrokerDamaged, BrokerUnavailable
 from rmos_shared.jobs.work import Claim, Finish, JobWork, Lease, Settlement
 from rmos_shared.settings.worker import WorkerSettings
+from rmos_shared.store.publication import Publication
 from rmos_shared.telemetry.events import (
     JobDead,
     JobFailed,
@@ -32,6 +33,8 @@ from rmos_worker.handlers.base import Handler
 
 #: How long a settlement is repeated here before the heartbeat is left to give the lease back.
 _SETTLE_PAUSES_SECONDS = (0.1, 0.5, 1.0, 2.0, 4.0)
+#: Half of the time after which the audit log calls a file late that nobody told of.
+_PROMPT_SECONDS = 60.0
 #: As the ledger still has a job whose settlement did not get through.
 _UNSETTLED = Settlement.RUNNING
 _EVENTS: dict[type[Wait | Bury | GiveBack], type[JobFailed]] = {
@@ -117,7 +120,7 @@ class Executor:
         ends = _ends(handler, claims)
         finished = [end for end in ends if isinstance(end, Finish)]
         if finished:
-            self._finish(finished, lease, report)
+            self._finish(_as_told(finished, time.monotonic() - started), lease, report)
         failed = [
             (claim, end) for claim, end in zip(claims, ends, strict=True) if isinstance(end, BaseException)
         ]
@@ -162,9 +165,10 @@ class Executor:
     ) -> bool:
         """Settle a job that failed; return if it is one of the many that an outage puts off."""
         end = self._decide(error, claim)
+        published: Sequence[Publication] = ()
         if isinstance(end, Bury):
             try:
-                handler.on_dead(claim, end.failure)
+                published = handler.on_dead(claim, end.failure)
             except BaseException as unrecorded:  # noqa: BLE001 - nothing gets past here, nor hides why it died
                 # An audit record that cannot be written now keeps the job alive until it can.
                 later = self._decide(unrecorded, claim)
@@ -181,7 +185,7 @@ class Executor:
             ),
             quiet=outage,
         )
-        state = _settled(lambda: self._settle(claim.job_id, lease, end))
+        state = _settled(lambda: self._settle(claim.job_id, lease, end, published))
         if state is Settlement.DEAD:
             report.dead[claim.job_id] = end.failure.reason
         elif state is Settlement.WAITING and isinstance(end, Wait):
@@ -191,11 +195,13 @@ class Executor:
             report.refused[claim.job_id] = state or _UNSETTLED
         return outage
 
-    def _settle(self, job_id: str, lease: Lease, end: Wait | Bury | GiveBack) -> Settlement:
+    def _settle(
+        self, job_id: str, lease: Lease, end: Wait | Bury | GiveBack, published: Sequence[Publication]
+    ) -> Settlement:
         """Do what was decided; return the job's state afterwards."""
         match end:
             case Bury(failure):
-                return self._work.bury(job_id, lease, failure=failure)
+                return self._work.bury(job_id, lease, failure=failure, published=published)
             case Wait(delay, spends_retry, failure, held):
                 return self._work.reschedule(
                     job_id, lease, delay_seconds=delay, spends_retry=spends_retry, failure=failure, held=held
@@ -224,6 +230,16 @@ def _ends(handler: Handler, claims: Sequence[Claim]) -> Sequence[Finish | BaseEx
             return [error]
     # One of them is to blame, and nobody knows which; what was done already is done again without effect.
     return [end for claim in claims for end in _ends(handler, [claim])]
+
+
+def _as_told(finished: Sequence[Finish], seconds: float) -> Sequence[Finish]:
+    """Return them as the audit log may be told: of a job that took long it may have found a file already."""
+    if seconds < _PROMPT_SECONDS:
+        return finished
+    return [
+        replace(finish, published=tuple(replace(item, created=False) for item in finish.published))
+        for finish in finished
+    ]
 
 
 def _settled(step: Callable[[], _AnswerT]) -> _AnswerT | None:

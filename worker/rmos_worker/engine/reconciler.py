@@ -19,6 +19,7 @@ from rmos_shared.telemetry.events import (
 from rmos_shared.telemetry.log import emit
 from rmos_worker.advisories.breaker import Reading, RedisBreaker
 from rmos_worker.engine.batches import BatchRounds
+from rmos_worker.engine.sealing import SealRounds
 
 #: Of each version its own: an old worker that lives on must not keep the jobs of a newer one waiting.
 LOCK = f"reconciler:{sha256_hex(','.join(sorted(TASKS)).encode())[:8]}"
@@ -34,6 +35,7 @@ class Reconciler:
         self._queues = ledger.queues
         self._work = ledger.work
         self._batches = BatchRounds(ledger)
+        self._seals = SealRounds(ledger, settings)
         self._settings = settings
         self._breaker = breaker
         self._name = secrets.token_hex(8)
@@ -75,6 +77,7 @@ class Reconciler:
             emit(LedgerDamaged(keys=done.damaged))
         # Last, for it is refused where the server's memory is full.
         self._batches.round()
+        self._seals.round()
         return done.ready
 
     def _run(self) -> None:

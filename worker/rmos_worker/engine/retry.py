@@ -23,7 +23,11 @@ from rmos_shared.errors import (
     RmosError,
     RunNotFound,
     RunPending,
+    SealerBusy,
+    SettingsInvalid,
     StoreUnavailable,
+    TimestampRefused,
+    TimestampUnavailable,
     WebhookForbidden,
     WebhookRefused,
     WebhookUnavailable,
@@ -81,6 +85,8 @@ _HOPELESS: tuple[tuple[type[RmosError], DeadReason], ...] = (
     (CorruptArtifact, DeadReason.CORRUPT_ARTIFACT),
     (WebhookForbidden, DeadReason.WEBHOOK_REFUSED),
     (EndpointDisabled, DeadReason.ENDPOINT_DISABLED),
+    (SettingsInvalid, DeadReason.MISCONFIGURED),
+    (TimestampRefused, DeadReason.TIMESTAMP_REFUSED),
 )
 #: Errors that may pass, with their reason and whether they cost a try: one that is no fault of the job costs
 #: it time only. The first row that fits rules.
@@ -91,11 +97,13 @@ _PASSING: tuple[tuple[type[BaseException], WaitReason, bool], ...] = (
     (EndpointResting, WaitReason.ENDPOINT_RESTING, False),
     (WebhookUnavailable, WaitReason.WEBHOOK_UNAVAILABLE, True),
     (WebhookRefused, WaitReason.WEBHOOK_REFUSED, True),
+    (TimestampUnavailable, WaitReason.TIMESTAMP_UNAVAILABLE, True),
     (StoreUnavailable, WaitReason.STORE_UNAVAILABLE, False),
     (BrokerUnavailable, WaitReason.BROKER_UNAVAILABLE, False),
     (BrokerDamaged, WaitReason.BROKER_DAMAGED, False),
     (RunPending, WaitReason.RUN_PENDING, False),
     (AttachmentPending, WaitReason.ATTACHMENT_PENDING, False),
+    (SealerBusy, WaitReason.SEALER_BUSY, False),
     (MemoryError, WaitReason.TRY_FAILED, True),
     (TimeoutError, WaitReason.TRY_FAILED, True),
 )
@@ -137,7 +145,9 @@ def decide(
     if waiting_seconds >= limits.total_seconds or (spends_retry and retry_count + 1 >= most_tries):
         return Bury(describe(error, DeadReason.WEBHOOK_REFUSED if refused else DeadReason.RETRIES_EXHAUSTED))
     asked = (
-        error.retry_after_seconds if isinstance(error, (AdvisoryUnavailable, WebhookUnavailable)) else None
+        error.retry_after_seconds
+        if isinstance(error, (AdvisoryUnavailable, WebhookUnavailable, TimestampUnavailable))
+        else None
     )
     if asked is None:
         ceiling = min(limits.cap_seconds, limits.base_seconds * 2 ** min(retry_count, 32))

@@ -13,8 +13,9 @@ from rmos_shared.runs.attachments import Attachments
 from rmos_shared.runs.files import RunFiles
 from rmos_shared.runs.reader import RunReader
 from rmos_shared.runs.writer import RunWriter
+from rmos_shared.sealing.parts import SealParts
 from rmos_shared.settings.worker import WorkerSettings
-from rmos_shared.store.base import ArtifactStore
+from rmos_shared.store.local import LocalStore
 from rmos_shared.tasks.table import (
     ATTACH,
     CREATE,
@@ -23,7 +24,9 @@ from rmos_shared.tasks.table import (
     PLAN,
     REEXPLAIN,
     REPORT,
+    SEAL,
     SUGGEST,
+    TIMESTAMP,
 )
 from rmos_shared.telemetry.traces.base import Traces
 from rmos_shared.telemetry.traces.choice import chosen_traces
@@ -31,6 +34,7 @@ from rmos_worker.advisories.breaker import RedisBreaker
 from rmos_worker.advisories.client import AdvisoryClient
 from rmos_worker.engine.executor import Executor
 from rmos_worker.engine.heartbeat import Heartbeat
+from rmos_worker.engine.sealing import reconciliation_is_due, seal_job
 from rmos_worker.explainers.choice import chosen_explainer
 from rmos_worker.handlers.attach import AttachHandler
 from rmos_worker.handlers.attachments import NamedAttachments
@@ -41,9 +45,12 @@ from rmos_worker.handlers.plan import PlanHandler
 from rmos_worker.handlers.precedence import Precedence
 from rmos_worker.handlers.reexplain import ReexplainHandler
 from rmos_worker.handlers.report import ReportHandler
+from rmos_worker.handlers.seal import SealHandler
 from rmos_worker.handlers.suggest import SuggestHandler
+from rmos_worker.handlers.timestamp import TimestampHandler
 from rmos_worker.handlers.webhook import DeliverHandler
 from rmos_worker.policies.choice import policy_named
+from rmos_worker.timestamps.client import TimestampClient
 from rmos_worker.webhooks.addresses import CheckedAddresses
 from rmos_worker.webhooks.client import WebhookClient
 from rmos_worker.webhooks.endpoints import WebhookConfig
@@ -59,11 +66,12 @@ class Services:
     ledger: JobLedger
     advisories: AdvisoryClient
     webhooks: WebhookClient
+    timestamps: TimestampClient | None
     traces: Traces
 
     @classmethod
     def start(
-        cls, settings: WorkerSettings, store: ArtifactStore, webhooks: WebhookConfig | None = None
+        cls, settings: WorkerSettings, store: LocalStore, webhooks: WebhookConfig | None = None
     ) -> Services:
         """Connect, and begin to beat; ``store`` is the one that the worker's main process has opened.
 
@@ -116,6 +124,7 @@ class Services:
             cap_seconds=settings.retry_cap_seconds,
             clock=clock,
         )
+        timestamps = TimestampClient.of(settings)
         handlers: dict[str, Handler] = {
             CREATE.name: create,
             CREATE_MANY.name: create,
@@ -127,18 +136,28 @@ class Services:
             DELIVER.name: DeliverHandler(
                 config=webhooks, webhooks=ledger.webhooks, client=webhook_client, shares=shares
             ),
+            TIMESTAMP.name: TimestampHandler(store, timestamps),
+            SEAL.name: SealHandler(
+                ledger,
+                lambda: SealParts.of(settings, store, ledger),
+                lock_seconds=settings.lease_seconds,
+                is_reconciliation_due=lambda state: reconciliation_is_due(state, settings),
+                next_job=seal_job,
+            ),
         }
         heartbeat = Heartbeat(ledger.work, settings)
         heartbeat.start()
         executor = Executor(
             work=ledger.work, heartbeat=heartbeat, handlers=handlers, settings=settings, traces=traces
         )
-        return cls(executor, heartbeat, ledger, advisories, webhook_client, traces)
+        return cls(executor, heartbeat, ledger, advisories, webhook_client, timestamps, traces)
 
     def stop(self) -> None:
         """Give the leases back and close the connections."""
         self.heartbeat.retire()
         self.advisories.close()
         self.webhooks.close()
+        if self.timestamps is not None:
+            self.timestamps.close()
         self.traces.close()
         self.ledger.close()

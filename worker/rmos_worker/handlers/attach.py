@@ -13,6 +13,7 @@ from rmos_shared.clock import Clock
 from rmos_shared.jobs.model import Failure
 from rmos_shared.jobs.work import Claim, Finish
 from rmos_shared.runs.writer import RunWriter
+from rmos_shared.store.publication import Publication
 from rmos_shared.tasks.payloads import AttachAdvisory
 from rmos_worker.handlers.base import each, read_payload
 from rmos_worker.handlers.existing_run import ExistingRuns
@@ -51,8 +52,9 @@ class AttachHandler:
             created_at=self.clock.now(),
         )
 
-    def on_dead(self, claim: Claim, failure: Failure) -> None:
+    def on_dead(self, claim: Claim, failure: Failure) -> Sequence[Publication]:  # noqa: ARG002
         """Record nothing: the run's own explanation is not touched by this."""
+        return ()
 
 
 def _summary(asset: AdvisoryAsset) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from rmos_shared.errors import AttachmentNotFound, AttachmentPending, FieldProblem, InvalidRequest
+from rmos_shared.runs.attachment_key import attachment_key
 from rmos_shared.runs.attachments import Attachments
 from rmos_shared.runs.model import Outputs, attached
+from rmos_shared.store.base import Outcome
+from rmos_shared.store.publication import Publication
 
 
 class NamedAttachments:
@@ -14,6 +17,13 @@ class NamedAttachments:
         """Look among ``attachments``; a job waits for one that is missing for ``wait_seconds``."""
         self._attachments = attachments
         self._wait_seconds = wait_seconds
+
+    def told(self, data: bytes, suffix: str) -> tuple[Publication, ...]:
+        """Return what the audit log is told of ``data`` when it is stored: by a try before, or by anybody."""
+        key = attachment_key(data, suffix)
+        if self._attachments.head(key) is None:
+            return ()
+        return (Publication.of(key, data, Outcome.ALREADY_SAME),)
 
     def prove(self, outputs: Outputs, *, written: str | None, waiting_seconds: float) -> None:
         """Read each attachment that ``outputs`` name, and prove its hash; ``written`` needs none.

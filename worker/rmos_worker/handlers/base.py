@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 from rmos_shared.jobs.model import Failure
 from rmos_shared.jobs.work import Claim, Finish
 from rmos_shared.models.base import Frozen
+from rmos_shared.store.publication import Publication
 from rmos_shared.telemetry.scope import busy_with
 
 PayloadT = TypeVar("PayloadT", bound=Frozen)
@@ -24,8 +25,8 @@ class Handler(Protocol):
         """
         ...
 
-    def on_dead(self, claim: Claim, failure: Failure) -> None:
-        """Record what readers must know of a job that is about to be buried.
+    def on_dead(self, claim: Claim, failure: Failure) -> Sequence[Publication]:
+        """Record what readers must know of a job that is about to be buried; return what it published.
 
         Raises:
             StoreUnavailable: it could not be recorded, so the job must not be buried yet.

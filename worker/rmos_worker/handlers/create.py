@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rmos_shared.errors import ArtifactConflict, RmosError
+from rmos_shared.errors import ArtifactConflict, InvalidRequest, RmosError
 from rmos_shared.ids import explain_job_id
 from rmos_shared.jobs.model import Failure, Job
 from rmos_shared.jobs.work import Claim, Finish
@@ -13,6 +13,7 @@ from rmos_shared.runs.model import Status
 from rmos_shared.runs.reader import RunReader
 from rmos_shared.runs.writer import RunWriter, StoredRun, as_stored
 from rmos_shared.store.base import Outcome
+from rmos_shared.store.publication import Publication
 from rmos_shared.tasks.payloads import CreateRun, SuggestAndAttach
 from rmos_shared.tasks.table import SUGGEST
 from rmos_shared.telemetry.scope import busy_with
@@ -34,6 +35,8 @@ class _Ready:
     status: Status
     missing: tuple[str, ...]
     following: tuple[Job, ...]
+    #: Its G-code, if that is too large to lie in the artifact.
+    attached: tuple[Publication, ...]
 
 
 class CreateHandler:
@@ -65,14 +68,19 @@ class CreateHandler:
         payload = read_payload(claim, CreateRun)
         artifact, gcode = artifact_of(payload.run)
         # Before the artifact that names them, so that no reader finds a name without its file.
-        written = None if gcode is None else self._writer.put_attachment(gcode, GCODE_SUFFIX)
-        self._named.prove(artifact.outputs, written=written, waiting_seconds=claim.waiting_seconds)
+        written = () if gcode is None else (self._writer.publish_attachment(gcode, GCODE_SUFFIX),)
+        self._named.prove(
+            artifact.outputs,
+            written=written[0].key if written else None,
+            waiting_seconds=claim.waiting_seconds,
+        )
         return _Ready(
             as_stored(artifact),
             artifact.run_id,
             artifact.status,
             payload.run.missing(),
             _following(claim, payload),
+            written,
         )
 
     def _put(self, runs: list[StoredRun]) -> list[Outcome | RmosError]:
@@ -99,7 +107,8 @@ class CreateHandler:
             "status": item.status.value,
             "missing": list(item.missing),
         }
-        return Finish(claim.job_id, result, item.following)
+        published = (*item.attached, Publication.of(*item.run, outcome))
+        return Finish(claim.job_id, result, item.following, published)
 
     def _conflict(self, item: _Ready) -> RmosError:
         """Tell a rival from damage: what has the name may be no artifact at all."""
@@ -110,8 +119,13 @@ class CreateHandler:
         key, _ = item.run
         return ArtifactConflict(key)
 
-    def on_dead(self, claim: Claim, failure: Failure) -> None:
-        """Record nothing: the dead letter holds the request itself."""
+    def on_dead(self, claim: Claim, failure: Failure) -> Sequence[Publication]:  # noqa: ARG002
+        """Record nothing, for the dead letter holds the request; tell of the G-code that lies there."""
+        try:
+            _, gcode = artifact_of(read_payload(claim, CreateRun).run)
+        except InvalidRequest:
+            return ()
+        return () if gcode is None else self._named.told(gcode, GCODE_SUFFIX)
 
 
 def _following(claim: Claim, payload: CreateRun) -> tuple[Job, ...]:

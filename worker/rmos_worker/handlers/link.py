@@ -46,8 +46,8 @@ def attach_link(
         reviewed_by=verdict.reviewed_by,
         reason=verdict.reason,
     )
-    outcome = writer.attach(link)
+    outcome, publication = writer.publish_link(link)
     if outcome is Outcome.CONFLICT:
         raise ArtifactConflict(f"{run.date}/{run.run_id}_advisory_{link.advisory_id}.json")
     result = {"run_id": run.run_id, "advisory_id": link.advisory_id, "outcome": outcome.value}
-    return Finish(claim.job_id, {**result, "approved": link.approved})
+    return Finish(claim.job_id, {**result, "approved": link.approved}, published=(publication,))

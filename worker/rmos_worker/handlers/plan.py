@@ -12,6 +12,7 @@ from rmos_shared.batches.candidates import Candidate, Candidates, Fate
 from rmos_shared.ids import reexplain_job_id
 from rmos_shared.jobs.model import Failure, Job
 from rmos_shared.jobs.work import Claim, Finish
+from rmos_shared.store.publication import Publication
 from rmos_shared.tasks.payloads import PlanBatch, ReexplainRun
 from rmos_shared.tasks.table import REEXPLAIN
 from rmos_worker.handlers.base import each, read_payload
@@ -67,8 +68,9 @@ class PlanHandler:
         }
         return Finish(claim.job_id, result, tuple(page.jobs))
 
-    def on_dead(self, claim: Claim, failure: Failure) -> None:
+    def on_dead(self, claim: Claim, failure: Failure) -> Sequence[Publication]:  # noqa: ARG002
         """Record nothing: no run's explanation has failed. The batch waits until the page is replayed."""
+        return ()
 
 
 def _add(page: _Page, candidate: Candidate, batch: PlanBatch, claim: Claim) -> None:

@@ -9,9 +9,10 @@ from rmos_shared.batches.candidates import advisory_ids
 from rmos_shared.jobs.model import Failure
 from rmos_shared.jobs.work import Claim, Finish
 from rmos_shared.runs import layout as keys
-from rmos_shared.runs.files import RunFiles
+from rmos_shared.runs.files import RunFiles, parse_link
 from rmos_shared.runs.model import RunArtifact
 from rmos_shared.store.base import Outcome
+from rmos_shared.store.publication import Publication
 from rmos_shared.tasks.payloads import ReexplainRun
 from rmos_worker.handlers.base import each, read_payload
 from rmos_worker.handlers.precedence import Precedence
@@ -40,10 +41,11 @@ class ReexplainHandler:
         self._precedence.wait()
         run = self._suggest.existing.get(payload.run_id)
         explanation = self._suggest.explainer.explain(run, payload.detail)
-        link = self._link(run, explanation)
-        if link is None:
+        found = self._link(run, explanation)
+        if found is None:
             # Whatever ends this try from here on, the next one finds the link, and whose it is.
             return self._suggest.attach(claim, run, explanation)
+        link, publication = found
         return Finish(
             claim.job_id,
             {
@@ -52,9 +54,11 @@ class ReexplainHandler:
                 "outcome": _outcome(link, claim).value,
                 "approved": link.approved,
             },
+            # Who published it may have been killed before it told of it.
+            published=(publication,),
         )
 
-    def _link(self, run: RunArtifact, explanation: Explanation) -> AdvisoryLink | None:
+    def _link(self, run: RunArtifact, explanation: Explanation) -> tuple[AdvisoryLink, Publication] | None:
         for advisory_id in advisory_ids(
             explanation.run_id,
             explanation.engine_id,
@@ -62,13 +66,14 @@ class ReexplainHandler:
             explanation.inputs_sha256,
         ).values():
             key = keys.link_key(run.date, run.run_id, advisory_id)
-            if self._files.get(key) is not None:
-                return self._files.link(key)
+            data = self._files.get(key)
+            if data is not None:
+                return parse_link(key, data), Publication.of(key, data, Outcome.ALREADY_SAME)
         return None
 
-    def on_dead(self, claim: Claim, failure: Failure) -> None:
+    def on_dead(self, claim: Claim, failure: Failure) -> Sequence[Publication]:
         """Leave an attempt record, as for any explanation that failed for good."""
-        self._suggest.on_dead(claim, failure)
+        return self._suggest.on_dead(claim, failure)
 
 
 def _outcome(link: AdvisoryLink, claim: Claim) -> Outcome:

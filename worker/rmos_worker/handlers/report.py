@@ -8,6 +8,7 @@ from rmos_shared.batches.report import BatchReport, BatchReports, report_key
 from rmos_shared.jobs.batches import JobBatches
 from rmos_shared.jobs.model import Failure
 from rmos_shared.jobs.work import Claim, Finish
+from rmos_shared.store.publication import Publication
 from rmos_shared.tasks.payloads import ReportBatch
 from rmos_shared.telemetry.events import BatchEnded
 from rmos_shared.telemetry.log import emit
@@ -28,7 +29,7 @@ class ReportHandler:
 
     def _report(self, claim: Claim) -> Finish:
         batch = self._batches.get(read_payload(claim, ReportBatch).batch_id)
-        report = self._reports.publish(BatchReport.of(batch))
+        report, publication = self._reports.publish(BatchReport.of(batch))
         counts = report.counts
         emit(
             BatchEnded(
@@ -41,7 +42,8 @@ class ReportHandler:
         )
         told = {"key": report_key(report.batch_id), "sha256": report.report_sha256}
         about = {"batch_id": report.batch_id, "state": report.state, "counts": counts.dump()}
-        return Finish(claim.job_id, about | told)
+        return Finish(claim.job_id, about | told, published=(publication,))
 
-    def on_dead(self, claim: Claim, failure: Failure) -> None:
+    def on_dead(self, claim: Claim, failure: Failure) -> Sequence[Publication]:  # noqa: ARG002
         """Record nothing: the batch is as it is, and has no report until the job is replayed."""
+        return ()

@@ -14,6 +14,7 @@ from rmos_shared.jobs.model import Failure
 from rmos_shared.jobs.work import Claim, Finish
 from rmos_shared.runs.model import RunArtifact
 from rmos_shared.runs.writer import RunWriter
+from rmos_shared.store.publication import Publication
 from rmos_shared.tasks.payloads import SuggestAndAttach
 from rmos_worker.explainers.base import Explainer
 from rmos_worker.handlers.base import each, read_payload
@@ -95,15 +96,15 @@ class SuggestHandler:
             meta={"run_id": explanation.run_id, "inputs_sha256": explanation.inputs_sha256},
         )
 
-    def on_dead(self, claim: Claim, failure: Failure) -> None:
+    def on_dead(self, claim: Claim, failure: Failure) -> Sequence[Publication]:
         """Leave an attempt record, from which the run's explanation reads ERROR with the reason."""
-        self.writer.add_attempt(
-            Attempt(
-                run_id=claim.run_id,
-                job_id=claim.job_id,
-                request_id=claim.request_id,
-                failed_at_utc=self.clock.now(),
-                reason=failure.reason,
-                message=failure.message,
-            )
+        attempt = Attempt(
+            run_id=claim.run_id,
+            job_id=claim.job_id,
+            request_id=claim.request_id,
+            failed_at_utc=self.clock.now(),
+            reason=failure.reason,
+            message=failure.message,
         )
+        _, publication = self.writer.publish_attempt(attempt)
+        return (publication,)

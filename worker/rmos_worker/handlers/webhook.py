@@ -13,6 +13,7 @@ from rmos_shared.jobs.model import Failure
 from rmos_shared.jobs.webhooks import JobWebhooks
 from rmos_shared.jobs.work import Claim, Finish
 from rmos_shared.models.base import format_utc
+from rmos_shared.store.publication import Publication
 from rmos_shared.tasks.payloads import DeliverWebhook
 from rmos_shared.telemetry.events import WebhookEndpointDisabled
 from rmos_shared.telemetry.log import emit
@@ -62,8 +63,9 @@ class DeliverHandler:
             raise EndpointDisabled(f"endpoint {name} is disabled; `rmos webhooks list` says why")
         return endpoint
 
-    def on_dead(self, claim: Claim, failure: Failure) -> None:
+    def on_dead(self, claim: Claim, failure: Failure) -> Sequence[Publication]:  # noqa: ARG002
         """Record nothing: the dead letter holds the message itself."""
+        return ()
 
 
 def body_of(message: DeliverWebhook) -> bytes:

@@ -18,7 +18,9 @@ from rmos_runs.gateway.exchange import caller_of
 from rmos_runs.gateway.keys import Role
 from rmos_runs.gateway.models import Letter, LetterDone, LettersBody, LimitQuery, ReasonBody
 from rmos_runs.operations.dead_letters import LetterFilter, chosen, every_letter
+from rmos_runs.operations.on_record import GATEWAY, Doing, on_record
 from rmos_shared.errors import JobNotFound
+from rmos_shared.jobs.acts import ActKind
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import DeadReason, JobRecord, JobState, RawLetter
 from rmos_shared.models.base import SingleLine, format_utc
@@ -64,7 +66,7 @@ async def get_letter(services: Given, letter_id: LetterId) -> Response:
 async def replay_letter(request: Request, services: Given, letter_id: LetterId) -> Response:
     """Give a dead job a fresh start; who did it and why stays in its history."""
     by, why = caller_of(request).name, (await _reason(request, services)).why
-    await services.threads.run(services.jobs.dead_letters.replay, letter_id, by=by, why=why)
+    await services.threads.run(_act, services.jobs, ActKind.REPLAY, letter_id, by, why)
     return json_answer(LetterDone(id=letter_id, state=JobState.ACCEPTED, by=by))
 
 
@@ -77,8 +79,17 @@ async def replay_letter(request: Request, services: Given, letter_id: LetterId) 
 async def discard_letter(request: Request, services: Given, letter_id: LetterId) -> Response:
     """Give a dead letter up for good; its record stays, with who did it and why."""
     by, why = caller_of(request).name, (await _reason(request, services)).why
-    await services.threads.run(services.jobs.dead_letters.discard, letter_id, by=by, why=why)
+    await services.threads.run(_act, services.jobs, ActKind.DISCARD, letter_id, by, why)
     return json_answer(LetterDone(id=letter_id, state=JobState.DISCARDED, by=by))
+
+
+def _act(jobs: JobLedger, kind: ActKind, letter_id: str, by: str, why: str) -> None:
+    doing = Doing(kind, by, {"ids": [letter_id], "more": 0}, why, caller=GATEWAY)
+    with on_record(jobs, doing) as progress:
+        refusals = jobs.steering.apply(kind, [letter_id], by=by, why=why, act_id=progress.act_id)
+        progress.refused = len(refusals)
+        for refused in refusals.values():
+            raise refused
 
 
 async def _reason(request: Request, services: Given) -> ReasonBody:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from rmos_runs.gateway.access import reads
 from rmos_runs.gateway.answers import described, json_answer
 from rmos_runs.gateway.context import Given, RunId
+from rmos_runs.gateway.exchange import caller_of
 from rmos_runs.gateway.keys import Role
 from rmos_runs.gateway.models import FilterQuery, LimitQuery, chosen_filter
 from rmos_runs.gateway.services import Services
@@ -20,11 +21,16 @@ from rmos_runs.operations.diff import RunDiff, unified_diff
 from rmos_runs.operations.export import stream_export
 from rmos_runs.operations.family import Relatives
 from rmos_runs.operations.history import HistoryEntry, history
+from rmos_runs.operations.on_record import GATEWAY, Doing, recorded
 from rmos_runs.operations.pack import stream_pack
+from rmos_runs.operations.selection import told_of
 from rmos_runs.operations.tree import RunTree, tree
 from rmos_shared.errors import CorruptArtifact
+from rmos_shared.jobs.acts import ActKind
 from rmos_shared.models.base import Frozen, SafeId, Utf8Text
 from rmos_shared.runs.query import RunFilter
+from rmos_shared.telemetry.events import ActUnrecorded
+from rmos_shared.telemetry.log import emit
 
 #: Paths that begin with no run's id.
 fixed = APIRouter(tags=["records"])
@@ -75,7 +81,7 @@ async def diff_runs(services: Given, left_id: LeftId, right_id: RightId) -> Resp
 
 
 @fixed.get("/export", dependencies=[reads(Role.READ)], responses=described(None) | _ARCHIVE)
-async def export_runs(services: Given, query: Annotated[FilterQuery, Query()]) -> Response:
+async def export_runs(request: Request, services: Given, query: Annotated[FilterQuery, Query()]) -> Response:
     """Return the records of all runs of a filter as one archive: one folder a run, one manifest, one tree."""
     services.many.check()
     pieces = await services.long.run(
@@ -87,7 +93,8 @@ async def export_runs(services: Given, query: Annotated[FilterQuery, Query()]) -
         services.jobs,
     )
     headers = {"Content-Disposition": 'attachment; filename="runs.zip"'}
-    return StreamedAnswer(_in_turn(services, pieces), _ZIP, headers)
+    about = {"filter": told_of(chosen_filter(query)), "format": "zip"}
+    return StreamedAnswer(_in_turn(services, _recorded(request, services, pieces, about)), _ZIP, headers)
 
 
 @fixed.get("/batches", dependencies=[reads(Role.READ, Role.OPERATE)], responses=described(TreeBody))
@@ -122,12 +129,20 @@ async def compare_runs(
 
 
 @router.get("/{run_id}/pack.zip", dependencies=[reads(Role.READ)], responses=described(None, 404) | _ARCHIVE)
-async def pack_run(services: Given, run_id: RunId) -> Response:
+async def pack_run(request: Request, services: Given, run_id: RunId) -> Response:
     """Return all records of a run as one archive, with a manifest that `sha256sum -c` verifies."""
     services.many.check()
     pieces = await services.long.run(stream_pack, run_id, services.reader, services.store, services.jobs)
     headers = {"Content-Disposition": f'attachment; filename="{run_id}.zip"'}
-    return StreamedAnswer(_in_turn(services, pieces), _ZIP, headers)
+    taken = _recorded(request, services, pieces, {"run_id": run_id})
+    return StreamedAnswer(_in_turn(services, taken), _ZIP, headers)
+
+
+def _recorded(
+    request: Request, services: Services, pieces: Iterator[bytes], about: Mapping[str, Any]
+) -> Iterator[bytes]:
+    doing = Doing(ActKind.EXPORT, caller_of(request).name, about, caller=GATEWAY)
+    return recorded(pieces, services.jobs, doing, lambda: emit(ActUnrecorded(kind=doing.kind.value)))
 
 
 async def _in_turn(services: Services, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:

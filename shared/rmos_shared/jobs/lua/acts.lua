@@ -29,23 +29,31 @@ local function each_of(ids, act, one)
   return answers
 end
 
--- begin_act: id, kind, by, why, what it is about (JSON), number of jobs found.
+-- begin_act: id, kind, by, why, where it comes from (JSON), what it is about (JSON), number of jobs found.
 function operations.begin_act()
-  local id, kind, by, why, about, found = arg(), arg(), arg(), arg(), arg(), number_arg()
+  local id, kind, by, why, origin, about, found = arg(), arg(), arg(), arg(), arg(), arg(), number_arg()
   need_act(id)
   need('zset', prefix .. 'acts')
+  need_unsealed()
   if redis.call('EXISTS', act_key(id)) == 0 then
-    redis.call('HSET', act_key(id), 'kind', kind, 'by', by, 'why', why, 'about', about, 'found', found, 'done', 0,
-      'begun_at', now)
+    redis.call('HSET', act_key(id), 'kind', kind, 'by', by, 'why', why, 'origin', origin, 'about', about, 'found',
+      found, 'done', 0, 'begun_at', now)
     redis.call('ZADD', prefix .. 'acts', now, id)
+    add_act_news(id, 'begun')
   end
 end
 
--- end_act: id, outcome, number of jobs that were refused. The first end stands.
+-- end_act: id, outcome, number of jobs that were refused, how many it changed ('': as its steps counted). The first end
+-- stands.
 function operations.end_act()
-  local id, outcome, refused = arg(), arg(), number_arg()
+  local id, outcome, refused, done = arg(), arg(), number_arg(), arg()
   need_act(id)
+  need_unsealed()
   if redis.call('EXISTS', act_key(id)) == 1 and redis.call('HEXISTS', act_key(id), 'ended_at') == 0 then
     redis.call('HSET', act_key(id), 'outcome', outcome, 'refused', refused, 'ended_at', now)
+    if done ~= '' then
+      redis.call('HSET', act_key(id), 'done', done)
+    end
+    add_act_news(id, 'ended')
   end
 end

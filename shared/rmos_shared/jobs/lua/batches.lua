@@ -44,8 +44,11 @@ function operations.steer_batch()
   return {after or state, after and 1 or 0}
 end
 
--- live_under_way: answers 1 while a worker is at a job that batches give way to, 0 otherwise. Webhooks are none of
--- these: they wait for others, and nobody waits for them. Of a long index only the newest are looked at.
+-- Whose jobs wait for others, and nobody waits for them: batches do not give way to webhooks, nor to the audit log.
+local GIVE_WAY = {[TASKS[REEXPLAIN].queue] = true, [DELIVERIES] = true, [TASKS[SEAL].queue] = true}
+
+-- live_under_way: answers 1 while a worker is at a job that batches give way to, 0 otherwise. Of a long index only the
+-- newest are looked at.
 function operations.live_under_way()
   local indexes = {prefix .. 'taken'}
   if is_well('zset', prefix .. 'workers') then
@@ -56,7 +59,7 @@ function operations.live_under_way()
   for _, index in ipairs(indexes) do
     for _, id in ipairs(is_well('zset', index) and redis.call('ZREVRANGE', index, 0, MOST_LOOKED_AT) or {}) do
       local spec = spec_of(id)
-      if spec and spec.queue ~= TASKS[REEXPLAIN].queue and spec.queue ~= DELIVERIES then
+      if spec and not GIVE_WAY[spec.queue] then
         return 1
       end
     end

@@ -13,20 +13,24 @@ local function add_end(state, id, task, batch, result)
     local record = fields(id, 'task', 'batch') or {}
     task, batch = record[1], record[2]
   end
+  if task == SEAL then
+    end_of_seal(state, result)
+  end
   if batch then
     end_in_batch(batch, id, task, state, result)
   end
 end
 
--- Keys beside those of the job itself that its end may write, and their types. Without endpoints there are none.
+-- Keys beside those of the job itself that its end may write, and their types: the feed, and what webhooks need.
 local function keys_of_an_end()
-  local is = redis.call('TYPE', prefix .. 'webhooks').ok
+  local keys, is = unsealed_keys(), redis.call('TYPE', prefix .. 'webhooks').ok
   has_endpoints = is == 'hash'
-  if is == 'none' then
-    return {}
+  if is ~= 'none' then
+    for _, key in ipairs({{'hash', 'webhooks'}, {'zset', 'ready:' .. DELIVERIES}, {'hash', 'subjects'}, {'hash', 'counts'}}) do
+      table.insert(keys, {key[1], prefix .. key[2]})
+    end
   end
-  return {{'hash', prefix .. 'webhooks'}, {'zset', prefix .. 'ready:' .. DELIVERIES}, {'hash', prefix .. 'subjects'},
-    {'hash', prefix .. 'counts'}}
+  return keys
 end
 
 -- Makes sure of all that the end of any job may write.

@@ -2,7 +2,8 @@
 -- All times are the server's, in milliseconds since 1970. Every operation may be repeated safely.
 --
 -- Put before it by script.py: TASKS, by name: queue, topic, ids_per_notification, event; QUEUES, their names in order;
--- DELIVERY and DELIVERIES, the task and the queue of webhook deliveries; PLAN, REEXPLAIN and REPORT, the tasks of batches.
+-- DELIVERY and DELIVERIES, the task and the queue of webhook deliveries; PLAN, REEXPLAIN and REPORT, the tasks of batches;
+-- SEAL, that of the audit log.
 -- KEYS[1]  prefix, "rmos:" outside tests. Keys below it:
 --   job:<id>         hash  the record: task state run_id request_id traceparent batch sha256 accepted_at changed_at
 --                          crash_count claim_count retry_count take_count lease due_at waiting_since result failure
@@ -43,9 +44,16 @@
 --   pauses           hash  queue:<name>, task:<name> or schedule -> JSON of who paused it: by, why, at, act
 --   place:<queue>    str   up to here all jobs in the line are of paused tasks; expires, and is only for speed
 --   acts             zset  ids of operators' acts by time; nothing is ever removed
---   act:<id>         hash  one of them: kind by why about found done begun_at step_at, and once it has ended: outcome
---                          refused ended_at
+--   act:<id>         hash  one of them: kind by why origin about found done begun_at step_at, and once it has ended:
+--                          outcome refused ended_at
 --   webhooks_off     hash  endpoint -> JSON of one that is disabled: events, reason, at
+--   unsealed         stream  what the audit log does not hold yet, in the order in which it happened. An entry holds n,
+--                          how many it tells of, total, how many were told ever, and either p, a JSON list of
+--                          publications [key, sha256, size, c (created) or s (the same was there)], or act and what
+--                          (begun, ended). Nothing goes before a checkpoint of the log holds it
+--   seals            hash  what the audit log has come to: size root at next feed signed_by checkpoint (of the newest seal);
+--                          seals late (how many, since this record began); reconciled_at whole_at; told: how much the feed was
+--                          told ever; number: of the next seal job; since: when this record began
 -- KEYS[2]  the list that mirrors the number of dead letters for Flower's Broker page (its items say nothing)
 -- <queue>  the list that mirrors the number of ready jobs, for Flower as well. Other programs may push onto it; what
 --          they pushed is kept among the raw letters when its turn comes.

@@ -1,7 +1,7 @@
 -- The settlements: done, put off, or dead.
 
--- finish: worker, token, seconds to keep the record, number of jobs, then for each: id, result (JSON),
--- number of following jobs, accept_one's arguments for each. The following jobs are accepted in the same
+-- finish: worker, token, seconds to keep the record, number of jobs, then for each: id, result (JSON), what it published
+-- (JSON lists), how much, number of following jobs, accept_one's arguments for each. The following jobs are accepted in the same
 -- step, so none is lost or accepted twice; those of a page that its batch does not want any more are left out. Answers
 -- for each: done, or the state that forbids it.
 function operations.finish()
@@ -13,7 +13,7 @@ function operations.finish()
   need('hash', prefix .. 'subjects')
   need_to_end()
   for _ = 1, amount do
-    cursor = cursor + 2
+    cursor = cursor + 4
     local following = number_arg()
     if following > 0 then
       need_to_accept(following)
@@ -22,7 +22,7 @@ function operations.finish()
   end
   cursor = begin
   for index = 1, amount do
-    local id, result, following = arg(), arg(), number_arg()
+    local id, result, text, amount_told, following = arg(), arg(), arg(), number_arg(), number_arg()
     local key = job_key(id)
     local record = fields(id, 'state', 'lease', 'task', 'run_id', 'failure', 'due_at', 'request_id', 'batch')
       or {'damaged'}
@@ -44,6 +44,7 @@ function operations.finish()
       if not page or take_page(record[8], result) then
         table.insert(followers, {cursor, following, page and record[8]})
       end
+      add_publications(text, amount_told)
       add_event('done', id, record[3], record[4] or '', record[7] or '')
       add_end('done', id, record[3], record[8], result)
     elseif state == 'done' and not mine then
@@ -137,9 +138,11 @@ function operations.bring_forward()
   return moved
 end
 
--- bury: worker, token, id, failure (JSON), code version. Answers dead, or the state that forbids it.
+-- bury: worker, token, id, failure (JSON), code version, what it published (JSON lists), how much. Answers dead, or the
+-- state that forbids it.
 function operations.bury()
   local worker, token, id, failure, code_version = arg(), arg(), arg(), arg(), arg()
+  local text, amount = arg(), number_arg()
   need_record(id)
   local state = redis.call('HGET', job_key(id), 'state') or 'unknown'
   if state == 'running' and holds(id, worker, token) then
@@ -148,6 +151,7 @@ function operations.bury()
     need_to_end()
     redis.call('ZREM', prefix .. 'leases:' .. worker, id)
     die(id, failure, code_version)
+    add_publications(text, amount)
     return 'dead'
   end
   return state

@@ -1,0 +1,186 @@
+"""``rmos audit``: the log that proves to a stranger that the record is unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rmos_runs.cli.audit_checks import check, script, verify
+from rmos_runs.cli.audit_proofs import prove
+from rmos_runs.cli.audit_seals import rotate_key, seal
+from rmos_runs.cli.context import (
+    DEFAULT_HOME,
+    Damage,
+    HomeOption,
+    JsonOption,
+    err,
+    ledger_if_up,
+    print_json,
+    print_rows,
+    store_of,
+)
+from rmos_runs.cli.table import Row
+from rmos_runs.cli.witness import witness
+from rmos_runs.local.home import Home
+from rmos_runs.operations.audit_log import log_origin
+from rmos_runs.operations.audit_status import AuditStatus, audit_status
+from rmos_runs.operations.timestamps import stamps
+from rmos_shared.auditlog.entry import format_time
+from rmos_shared.auditlog.note import KeyKind, Signer
+from rmos_shared.auditlog.timestamp import certificates
+from rmos_shared.errors import CorruptArtifact, SettingsInvalid
+from rmos_shared.models.base import format_utc
+from rmos_shared.settings.audit import AuditSettings
+
+app = typer.Typer(no_args_is_help=True)
+app.command("verify")(verify)
+app.command("check")(check)
+app.command("script")(script)
+app.command("prove")(prove)
+app.command("seal")(seal)
+app.command("rotate")(rotate_key)
+app.command("witness")(witness)
+
+
+@app.command()
+def keygen(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Where the private key goes; never over a file.")
+    ],
+    *,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Make a witness's key of this name, such as witness.example/w1."),
+    ] = None,
+    as_json: JsonOption = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Make the log's private key, or a witness's, and print the public one: that is what auditors get.
+
+    The private key is for its owner alone (mode 0600). Keep a copy of it where the store is not, and give the
+    public one to auditors by a way that does not lead through this system. RMOS_AUDIT_KEY_FILE names the file
+    to worker-audit.
+    """
+    from rmos_runs.auditor.key_file import make_key, public_file  # noqa: PLC0415 - no other command needs it
+
+    kind = KeyKind.ED25519 if name is None else KeyKind.COSIGNATURE
+    signer = make_key(file, log_origin(Home(home)) if name is None else name, kind)
+    _print_key(signer, as_json=as_json, file=str(file), public_file=str(public_file(file)))
+    if not as_json:
+        err.print(
+            f"private key: {file}; public key, for auditors: above, and in {public_file(file)}", markup=False
+        )
+
+
+@app.command()
+def key(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
+    """Print the public key of the configured private key: what auditors verify with."""
+    place = Home(home)
+    signer = _signer(place)
+    if signer is None:
+        raise SettingsInvalid(
+            "no key is configured: make one by `rmos audit keygen FILE`, and name it in RMOS_AUDIT_KEY_FILE"
+        )
+    _print_key(signer, as_json=as_json)
+
+
+@app.command()
+def status(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
+    """Show how the log stands: its size, its newest checkpoint and key, and how much waits to be sealed."""
+    place = Home(home)
+    store = store_of(home)
+    signer = _signer(place)
+    with ledger_if_up(home, "how much is unsealed is not known") as ledger:
+        found = audit_status(store, signer, ledger, datetime.now(UTC))
+    if as_json:
+        print_json(found.dump())
+        return
+    for name, value in _told(found):
+        typer.echo(f"{name:<12}{value}")
+
+
+def _told(found: AuditStatus) -> Iterator[tuple[str, str]]:
+    waits = "not known" if found.unsealed is None else f"{found.unsealed} publications and acts"
+    if not found.size:
+        yield "log", "nothing is sealed yet"
+        yield "unsealed", waits
+        yield "key", found.key or "none configured"
+        return
+    yield "log", str(found.origin)
+    yield "size", f"{found.size} entries"
+    yield "root", str(found.root)
+    if found.sealed_at is not None and found.next_at is not None:
+        yield "sealed", f"{format_time(found.sealed_at)}, {found.age_seconds:.0f} s ago"
+        late = ", which is past: nobody seals; look at worker-audit" if found.overdue else ""
+        yield "next", f"by {format_time(found.next_at)}{late}"
+    yield "signed by", ", ".join(found.signed_by) or "nobody: no key was configured"
+    yield "witnesses", ", ".join(found.witnesses) or "none"
+    yield "unsealed", waits
+    if found.key is not None:
+        yield "key", f"{found.key} ({'' if found.key_signed else 'not '}the one that signed)"
+
+
+@app.command()
+def timestamps(
+    *,
+    tsa_cert: Annotated[
+        Path | None,
+        typer.Option(
+            "--tsa-cert",
+            envvar="RMOS_TSA_CERT_FILE",
+            metavar="FILE",
+            help="PEM file with the certificates that the authority's signatures must lead to.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """List the log's time stamps, and hold each against its checkpoint.
+
+    One that does not fit makes the exit code 7. Without certificates only the hash is compared, not who
+    signed it.
+    """
+    store = store_of(home)
+    roots = [] if tsa_cert is None else certificates(_read(tsa_cert), name=str(tsa_cert))
+    if not roots:
+        err.print("no --tsa-cert: the authority's signatures are not proven", style="yellow")
+    damage = Damage()
+
+    def rows() -> Iterator[Row]:
+        for stamp in stamps(store, roots):
+            if stamp.problem is not None:
+                damage.tell(CorruptArtifact(stamp.key, stamp.problem))
+            yield {
+                "key": stamp.key,
+                "size": stamp.size,
+                "stamped_at_utc": None if stamp.at is None else format_utc(stamp.at),
+                "signature": None if stamp.at is None else "proven" if roots else "not looked at",
+                "problem": stamp.problem,
+            }
+
+    print_rows(rows(), as_json=as_json, title="time stamps")
+    damage.exit()
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise SettingsInvalid(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _signer(home: Home) -> Signer | None:
+    from rmos_shared.auditlog.configured import signer_of  # noqa: PLC0415 - it reads keys, as few commands do
+
+    return signer_of(AuditSettings.load(), log_origin(home))
+
+
+def _print_key(signer: Signer, *, as_json: bool, **more: str) -> None:
+    if as_json:
+        print_json({"vkey": signer.vkey, "name": signer.name, **more})
+    else:
+        typer.echo(signer.vkey)

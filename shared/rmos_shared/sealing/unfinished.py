@@ -1,0 +1,38 @@
+"""Runs that jobs are still at: what was published of them may yet be told of."""
+
+from __future__ import annotations
+
+import re
+
+from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.tasks.table import ATTACH, CREATE, SUGGEST
+
+#: A partition's file, a review's or an attempt's: the run that it is of.
+_RUN = re.compile(
+    r"(?:_reviews/|_attempts/)?\d{4}-\d\d-\d\d/"
+    r"([A-Za-z0-9][A-Za-z0-9_-]{0,127}?)(?:_advisory_|\.json|/)"
+)
+_TOPICS = (CREATE.topic, SUGGEST.topic, ATTACH.topic)
+
+
+class UnfinishedRuns:
+    """Asks the ledger, once for each run."""
+
+    def __init__(self, ledger: JobLedger) -> None:
+        """Ask ``ledger``."""
+        self._ledger = ledger
+        self._known: dict[str, bool] = {}
+
+    def may_still_tell(self, key: str) -> bool:
+        """Say whether a job is under way that may have published ``key``, and tells of it at its end.
+
+        Its worker was killed between the two, or the broker was away.
+        """
+        match = _RUN.match(key)
+        if match is None:
+            return False
+        run_id = match[1]
+        if run_id not in self._known:
+            jobs = (self._ledger.job_about(topic, run_id) for topic in _TOPICS)
+            self._known[run_id] = any(job is not None and job.state.pending for job in jobs)
+        return self._known[run_id]
