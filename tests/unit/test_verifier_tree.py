@@ -55,7 +55,7 @@ def test_a_bundle_holds_what_was_put_in(lines: list[bytes]) -> None:
 
 @given(st.integers(1, 10**12 - 1), st.binary(min_size=32, max_size=32))
 def test_a_checkpoint_of_the_writer_is_read(size: int, root: bytes) -> None:
-    text = Checkpoint("rmos-runs/x", size, root).text()
+    text = Checkpoint("rmos-runs/x", size, root).text
     note = verifier.checkpoint(text.encode() + b"\n")
     assert note is not None
     assert (note.origin, note.size, note.root, note.signatures) == ("rmos-runs/x", size, root, ())
