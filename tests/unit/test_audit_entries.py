@@ -91,6 +91,9 @@ def test_what_is_rare_in_an_entry_is_in_its_line_too(  # noqa: PLR0917 - hypothe
         {"size": 1 << 53},
         {"size": True},
         {"found": "early"},
+        {"found": "late", "at": datetime(2026, 8, 1)},  # noqa: DTZ001
+        {"found": "late", "at": 1_785_585_600},
+        {"trusts": "x" * 0xFFFF},
     ],
 )
 def test_what_no_log_can_hold_is_refused_by_the_writer(wrong: dict[str, object]) -> None:

@@ -270,6 +270,13 @@ def test_entries_are_those_from_one_to_before_another(log: AuditLog) -> None:
     assert prove(log, 12_345).hashes == tuple(merkle.inclusion_proof(node, 12_345, 60_200))
 
 
+def test_the_newest_checkpoint_is_none_while_there_is_none() -> None:
+    store = MemoryStore()
+    assert AuditLog(store, ORIGIN).newest() is None
+    log = old_log(store, seals=2, each=1)
+    assert log.newest() == log.checkpoint(4)
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [

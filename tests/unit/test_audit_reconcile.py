@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -165,6 +166,55 @@ def test_a_directory_that_cannot_be_read_is_told_and_stops_nothing(
     }
 
 
+def test_a_file_that_goes_while_it_is_read_is_told(
+    tmp_path: Path, store: LocalStore, sealer: Sealer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [put(store, tmp_path, f"{TODAY}/{name}.json") for name in "abc"]
+    real = store.pieces
+
+    def going(key: str) -> AbstractContextManager[Iterator[bytes] | None]:
+        if key == keys[1]:
+            (tmp_path / key).unlink()
+        return real(key)
+
+    monkeypatch.setattr(store, "pieces", going)
+    late = Reconciler(store, sealer.log).find(LATER)
+    assert [receipt.key for receipt in late.receipts] == [keys[0], keys[2]]
+    assert [error.key for error in late.unreadable] == [keys[1]]
+
+
+def test_much_that_is_late_is_told_of_in_parts(
+    tmp_path: Path, store: LocalStore, sealer: Sealer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rmos_shared.auditlog.reconcile.MOST_LATE", 5)
+    monkeypatch.setattr("rmos_shared.auditlog.reconcile._BATCH", 3)
+    keys = sorted({put(store, tmp_path, key) for key in [*ours(TODAY), *ours(OLD_DAY)]})
+    reconciler = Reconciler(store, sealer.log)
+    found: list[str] = []
+    while part := reconcile(sealer, reconciler, LATER, whole=True):
+        assert len(part) <= 5
+        found += part
+    assert sorted(found) == keys
+    assert_sound(sealer.log)
+
+
+def test_a_store_without_stamps_is_looked_at_each_time(
+    sealer: Sealer, store: LocalStore, tmp_path: Path
+) -> None:
+    class Plain:
+        """What any store must have, and no stamps."""
+
+        create, create_many, draft = store.create, store.create_many, store.draft
+        get, pieces, head, list = store.get, store.pieces, store.head, store.list
+
+    keys = sorted(put(store, tmp_path, key) for key in ours(TODAY))
+    reconciler = Reconciler(Plain(), sealer.log, clock=Ahead())
+    assert sorted(reconcile(sealer, reconciler, LATER)) == keys
+    late = put(store, tmp_path, f"{TODAY}/late.json", NOW)
+    assert reconcile(sealer, reconciler, LATER) == [late]
+    assert reconcile(sealer, reconciler, LATER) == []
+
+
 @contextmanager
 def listed(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     prefixes: list[str] = []
@@ -197,6 +247,19 @@ def test_directories_that_did_not_change_are_not_listed_again(
     assert flat.isdisjoint(prefixes)
     put(store, tmp_path, f"{TODAY}/new.json", NOW)
     assert reconcile(sealer, reconciler, LATER) == [f"{TODAY}/new.json"]
+
+
+def test_a_log_that_a_backup_has_replaced_is_held_against_the_whole_store(
+    tmp_path: Path, store: LocalStore, sealer: Sealer
+) -> None:
+    reconciler = Reconciler(store, sealer.log, clock=Ahead())
+    shutil.copytree(tmp_path / "_log", tmp_path.with_name("backup"))
+    keys = sorted(put(store, tmp_path, key) for key in ours(TODAY))
+    assert sorted(reconcile(sealer, reconciler, LATER)) == keys
+    assert reconcile(sealer, reconciler, LATER) == []
+    shutil.rmtree(tmp_path / "_log")
+    shutil.copytree(tmp_path.with_name("backup"), tmp_path / "_log")
+    assert sorted(reconcile(sealer, reconciler, LATER)) == keys
 
 
 def test_what_comes_within_a_tick_of_the_file_systems_clock_is_found(

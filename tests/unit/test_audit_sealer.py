@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,7 +19,7 @@ from rmos_shared.auditlog.receipt import Receipt
 from rmos_shared.auditlog.sealer import Sealed, read_seal
 from rmos_shared.auditlog.tiles import MOST_ENTRIES
 from rmos_shared.errors import CorruptArtifact, SettingsInvalid, StoreUnavailable
-from rmos_shared.store.base import Outcome
+from rmos_shared.store.base import Head, Outcome
 from rmos_shared.store.memory import MemoryStore
 from support.audit_log import HEARTBEAT, ORIGIN, START, assert_sound, keys_of, receipt, receipts, sealer_of
 
@@ -169,6 +169,35 @@ def test_receipts_of_which_nothing_is_new_are_sealed_so_that_the_feed_can_be_tri
 def test_a_key_that_is_told_of_twice_in_one_gathering_has_one_entry(store: MemoryStore) -> None:
     seal(store, [receipt(1), replace(receipt(1), feed_id="1000-2"), receipt(3)])
     assert keys_of(AuditLog(store, ORIGIN)) == [receipt(1).key, receipt(3).key]
+
+
+def test_a_file_that_cannot_be_looked_at_is_sealed_as_its_receipt_says(store: MemoryStore) -> None:
+    def head(key: str) -> Head | None:
+        raise CorruptArtifact(key, "a directory stands where it should be")
+
+    store.head = head  # type: ignore[method-assign]
+    seal(store, [receipt(1, created=False)])
+    assert keys_of(AuditLog(store, ORIGIN)) == [receipt(1).key]
+
+
+def test_what_was_found_is_late_only_after_two_minutes(store: MemoryStore) -> None:
+    sealer = sealer_of(store)
+    sealer.seal([], now=START, feed_at_end=True)
+    store.create(receipt(1).key, b"")
+    late = replace(receipt(1), feed_id="", found="late")
+    now = datetime.now(UTC)
+    sealer.seal([late, *NEXT], now=now + timedelta(seconds=100), feed_at_end=True)
+    assert keys_of(sealer.log) == [NEXT[0].key]
+    sealer.seal([late], now=now + timedelta(seconds=130), feed_at_end=True)
+    assert keys_of(sealer.log) == [NEXT[0].key, receipt(1).key]
+
+
+def test_a_checkpoint_of_another_tree_that_is_planted_meanwhile_is_named() -> None:
+    other = Note(Checkpoint(ORIGIN, 4, bytes(32)).text).to_bytes()
+    store = Overtaken(checkpoint_key(4), lambda store: MemoryStore.create(store, checkpoint_key(4), other))
+    with pytest.raises(CorruptArtifact, match="not what follows from") as raised:
+        seal(store, receipts(range(3)))
+    assert raised.value.key == checkpoint_key(4)
 
 
 @pytest.mark.parametrize("wrong", [{"key": f"{LOG}x"}, {"key": "../x"}, {"sha256": "x"}, {"size": -1}])

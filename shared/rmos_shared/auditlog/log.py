@@ -32,10 +32,13 @@ class AuditLog:
         """Read ``store``."""
         self.store = store
         self.origin = origin
+        #: How often a log was found that does not continue what was known of it: a backup took its place.
+        self.replaced = -1
         self._forget()
 
     def _forget(self) -> None:
-        """Know nothing of the log: at the start, and when a backup has taken its place."""
+        """Know nothing of the log: at the start, and when it was replaced."""
+        self.replaced += 1
         #: A size that has a checkpoint; the newest is that one or a later.
         self._known = 0
         #: Size of the last tree that is known to end with a seal that adopts, and whether no later one does.

@@ -80,6 +80,7 @@ class Reconciler:
         self._log = log
         self._clock = clock or SystemClock()
         self._seen: dict[str, _Seen] = {}
+        self._replaced = log.replaced
 
     def find(self, now: datetime, *, whole: bool = False) -> Unsealed:
         """Return what has lain there for ``LATE_AFTER`` and is in no entry; ``now`` is the ledger's time.
@@ -88,6 +89,10 @@ class Reconciler:
         ``whole`` at all. In a log that still adopts what was there before it, nothing is late.
         """
         size = self._log.newest_size()
+        if self._replaced != self._log.replaced:
+            # What was in the log before may not be in this one.
+            self._seen.clear()
+            self._replaced = self._log.replaced
         result = Unsealed()
         if not size or self._log.adopted_last(size) is not None:
             return result

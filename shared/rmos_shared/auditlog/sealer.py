@@ -165,8 +165,8 @@ class Sealer:
         if since is not None and (since.origin != self.log.origin or since.size > size):
             raise CorruptArtifact(
                 checkpoint_key(since.size),
-                "this checkpoint is known, and the audit log no longer has it: the log was rolled back, which "
-                "only `rmos audit seal --accept-restored --why TEXT` goes on with, once a backup was restored",
+                "this checkpoint is known, and the audit log no longer has it: the log was rolled back; if a "
+                "backup was restored, `rmos audit seal --accept-restored --why TEXT` goes on",
             )
         if not size:
             return _Head(Edge(0, (), ()), None, "")
@@ -244,7 +244,7 @@ class Sealer:
         elif note.signatures and self._last_trusted(size) != verifier.vkey:
             raise SettingsInvalid(
                 f"RMOS_AUDIT_KEY_FILE names the key {verifier.vkey}, which the audit log does not trust; "
-                f"give the key that signed checkpoint {size}, and introduce the new one by `rmos audit rotate`"
+                f"give the key that signed checkpoint {size}; `rmos audit rotate` introduces a new one"
             )
 
     def _last_trusted(self, size: int) -> str | None:
