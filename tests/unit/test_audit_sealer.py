@@ -137,6 +137,31 @@ def test_more_than_fits_into_a_seal_is_left_for_the_next(
     assert keys_of(sealer.log) == [each.key for each in new]
 
 
+def test_a_seal_reads_the_right_edge_of_the_tree_and_nothing_else(store: MemoryStore, signer: Signer) -> None:
+    for first in range(0, 70_000, 10_000):
+        seal(store, receipts(range(first, first + 10_000)), signer)
+    read: list[str] = []
+    real = store.get
+
+    def get(key: str) -> bytes | None:
+        read.append(key.removeprefix(LOG))
+        return real(key)
+
+    store.get = get  # type: ignore[method-assign]
+    sealed = seal(store, receipts(range(70_000, 71_000)), signer)
+    assert sealed.start == 70_007
+    assert read == [
+        "checkpoints/000/000/070/007",
+        "tile/0/273.p/119",
+        "tile/1/001.p/17",
+        "tile/2/000.p/1",
+        "tile/entries/273.p/119",
+        "seals/000/000/070/007",
+        # Whether the log's first seals adopted anything; asked once.
+        "tile/entries/039.p/17",
+    ]
+
+
 # -- what is there already -----------------------------------------------------------------------------
 
 
