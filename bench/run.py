@@ -22,7 +22,21 @@ from rich.table import Table
 from lib import machine, notes, page, plot, result
 from lib.result import Section
 from lib.size import FULL, QUICK, Size
-from suite import accept, advise, create, explain, growth, index, latency, memory, profiles, sealing, start, store
+from suite import (
+    accept,
+    advise,
+    audit,
+    create,
+    explain,
+    growth,
+    index,
+    latency,
+    memory,
+    profiles,
+    sealing,
+    start,
+    store,
+)
 
 _ROOT = Path(__file__).parents[1]
 _NOTES = Path(__file__).with_name("notes.md")
@@ -38,6 +52,7 @@ SECTIONS: Mapping[str, Callable[[Path, Size], Section]] = {
     "growth": growth.section,
     "index": index.section,
     "sealing": sealing.section,
+    "audit": audit.section,
     "profiles": profiles.section,
 }
 

@@ -32,6 +32,8 @@ class Size:
     index_days: int
     index_by_id_runs: int
     index_files: int
+    #: Runs in the store that is verified against its audit log.
+    audit_runs: int
 
 
 FULL = Size(
@@ -55,6 +57,7 @@ FULL = Size(
     index_days=3_650,
     index_by_id_runs=3_650,
     index_files=50_000,
+    audit_runs=100_000,
 )
 QUICK = Size(
     rounds=3,
@@ -77,4 +80,5 @@ QUICK = Size(
     index_days=365,
     index_by_id_runs=365,
     index_files=2_000,
+    audit_runs=2_000,
 )

@@ -22,5 +22,5 @@ def _untold(
     )
 
 
-JobWork.finish = _untold  # type: ignore[method-assign]
+JobWork.finish = _untold  # type: ignore[method-assign, assignment]
 app = create_app(WorkerSettings.load())

@@ -45,7 +45,5 @@ def section(scratch: Path, size: Size) -> Section:
 
 
 def _unlogged(contender: Contender) -> Contender:
-    command = tuple(
-        _UNLOGGED if word == "rmos_worker.celery_app.main" else word for word in contender.worker
-    )
+    command = tuple(_UNLOGGED if word == "rmos_worker.celery_app.main" else word for word in contender.worker)
     return replace(contender, worker=command)

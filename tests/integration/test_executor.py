@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -289,6 +290,42 @@ def test_a_job_that_waits_is_refused_until_due_and_dead_after_its_tries(
     assert report.dead == {job_id: "retries_exhausted"}
     assert handler.died == [(job_id, "retries_exhausted")]
     assert len(handler.handled) == 3
+
+
+# -- what is told to the audit log -----------------------------------------------------------------------
+
+PUBLICATION = Publication("2026-08-01/a.json", "a" * 64, 1, created=True)
+
+
+def told(ledger: JobLedger) -> list[Publication]:
+    return [item for entry in ledger.unsealed.read(most=100).entries for item in entry.published]
+
+
+def test_the_step_that_ends_a_job_tells_what_it_published_once(
+    ledger: JobLedger, executor: Executor, handler: FakeHandler, line: LossyLine
+) -> None:
+    done, dead = accept(ledger, 2)
+    attempt = replace(PUBLICATION, key="_attempts/a.json")
+    handler.recorded = (attempt,)
+    handler.ends = {
+        done: Finish(done, {}, published=(PUBLICATION,)),
+        dead: InvalidRequest((FieldProblem("mode", "is blank"),)),
+    }
+    for line.operation in ("finish", "bury"):
+        line.lost_answers = 1
+        executor.answer([done if line.operation == "finish" else dead])
+    assert told(ledger) == [PUBLICATION, attempt]
+
+
+def test_a_job_that_took_long_tells_as_of_what_was_there_already(
+    ledger: JobLedger, executor: Executor, handler: FakeHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job_id,) = accept(ledger)
+    handler.ends = {job_id: Finish(job_id, {}, published=(PUBLICATION,))}
+    monkeypatch.setattr(executor_module, "_PROMPT_SECONDS", 0.0)
+    executor.answer([job_id])
+    # Meanwhile the log may have found the file by itself, so it must look.
+    assert told(ledger) == [replace(PUBLICATION, created=False)]
 
 
 # -- on_dead_error -------------------------------------------------------------------------------------

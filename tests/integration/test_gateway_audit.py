@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from rmos_runs.auditor.log_source import UrlSource
+from rmos_runs.auditor.log_source import TimedSource, UrlSource
 from rmos_runs.auditor.witness import Witness
 from rmos_runs.auditor.witness_state import WitnessState
 from rmos_shared.auditlog.layout import LOG, cosignature_key
 from rmos_shared.auditlog.note import KeyKind, Note, verified
 from rmos_shared.auditlog.tiles import tiles_of
 from rmos_shared.clock import SystemClock
-from rmos_shared.errors import StoreUnavailable
+from rmos_shared.errors import CorruptArtifact, StoreUnavailable
+from support.command import piped
 from support.gateway import GatewayProcess, keys_in
-from support.http_server import HttpServer, answer
+from support.http_server import Act, HttpServer, answer, drips, floods, hangs
 from support.sealed import SealedStore, new_signer
 
 AUDIT = "/api/rmos/audit"
@@ -155,9 +157,38 @@ def test_who_may_read_runs_or_audit_may_read_the_log(start_gateway: StartGateway
     with pytest.raises(StoreUnavailable, match="--api-key-file"):
         look(None)
     assert look(keys["audit"])
+    # And as a program.
+    (tmp_path / "api-key").write_text(f"{keys['audit']}\n")
+    piped("audit", "keygen", str(tmp_path / "w.pem"), "--name", "w.example/w2", home=tmp_path)
+    words = ("--key", str(tmp_path / "w.pem"), "--state", str(tmp_path / "seen"), "--once")
+    address = ("audit", "witness", f"{gateway.url}{AUDIT}")
+    done = piped(*address, *words, "--api-key-file", str(tmp_path / "api-key"), home=tmp_path)
+    assert (done.returncode, done.stdout.partition(":")[0]) == (0, "cosigned"), done.stderr
+    assert piped(*address, *words, home=tmp_path).returncode == 6
+    assert piped(*address, *words, "--publish", home=tmp_path).returncode == 2
 
 
-def test_a_witness_follows_no_redirect_and_takes_no_flood() -> None:
+@pytest.mark.parametrize(
+    "act",
+    [
+        hangs(),
+        hangs(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"),
+        drips(b"HTTP/1.1 200 OK\r\n\r\n", b"x", each_seconds=0.05),
+    ],
+    ids=["silent", "headed", "dripping"],
+)
+def test_a_witness_waits_for_no_server_longer_than_it_was_told(act: Act) -> None:
+    with HttpServer(act) as server:
+        source = TimedSource(UrlSource(server.url, api_key=None, timeout_seconds=0.5), 0.5)
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable, match="no answer"):
+            source.newest()
+        assert time.monotonic() - began < 5
+    with HttpServer(floods(64 << 20)) as server, pytest.raises(CorruptArtifact, match="larger"):
+        UrlSource(server.url, api_key=None, timeout_seconds=5).newest()
+
+
+def test_a_witness_follows_no_redirect() -> None:
     moved = answer(302, b"", Location="http://127.0.0.1:1/")
     with HttpServer(moved) as server, pytest.raises(StoreUnavailable, match="status 302"):
         UrlSource(server.url, api_key="secret", timeout_seconds=2).newest()

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from rmos_shared.errors import AttachmentPending, CorruptArtifact, InvalidRequest
+from rmos_shared.canonical import sha256_hex
+from rmos_shared.errors import ArtifactConflict, AttachmentPending, CorruptArtifact, InvalidRequest
 from rmos_shared.ids import new_uuid7
+from rmos_shared.jobs.model import Failure
 from rmos_shared.jobs.work import Claim, Finish
 from rmos_shared.runs.attachment_key import attachment_key
 from rmos_shared.runs.attachments import Attachments
@@ -109,3 +111,43 @@ def test_what_the_handler_attached_itself_is_not_read_again() -> None:
     )
     assert isinstance(end, Finish)
     assert len(list(store.list("_attachments/"))) == 1
+
+
+LARGE = "G1 X1 Y1\n" * 30_000
+
+
+def published(end: object) -> dict[str, bool]:
+    assert isinstance(end, Finish)
+    return {item.key: item.created for item in end.published}
+
+
+def test_the_audit_log_is_told_of_all_that_a_job_published_as_it_lies_there() -> None:
+    store = MemoryStore()
+    made = claim({"request_id": "r", "mode": "router", "outputs": {"gcode_text": LARGE}})
+    (end,) = create_handler(store).handle([made])
+    assert isinstance(end, Finish)
+    attached = attachment_key(LARGE.encode(), ".nc")
+    assert published(end) == dict.fromkeys([attached, *store.list("2")], True)
+    for item in end.published:
+        data = store.get(item.key) or b""
+        assert (item.sha256, item.size_bytes) == (sha256_hex(data), len(data))
+    (again,) = create_handler(store).handle([made])
+    # Whoever published it first may have been killed before it told.
+    assert published(again) == dict.fromkeys(published(end), False)
+
+
+def test_of_a_job_that_dies_the_log_is_told_what_lies_there() -> None:
+    store = MemoryStore()
+    first = claim({"request_id": "r", "mode": "router", "run_id": new_uuid7()})
+    request = {"request_id": "r", "mode": "other", "run_id": first.run_id, "outputs": {"gcode_text": LARGE}}
+    rival = claim(request)
+    handler = create_handler(store)
+    failure = Failure(reason="conflict", error_type="ArtifactConflict", message="x")
+    assert handler.on_dead(rival, failure) == (), "nothing of it is published"
+    handler.handle([first])
+    (end,) = handler.handle([rival])
+    assert isinstance(end, ArtifactConflict)
+    (told,) = handler.on_dead(rival, failure)
+    assert (told.key, told.created) == (attachment_key(LARGE.encode(), ".nc"), False)
+    broken = replace(rival, payload=b"{}")
+    assert handler.on_dead(broken, failure) == ()

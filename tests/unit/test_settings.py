@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings
 from rmos_shared import settings as package
 from rmos_shared.errors import SettingsInvalid
 from rmos_shared.settings.advisory_store import AdvisoryStoreSettings
+from rmos_shared.settings.audit import AuditSettings
 from rmos_shared.settings.base import Settings
 from rmos_shared.settings.broker import BrokerSettings
 from rmos_shared.settings.gateway import GatewaySettings
@@ -24,6 +25,7 @@ from rmos_shared.settings.logs import LogSettings
 from rmos_shared.settings.nightly import NightlySettings
 from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.settings.store import StoreSettings
+from rmos_shared.settings.timestamps import TimestampSettings
 from rmos_shared.settings.webhooks import WebhookSettings
 from rmos_shared.settings.worker import WorkerSettings
 
@@ -38,6 +40,8 @@ ROLES: list[type[BaseSettings]] = [
     GatewaySettings,
     IndexSettings,
     LogSettings,
+    AuditSettings,
+    TimestampSettings,
 ]
 FIELDS = [(role, name) for role in ROLES for name in role.model_fields]
 NUMBERS = [(role, name) for role, name in FIELDS if role.model_fields[name].annotation in {int, float}]
@@ -225,3 +229,22 @@ def test_the_times_fit_together() -> None:
     assert told.max_crashes == 3
     assert told.done_ttl_seconds == 7 * 86_400
     assert math.isfinite(told.retry_total_seconds)
+
+
+def test_a_record_of_settings_tells_which_secrets_there_are_and_nothing_of_them() -> None:
+    settings = WorkerSettings.load(
+        broker_url="redis://:secret-31415@host/0",
+        advisory_url="http://ana:secret-31415@host:8700",
+        audit_key="secret-31415",
+        max_tries=5,
+    )
+    told = settings.told()
+    assert told["secrets"] == ["audit_key", "broker_url"]
+    assert told["settings"]["max_tries"] == "5"
+    assert told["settings"]["advisory_url"] == "http://host:8700"
+    assert "31415" not in str(told)
+
+
+def test_an_empty_key_is_none() -> None:
+    settings = AuditSettings.load(audit_key="", audit_key_file="")
+    assert (settings.audit_key, settings.audit_key_file) == (None, None)

@@ -554,18 +554,21 @@ class Web:
                     raise Away(f"{key} cannot be fetched: {str(error) or type(error).__name__}") from None
                 time.sleep(0.5 * (attempt + 1))
         if len(data) > most:
-            self._connection.close()  # rather than read what else there is
             raise Unusable(f"it has more than the {most} bytes that it may have")
         return data
 
     def _fetched(self, key: str, most: int) -> bytes:
         self._connection.request("GET", f"{self._path}/{key}", headers={"Accept-Encoding": "identity"})
         answer = self._connection.getresponse()
+        if answer.status != 200:
+            most = NOTE_BYTES  # of what the server says of it, so that the connection can go on
         deadline, data = time.monotonic() + SECONDS + most / BYTES_A_SECOND, bytearray()
         while len(data) <= most and (piece := answer.read1(min(most + 1 - len(data), PIECE_BYTES))):
             data += piece
             if time.monotonic() > deadline:
                 raise TimeoutError(f"slower than {BYTES_A_SECOND} bytes a second")
+        if not answer.isclosed():
+            self._connection.close()  # rather than read what else there is
         if answer.status in {404, 410}:
             raise Absent
         if answer.status != 200:
@@ -703,8 +706,11 @@ def seal_of(lines: Sequence[bytes]) -> Seal | None:
 
 
 def instant(text: bytes) -> datetime:
-    """Return a time; raise `ValueError` if there is none such, as on the 30th of February."""
-    return datetime.fromisoformat(text.decode())
+    """Return a time; raise `ValueError` if there is none such, or none that a log can be of."""
+    at = datetime.fromisoformat(text.decode())
+    if not 1970 < at.year < 9999:
+        raise ValueError(at.year)
+    return at
 
 
 def iso(at: datetime | float) -> str:
@@ -868,6 +874,8 @@ class Walk:
                     found = found or unbundled(
                         self._source.read(tile_path("entries", number, width), BUNDLE_BYTES)
                     )
+            if not found:
+                break  # a number in a name may be anything
             lines += found
         return lines[start % WIDTH :][: end - start]
 
