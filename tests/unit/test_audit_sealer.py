@@ -162,6 +162,19 @@ def test_a_seal_reads_the_right_edge_of_the_tree_and_nothing_else(store: MemoryS
     ]
 
 
+def test_receipts_of_one_place_in_the_feed_are_sealed_together(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The seal says up to where the feed was read, so the rest of a place would be lost.
+    monkeypatch.setattr("rmos_shared.auditlog.sealer.MOST_RECORDS", 5)
+    new = [replace(receipt(number), feed_id=f"1000-{number // 4}") for number in range(10)]
+    first = seal(store, new)
+    assert (first.seal.seal.entries, first.seal.seal.feed, first.more) == (9, "1000-1", True)
+    second = seal(store, new, minutes=1)
+    assert (second.seal.seal.entries, second.seal.seal.feed, second.more) == (3, "1000-2", False)
+    assert keys_of(AuditLog(store, ORIGIN)) == [each.key for each in new]
+
+
 # -- what is there already -----------------------------------------------------------------------------
 
 
