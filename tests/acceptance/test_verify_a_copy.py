@@ -1,4 +1,4 @@
-"""The page for a stranger is what happens: each command is run on a store with what the page says was done to it."""
+"""The page for a stranger is what happens: each command is run on a store to which was done what it says."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from support import plant
 from support.sealed_store import SealedStore, sealed_store
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "verify-a-copy.md"
-_BLOCK = re.compile(r"(?:^<!-- planted: (?P<planted>\w+) -->\n)?^```console\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(
+    r"(?:^<!-- planted: (?P<planted>\w+) -->\n)?^```console\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 WITNESS = Ed25519PrivateKey.from_private_bytes(b"w" * 32)
 #: What differs from store to store.
 _DIFFERS = (

@@ -1,4 +1,4 @@
-"""Whatever lies in a store, the verifier says what is wrong and ends: no traceback, no wait, no way out of it."""
+"""Whatever lies in a store, the verifier says what is wrong and ends: no traceback, no wait, no way out."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def test_a_thousand_changes_are_all_found(
 
 
 def _program(root: Path, words: list[str]) -> int:
-    command = [sys.executable, "-I", verifier.__file__, "verify", root, *words]
+    command = [sys.executable, "-I", verifier.__file__, "verify", str(root), *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert not done.stderr
     return done.returncode

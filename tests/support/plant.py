@@ -1,7 +1,8 @@
 """Plants in a copy of a store each thing that the verifier must find.
 
-Knows nothing of the verifier, and nothing of the program that writes the log: plain files, JSON, base64 and, where
-a signature must be right, `cryptography`. The copy may be made of hard links: nothing is changed in place.
+Knows nothing of the verifier, and nothing of the program that writes the log: plain files, JSON, base64 and,
+where a signature must be right, `cryptography`. The copy may be made of hard links: nothing is changed in
+place.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A store as it is after some days of work, sealed by the real sealer: for tests and the bench of the verifier."""
+"""A store as it is after some days of work, sealed by the real sealer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from rmos_shared.auditlog.layout import checkpoint_key
 from rmos_shared.auditlog.note import KeyKind, Note, Signer
-from rmos_shared.auditlog.sealer import Receipt, Sealer
+from rmos_shared.auditlog.receipt import Receipt
+from rmos_shared.auditlog.sealer import Sealer
 from rmos_shared.ids import new_uuid7
 from rmos_shared.store.identity import init_store
 from rmos_shared.store.local import LocalStore
@@ -102,7 +103,7 @@ def sealed_store(
     bodies: Sequence[bytes] = (),
     seed: int = 7,
 ) -> SealedStore:
-    """Return a store of so many runs, each with its link, of the days before yesterday; some have a review."""
+    """Return a store of so many runs of some days, each with its link; some have a review."""
     made = new_store(root, signed=signed, seed=seed)
     first = datetime.now(UTC).replace(hour=6, minute=0, second=0, microsecond=0) - timedelta(days=days + 1)
     per_day = -(-runs // days)
