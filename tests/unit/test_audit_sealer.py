@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rmos_shared.auditlog.checkpoint import Checkpoint
 from rmos_shared.auditlog.entry import RecordEntry, SealEntry, parse_entry
@@ -22,6 +25,7 @@ from rmos_shared.errors import CorruptArtifact, SettingsInvalid, StoreUnavailabl
 from rmos_shared.store.base import Head, Outcome
 from rmos_shared.store.memory import MemoryStore
 from support.audit_log import HEARTBEAT, ORIGIN, START, assert_sound, keys_of, receipt, receipts, sealer_of
+from support.dying_store import Died, DyingStore
 
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 NEXT = [replace(receipt(9_999), feed_id="9000-0")]
@@ -321,6 +325,44 @@ def test_what_another_left_visible_is_made_durable_before_it_is_continued(store:
     written.clear()
     sealer.seal(receipts(range(5, 6)), now=START + 2 * MINUTE, feed_at_end=True)
     assert checkpoint_key(7) not in written  # its own
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from([0, 1, 2, 7, 90, 256, 300]),  # new receipts
+        st.booleans(),  # whether some come that came before
+        st.none() | st.tuples(st.integers(0, 14), st.booleans()),  # the write at which the sealer dies
+        st.integers(0, 5),  # how many of the feed's last are not read yet
+    ),
+    max_size=8,
+)
+
+
+@given(STEPS)
+@settings(max_examples=25)
+def test_whatever_happens_to_sealers_each_file_is_in_one_log_once(
+    steps: list[tuple[int, bool, tuple[int, bool] | None, int]],
+) -> None:
+    store = MemoryStore()
+    told: list[Receipt] = []
+    now = START
+    for new, again, death, unread in [*steps, (1, False, None, 0)]:
+        now += MINUTE
+        number = len(told)
+        more = receipts(range(number, number + new), now)
+        told += [replace(each, feed_id=f"{number}-{at}") for at, each in enumerate(more)]
+        if again and told:
+            place = f"{number}-{new}"
+            told.append(replace(told[number // 2], feed_id=place, created=False, at=now))
+        dying = store if death is None else DyingStore(store, death[0], after=death[1])
+        read = told[: len(told) - unread]
+        with suppress(Died):
+            # All that was told is read from the feed's beginning, as after a crash.
+            sealer_of(dying).seal(read, now=now, feed_at_end=not unread)
+    sealer_of(store).seal(told, now=now + MINUTE, feed_at_end=True)
+    log = AuditLog(store, ORIGIN)
+    assert keys_of(log) == list(dict.fromkeys(each.key for each in told))
+    assert_sound(log)
 
 
 # -- what is not continued -----------------------------------------------------------------------------

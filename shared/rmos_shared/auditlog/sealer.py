@@ -404,6 +404,6 @@ def _seal_entry(
 
 
 def _place(feed_id: str) -> tuple[int, int]:
-    """Return a place in the feed as numbers: as text, 10-0 sorts before 9-0."""
+    """Return a place in the feed as numbers: as text, 10-0 sorts before 9-0. "" is before them all."""
     milliseconds, _, number = feed_id.partition("-")
-    return int(milliseconds or 0), int(number or 0)
+    return int(milliseconds or -1), int(number or -1)
