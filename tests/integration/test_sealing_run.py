@@ -14,6 +14,7 @@ import redis
 
 from rmos_shared.auditlog.checkpoint import origin_of
 from rmos_shared.auditlog.entry import RecordEntry, parse_entry
+from rmos_shared.auditlog.introduction import introduce
 from rmos_shared.auditlog.keys import generate
 from rmos_shared.auditlog.log import AuditLog
 from rmos_shared.canonical import sha256_hex
@@ -141,6 +142,14 @@ def test_an_act_whose_record_is_gone_holds_nothing_up(
 ) -> None:
     act_id = ledger.acts.begin(ActKind.REPAIR, by="op", why="", about={}, found=1)
     redis_client.delete(f"rmos:act:{act_id}")
+    for about in (r'{"a":"\udcff"}', '{"a":NaN}', "[]", "garbage"):
+        planted = ledger.acts.begin(ActKind.REPAIR, by="op", why="", about={}, found=1)
+        redis_client.hset(f"rmos:act:{planted}", "about", about)
+    redis_client.hset(
+        "rmos:act:no-id", mapping={"kind": "x", "by": "x", "why": "", "about": "{}", "found": 1}
+    )
+    redis_client.hset("rmos:act:no-id", mapping={"done": 1, "begun_at": 1})
+    redis_client.xadd("rmos:unsealed", {"act": "no-id", "what": "begun"})
     redis_client.xadd("rmos:unsealed", {"foreign": "entry"})
     ledger.unsealed.add([told(1)])
     do(ledger, store)
@@ -255,3 +264,37 @@ def test_a_finish_that_is_repeated_counts_a_seal_once(ledger: JobLedger) -> None
         ledger.work.finish([Finish(job.job_id, {"seals": 2, "late": 1, "size": 9})], LEASE, ttl_seconds=60)
     state = ledger.unsealed.state()
     assert (state.seals, state.late, state.size) == (2, 1, 9)
+
+
+def test_a_key_is_introduced_by_the_key_before_it_and_by_nothing_else(
+    ledger: JobLedger, store: LocalStore, tmp_path: Path
+) -> None:
+    origin = origin_of(store.identity().store_id)
+    old = generate(tmp_path / "old.pem", origin)
+    new, stranger = generate(tmp_path / "new.pem", origin), generate(tmp_path / "stranger.pem", origin)
+    planted: list[dict[str, Any]] = [
+        {"trusts": stranger.vkey},
+        {"trusts": stranger.vkey, "introduction": introduce(stranger, stranger.vkey)},
+        {"trusts": stranger.vkey, "introduction": introduce(old, new.vkey)},
+        {"trusts": stranger.vkey, "introduction": "no note"},
+    ]
+    for about in planted:
+        ledger.acts.begin(ActKind.KEY_ROTATION, by="op", why="", about=about, found=1)
+    good = {"trusts": new.vkey, "introduction": introduce(old, new.vkey)}
+    act_id = ledger.acts.begin(ActKind.KEY_ROTATION, by="op", why="", about=good, found=1)
+    ledger.acts.end(act_id, ActOutcome.COMPLETE, refused=0, done=1)
+    do(ledger, store, audit_key_file=tmp_path / "old.pem")
+    trusted = [(entry.key, entry.trusts) for entry in records(store) if entry.trusts is not None]
+    assert [(key.rpartition("/")[2], vkey) for key, vkey in trusted] == [(f"{act_id}_begun.json", new.vkey)]
+    assert len(records(store)) == len(planted) + 2, "the others are sealed as any act"
+    ledger.unsealed.add([told(1)])
+    with pytest.raises(SettingsInvalid):
+        do(ledger, store, audit_key_file=tmp_path / "stranger.pem")
+    ledger.work.retire(LEASE.worker, max_crashes=9)
+    do(ledger, store, audit_key_file=tmp_path / "new.pem")
+
+
+def test_in_a_log_without_a_key_nobody_can_introduce_one(ledger: JobLedger, store: LocalStore) -> None:
+    ledger.acts.begin(ActKind.KEY_ROTATION, by="op", why="", about={"trusts": "a+00+b"}, found=1)
+    do(ledger, store)
+    assert [entry.trusts for entry in records(store)] == [None]

@@ -235,7 +235,11 @@ DAY = datetime(2026, 8, 1, tzinfo=UTC)
     [
         (f"2026-08-01/{AT_NOON}.json", MOMENT),
         (f"2026-08-01/{AT_NOON}_advisory_{'c' * 32}.json", MOMENT),
-        (f"_reviews/2026-08-01/{AT_NOON}/{new_uuid7()}.json", MOMENT),
+        # Reviews and attempts have times of their own, which may be years after that of the run.
+        (f"_reviews/2020-02-02/{RUN}/{AT_NOON}.json", MOMENT),
+        (f"_reviews/2026-08-01/{AT_NOON}/migrated.json", MOMENT),
+        (f"_attempts/2020-02-02/{RUN}/{RUN}.explain_1785587400000.json", MOMENT),
+        (f"_attempts/2026-08-01/{RUN}/{RUN}_{10**15 - 1}.json", None),
         (f"_acts/2026-08-01/{AT_NOON}_begun.json", MOMENT),
         (f"_batches/2026-08-01/{AT_NOON}.json", MOMENT),
         ("2026-08-01/migrated.json", DAY),

@@ -262,6 +262,18 @@ def test_a_log_that_a_backup_has_replaced_is_held_against_the_whole_store(
     assert sorted(reconcile(sealer, reconciler, LATER)) == keys
 
 
+def test_an_attachment_put_back_with_its_old_time_is_found_by_the_look_at_all(
+    tmp_path: Path, store: LocalStore, sealer: Sealer
+) -> None:
+    reconciler = Reconciler(store, sealer.log, clock=Ahead())
+    first = put(store, tmp_path, attachment(1))
+    assert reconcile(sealer, reconciler, LATER) == [first]
+    assert reconcile(sealer, reconciler, LATER) == []
+    old = put(store, tmp_path, f"{first}.gz", NOW - timedelta(days=100))
+    assert reconcile(sealer, reconciler, LATER) == []
+    assert reconcile(sealer, reconciler, LATER, whole=True) == [old]
+
+
 def test_what_comes_within_a_tick_of_the_file_systems_clock_is_found(
     tmp_path: Path, store: LocalStore, sealer: Sealer
 ) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rmos_shared.auditlog.checkpoint import Checkpoint
 from rmos_shared.auditlog.entry import RecordEntry, SealEntry, parse_entry
@@ -22,6 +25,7 @@ from rmos_shared.errors import CorruptArtifact, SettingsInvalid, StoreUnavailabl
 from rmos_shared.store.base import Head, Outcome
 from rmos_shared.store.memory import MemoryStore
 from support.audit_log import HEARTBEAT, ORIGIN, START, assert_sound, keys_of, receipt, receipts, sealer_of
+from support.dying_store import Died, DyingStore
 
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 NEXT = [replace(receipt(9_999), feed_id="9000-0")]
@@ -135,6 +139,44 @@ def test_more_than_fits_into_a_seal_is_left_for_the_next(
         (False, "1000-11", START + MINUTE),
     ]
     assert keys_of(sealer.log) == [each.key for each in new]
+
+
+def test_a_seal_reads_the_right_edge_of_the_tree_and_nothing_else(store: MemoryStore, signer: Signer) -> None:
+    for first in range(0, 70_000, 10_000):
+        seal(store, receipts(range(first, first + 10_000)), signer)
+    read: list[str] = []
+    real = store.get
+
+    def get(key: str) -> bytes | None:
+        read.append(key.removeprefix(LOG))
+        return real(key)
+
+    store.get = get  # type: ignore[method-assign]
+    sealed = seal(store, receipts(range(70_000, 71_000)), signer)
+    assert sealed.start == 70_007
+    assert read == [
+        "checkpoints/000/000/070/007",
+        "tile/0/273.p/119",
+        "tile/1/001.p/17",
+        "tile/2/000.p/1",
+        "tile/entries/273.p/119",
+        "seals/000/000/070/007",
+        # Whether the log's first seals adopted anything; asked once.
+        "tile/entries/039.p/17",
+    ]
+
+
+def test_receipts_of_one_place_in_the_feed_are_sealed_together(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The seal says up to where the feed was read, so the rest of a place would be lost.
+    monkeypatch.setattr("rmos_shared.auditlog.sealer.MOST_RECORDS", 5)
+    new = [replace(receipt(number), feed_id=f"1000-{number // 4}") for number in range(10)]
+    first = seal(store, new)
+    assert (first.seal.seal.entries, first.seal.seal.feed, first.more) == (9, "1000-1", True)
+    second = seal(store, new, minutes=1)
+    assert (second.seal.seal.entries, second.seal.seal.feed, second.more) == (3, "1000-2", False)
+    assert keys_of(AuditLog(store, ORIGIN)) == [each.key for each in new]
 
 
 # -- what is there already -----------------------------------------------------------------------------
@@ -283,6 +325,44 @@ def test_what_another_left_visible_is_made_durable_before_it_is_continued(store:
     written.clear()
     sealer.seal(receipts(range(5, 6)), now=START + 2 * MINUTE, feed_at_end=True)
     assert checkpoint_key(7) not in written  # its own
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from([0, 1, 2, 7, 90, 256, 300]),  # new receipts
+        st.booleans(),  # whether some come that came before
+        st.none() | st.tuples(st.integers(0, 14), st.booleans()),  # the write at which the sealer dies
+        st.integers(0, 5),  # how many of the feed's last are not read yet
+    ),
+    max_size=8,
+)
+
+
+@given(STEPS)
+@settings(max_examples=25)
+def test_whatever_happens_to_sealers_each_file_is_in_one_log_once(
+    steps: list[tuple[int, bool, tuple[int, bool] | None, int]],
+) -> None:
+    store = MemoryStore()
+    told: list[Receipt] = []
+    now = START
+    for new, again, death, unread in [*steps, (1, False, None, 0)]:
+        now += MINUTE
+        number = len(told)
+        more = receipts(range(number, number + new), now)
+        told += [replace(each, feed_id=f"{number}-{at}") for at, each in enumerate(more)]
+        if again and told:
+            place = f"{number}-{new}"
+            told.append(replace(told[number // 2], feed_id=place, created=False, at=now))
+        dying = store if death is None else DyingStore(store, death[0], after=death[1])
+        read = told[: len(told) - unread]
+        with suppress(Died):
+            # All that was told is read from the feed's beginning, as after a crash.
+            sealer_of(dying).seal(read, now=now, feed_at_end=not unread)
+    sealer_of(store).seal(told, now=now + MINUTE, feed_at_end=True)
+    log = AuditLog(store, ORIGIN)
+    assert keys_of(log) == list(dict.fromkeys(each.key for each in told))
+    assert_sound(log)
 
 
 # -- what is not continued -----------------------------------------------------------------------------

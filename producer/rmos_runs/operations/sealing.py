@@ -10,6 +10,7 @@ from pathlib import Path
 from rmos_runs.operations.audit_log import audit_log_of
 from rmos_runs.operations.on_record import Doing, on_record
 from rmos_shared.auditlog.checkpoint import Checkpoint
+from rmos_shared.auditlog.introduction import introduce
 from rmos_shared.auditlog.keys import load_file
 from rmos_shared.auditlog.layout import act_begun_key
 from rmos_shared.auditlog.note import NoteInvalid, Signer
@@ -177,7 +178,11 @@ def rotate(
 
 
 def _introduce(ledger: JobLedger, old: Signer, new: Signer, *, by: str, why: str) -> str:
-    about = {"trusts": new.vkey, "introduced_by": old.vkey}
+    about = {
+        "trusts": new.vkey,
+        "introduced_by": old.vkey,
+        "introduction": introduce(old, new.vkey),
+    }
     with on_record(ledger, Doing(ActKind.KEY_ROTATION, by, about, why)) as progress:
         progress.done = 1
     return str(progress.act_id)

@@ -43,6 +43,7 @@ class AuditLog:
         self._known = 0
         #: Size of the last tree that is known to end with a seal that adopts, and whether no later one does.
         self._adopted = 0
+        self._adopted_at: datetime | None = None
         self._adoption_over = False
         #: Where keys were found, and the checkpoint of that time: what is asked for once is asked for again.
         self._found: dict[str, int] = {}
@@ -148,8 +149,8 @@ class AuditLog:
                 if self.adopted_last(size) is None:
                     self._adoption_over = True
                     break
-                self._adopted = size
-        return self.seal(self._adopted).at if self._adopted else None
+                self._adopted, self._adopted_at = size, self.seal(size).at
+        return self._adopted_at
 
     def find(self, keys: Mapping[str, datetime], *, size: int | None = None) -> dict[str, int]:
         """Return the indexes of those keys that are in the log.

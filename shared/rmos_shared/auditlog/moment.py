@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from rmos_shared.ids import UUID7, uuid7_time
 
-#: What lies by days, and of what: a run's files, an act's. The id of a run is no UUIDv7 where it was
-#: migrated.
-_BY_DAY = re.compile(rf"(?:\A|/)(\d{{4}}-\d\d-\d\d)/(?:({UUID7.pattern})(?![0-9a-f]))?", re.ASCII)
-_BY_ID = re.compile(rf"\A_[a-z]+/({UUID7.pattern})(?![0-9a-f])", re.ASCII)
+_ID = rf"({UUID7.pattern})(?![0-9a-f])"
+_DAY = r"(\d{4}-\d\d-\d\d)"
+#: What has an id or a time of its own, beside that of its run, which may be much older.
+_REVIEW = re.compile(rf"_reviews/{_DAY}/[^/]+/{_ID}", re.ASCII)
+_ATTEMPT = re.compile(r"_attempts/[^/]+/[^/]+/[^/]+_(\d{1,15})\.json", re.ASCII)
+#: What lies by days, and the id of what: a run, an act, a batch. That of a migrated run tells no time.
+_BY_DAY = re.compile(rf"(?:_[a-z]+/)?{_DAY}/(?:{_ID})?", re.ASCII)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def earliest(key: str, modified_at: datetime | None, otherwise: datetime) -> datetime:
@@ -25,14 +30,14 @@ def earliest(key: str, modified_at: datetime | None, otherwise: datetime) -> dat
 
 def time_in(key: str) -> datetime | None:
     """Return the time before which nothing was published under ``key``, by its name; None: it tells none."""
-    by_day = _BY_DAY.search(key)
-    by_id = by_day or _BY_ID.match(key)
-    if by_id is None:
-        return None
-    moment = uuid7_time(by_id[by_id.lastindex or 1])
-    if moment is None and by_day is not None:
-        try:
-            moment = datetime.fromisoformat(by_day[1]).replace(tzinfo=UTC)
-        except ValueError:
-            return None
-    return moment
+    if (review := _REVIEW.match(key)) and (moment := uuid7_time(review[2])):
+        return moment
+    try:
+        if attempt := _ATTEMPT.fullmatch(key):
+            return _EPOCH + timedelta(milliseconds=int(attempt[1]))
+        if found := _BY_DAY.match(key):
+            moment = uuid7_time(found[2]) if found[2] else None
+            return moment or datetime.fromisoformat(found[1]).replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        pass  # no day, or beyond the last that there is
+    return None

@@ -56,6 +56,8 @@ class _Seen:
 
     stamp: str
     at: datetime
+    #: False: it is not known of files with times from before the last look.
+    whole: bool = True
 
 
 @dataclass(slots=True)
@@ -65,6 +67,7 @@ class _Look:
     stamp: str | None
     #: With the times of those whose names tell none.
     keys: dict[str, datetime | None]
+    whole: bool = True
 
 
 class Reconciler:
@@ -134,7 +137,7 @@ class Reconciler:
         seen = self._seen.get(part.prefix)
         try:
             stamp = None if part.nested else self._stamp([part.prefix], began)
-            if seen is not None and stamp == seen.stamp:
+            if seen is not None and stamp == seen.stamp and (seen.whole or not whole):
                 return None
             listed = list(self._store.list(part.prefix))
         except CorruptArtifact as error:
@@ -153,7 +156,10 @@ class Reconciler:
         # with its old time can have come since, and the look at all finds that.
         since = None if whole or seen is None else seen.at - SLACK
         times = self._times(keys, result)
-        return _Look(stamp, {key: at for key, at in times.items() if since is None or at >= since})
+        recent: dict[str, datetime | None] = {
+            key: at for key, at in times.items() if since is None or at >= since
+        }
+        return _Look(stamp, recent, whole=len(recent) == len(times))
 
     def _stamp(self, directories: Iterable[str], began: datetime) -> str | None:
         """Return what changes with the names in these directories; None where it may miss what comes now."""
@@ -187,7 +193,7 @@ class Reconciler:
         for prefix, look in looks.items():
             lacking = [key for key in look.keys if key in missing]
             if look.stamp is not None and not lacking:
-                self._seen[prefix] = _Seen(look.stamp, at)
+                self._seen[prefix] = _Seen(look.stamp, at, look.whole)
             for key in lacking:
                 modified_at = missing[key]
                 if modified_at is None or now - modified_at < LATE_AFTER or len(result.receipts) >= MOST_LATE:

@@ -137,8 +137,7 @@ class Sealer:
 
         Raises:
             ValueError: files without a receipt are given while receipts may be waiting, which may be theirs;
-            or a
-                receipt is none that the log can hold.
+                or a receipt is none that the log can hold.
         """
         if not feed_at_end and any(receipt.found for receipt in receipts):
             raise ValueError("what was found is sealed only when the feed has been read to its end")
@@ -261,14 +260,14 @@ class Sealer:
     def _gather(self, head: _Head, receipts: Sequence[Receipt], now: datetime) -> _Gathered:
         taken = _place(head.feed)
         fresh = [receipt for receipt in receipts if receipt.feed_id and _place(receipt.feed_id) > taken]
-        of_feed = fresh[:MOST_RECORDS]
-        # Those of the feed first: of a file that both tell of, the receipt is right.
-        # Until adoption has come by nothing is late.
+        of_feed = _whole_places(fresh, MOST_RECORDS)
+        # Until adoption has come by nothing is late. Those of the feed come first: their receipts are right
+        # about a file that both tell of.
         found = [receipt for receipt in receipts if not receipt.feed_id] if head.adopted is None else []
         looked_at = [*of_feed, *found]
         more = max(len(fresh), len(looked_at)) > MOST_RECORDS
         by_key: dict[str, Receipt] = {}
-        for receipt in looked_at[:MOST_RECORDS]:
+        for receipt in looked_at[: max(MOST_RECORDS, len(of_feed))]:
             by_key.setdefault(receipt.key, receipt)
         left_out = self._left_out(by_key.values(), head.size, now)
         lines = [receipt.to_line() for key, receipt in by_key.items() if key not in left_out]
@@ -381,6 +380,14 @@ def _is_due(head: _Head, gathered: _Gathered, now: datetime) -> bool:
     return to_milliseconds(now) >= head.seal.seal.next
 
 
+def _whole_places(receipts: Sequence[Receipt], most: int) -> Sequence[Receipt]:
+    """Return the first receipts of the feed, about ``most``: several of one place in it are not parted."""
+    end = min(most, len(receipts))
+    while 0 < end < len(receipts) and receipts[end].feed_id == receipts[end - 1].feed_id:
+        end += 1
+    return receipts[:end]
+
+
 def _seal_entry(
     head: _Head, gathered: _Gathered, now: datetime, heartbeat: timedelta, *, feed_at_end: bool
 ) -> SealEntry:
@@ -397,6 +404,6 @@ def _seal_entry(
 
 
 def _place(feed_id: str) -> tuple[int, int]:
-    """Return a place in the feed as numbers: as text, 10-0 sorts before 9-0."""
+    """Return a place in the feed as numbers: as text, 10-0 sorts before 9-0. "" is before them all."""
     milliseconds, _, number = feed_id.partition("-")
-    return int(milliseconds or 0), int(number or 0)
+    return int(milliseconds or -1), int(number or -1)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from rmos_shared.auditlog.layout import act_begun_key, act_ended_key
-from rmos_shared.canonical import encode
-from rmos_shared.errors import ActNotFound, BrokerDamaged
+from rmos_shared.canonical import canonical_json
+from rmos_shared.errors import ActNotFound, BrokerDamaged, InvalidRequest
 from rmos_shared.jobs.acts import Act, JobActs
 from rmos_shared.jobs.unsealed import FeedEntry
 from rmos_shared.store.base import ArtifactStore, Outcome
@@ -35,8 +35,13 @@ class ActRecords:
         Raises:
             StoreUnavailable: the store is away; the same call is safe.
         """
-        found = [(entry, act) for entry in entries if (act := self._read(entry)) is not None]
-        items = [_file(entry, act) for entry, act in found]
+        found, items = [], []
+        for entry in entries:
+            act = self._read(entry)
+            file = None if act is None else _file(entry, act)
+            if act is not None and file is not None:
+                found.append((entry, act))
+                items.append(file)
         published = {}
         outcomes = self._store.create_many(items) if items else []
         for (entry, act), (key, data), outcome in zip(found, items, outcomes, strict=True):
@@ -59,13 +64,15 @@ class ActRecords:
         return act
 
 
-def _file(entry: FeedEntry, act: Act) -> tuple[str, bytes]:
+def _file(entry: FeedEntry, act: Act) -> tuple[str, bytes] | None:
+    """Return the record of an act, and where it lies; None for what no store can hold, which is reported."""
     day = act.begun_at_utc.date().isoformat()
-    if entry.what == "ended":
-        return act_ended_key(day, act.act_id), _bytes(act, _ENDED)
-    return act_begun_key(day, act.act_id), _bytes(act, _BEGUN)
-
-
-def _bytes(act: Act, names: Sequence[str]) -> bytes:
-    fields: dict[str, Any] = act.dump()
-    return encode({"schema_version": "1", **{name: fields[name] for name in names}})
+    ended = entry.what == "ended"
+    try:
+        fields: dict[str, Any] = act.dump()
+        told = {name: fields[name] for name in (_ENDED if ended else _BEGUN)}
+        key = act_ended_key(day, act.act_id) if ended else act_begun_key(day, act.act_id)
+        return key, canonical_json({"schema_version": "1", **told})
+    except (InvalidRequest, ValueError) as error:
+        emit(RecordUnreadable(job_id=act.act_id, error=f"another program wrote it ({type(error).__name__})"))
+        return None

@@ -20,6 +20,8 @@ from rmos_shared.store.local import LocalStore
 class SealParts:
     """Kept for the life of a process, for they remember what they have seen; not for several threads."""
 
+    #: None: the log is sealed unsigned.
+    signer: Signer | None
     sealer: Sealer
     records: ActRecords
     reconciler: Reconciler
@@ -28,8 +30,9 @@ class SealParts:
     def of(cls, settings: AuditSettings, store: LocalStore, ledger: JobLedger) -> SealParts:
         """Return the parts; raises as ``log_signer``."""
         heartbeat = timedelta(seconds=settings.audit_heartbeat_seconds)
-        sealer = Sealer(store, _origin(store), log_signer(settings, store), heartbeat=heartbeat)
-        return cls(sealer, ActRecords(ledger.acts, store), Reconciler(store, sealer.log))
+        signer = log_signer(settings, store)
+        sealer = Sealer(store, _origin(store), signer, heartbeat=heartbeat)
+        return cls(signer, sealer, ActRecords(ledger.acts, store), Reconciler(store, sealer.log))
 
 
 def log_signer(settings: AuditSettings, store: LocalStore) -> Signer | None:

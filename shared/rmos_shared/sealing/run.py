@@ -11,6 +11,7 @@ from typing import Any
 
 from rmos_shared.auditlog.checkpoint import Checkpoint
 from rmos_shared.auditlog.entry import SealEntry, format_time
+from rmos_shared.auditlog.introduction import introduces
 from rmos_shared.auditlog.log import AuditLog
 from rmos_shared.auditlog.note import Note, NoteInvalid
 from rmos_shared.auditlog.receipt import Receipt
@@ -21,7 +22,7 @@ from rmos_shared.jobs.unsealed import FeedEntry, SealingState
 from rmos_shared.sealing.parts import SealParts
 from rmos_shared.sealing.unfinished import UnfinishedRuns
 from rmos_shared.store.publication import Publication
-from rmos_shared.telemetry.events import FileCorrupt
+from rmos_shared.telemetry.events import FileCorrupt, KeyUnintroduced
 from rmos_shared.telemetry.log import emit
 
 #: Publications of one seal, about: an entry of the feed is taken whole.
@@ -152,7 +153,26 @@ class SealingRun:
                 yield _receipt(entry, item)
             if entry.feed_id in acts:
                 act, item = acts[entry.feed_id]
-                yield _receipt(entry, item, _introduced(act, entry))
+                yield _receipt(entry, item, self._introduced(act, entry))
+
+    def _introduced(self, act: Act, entry: FeedEntry) -> str | None:
+        """Return the key that an act introduces, on the record of its begin alone.
+
+        Only where the key in use says so: that an act is in the ledger proves nothing of who wrote it.
+        """
+        if act.kind != ActKind.KEY_ROTATION or entry.what != "begun":
+            return None
+        vkey, note = act.about.get("trusts"), act.about.get("introduction")
+        signer = self._parts.signer
+        if (
+            signer is not None
+            and isinstance(vkey, str)
+            and isinstance(note, str)
+            and introduces(note, vkey, signer.verifier)
+        ):
+            return vkey
+        emit(KeyUnintroduced(act_id=act.act_id))
+        return None
 
     def _take(self, come: Come, gathered: _Gathered, since: Checkpoint | None) -> None:
         sealed = self._parts.sealer.seal(
@@ -213,12 +233,6 @@ def _receipt(entry: FeedEntry, item: Publication, trusts: str | None = None) -> 
         created=item.created and entry.act_id is None,
         trusts=trusts,
     )
-
-
-def _introduced(act: Act, entry: FeedEntry) -> str | None:
-    """Return the key that an act introduces, on the record of its begin alone."""
-    vkey = act.about.get("trusts") if act.kind == ActKind.KEY_ROTATION else None
-    return vkey if isinstance(vkey, str) and entry.what == "begun" else None
 
 
 def _newest(log: AuditLog) -> Newest | None:

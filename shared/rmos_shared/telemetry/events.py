@@ -256,6 +256,12 @@ class LogUnsigned(Event, key="log.unsigned"):
     """The worker that seals the audit log has no key: whoever can write to the store could make it anew."""
 
 
+class KeyUnintroduced(Event, key="key.unintroduced", level=logging.ERROR):
+    """An act names a new key for the audit log to trust, and the key in use has not signed that: it is not."""
+
+    act_id: str
+
+
 class PublicationsUntold(Event, key="publications.untold"):
     """The ledger could not be told what was published; the audit log will find it in the store, as late."""
 
