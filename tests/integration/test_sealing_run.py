@@ -145,10 +145,8 @@ def test_an_act_whose_record_is_gone_holds_nothing_up(
     for about in (r'{"a":"\udcff"}', '{"a":NaN}', "[]", "garbage"):
         planted = ledger.acts.begin(ActKind.REPAIR, by="op", why="", about={}, found=1)
         redis_client.hset(f"rmos:act:{planted}", "about", about)
-    redis_client.hset(
-        "rmos:act:no-id", mapping={"kind": "x", "by": "x", "why": "", "about": "{}", "found": 1}
-    )
-    redis_client.hset("rmos:act:no-id", mapping={"done": 1, "begun_at": 1})
+    fields = {"kind": "x", "by": "x", "why": "", "about": "{}", "found": 1, "done": 1, "begun_at": 1}
+    redis_client.hset("rmos:act:no-id", mapping=fields)
     redis_client.xadd("rmos:unsealed", {"act": "no-id", "what": "begun"})
     redis_client.xadd("rmos:unsealed", {"foreign": "entry"})
     ledger.unsealed.add([told(1)])
@@ -172,7 +170,7 @@ def test_two_runs_keep_away_from_each_other(ledger: JobLedger, store: LocalStore
 def test_a_dead_seal_job_is_followed_by_none_until_it_is_replayed_or_discarded(
     ledger: JobLedger,
 ) -> None:
-    settings = AuditSettings.load(audit_seal_seconds=0.001)
+    settings = AuditSettings.load(audit_seal_seconds=1e-9)
     ledger.unsealed.add([told(1)])
     due = next_seal(ledger.unsealed.state(begin=True), settings)
     assert due is not None
@@ -287,6 +285,7 @@ def test_a_key_is_introduced_by_the_key_before_it_and_by_nothing_else(
     trusted = [(entry.key, entry.trusts) for entry in records(store) if entry.trusts is not None]
     assert [(key.rpartition("/")[2], vkey) for key, vkey in trusted] == [(f"{act_id}_begun.json", new.vkey)]
     assert len(records(store)) == len(planted) + 2, "the others are sealed as any act"
+    assert ledger.unsealed.state().unintroduced == len(planted)
     ledger.unsealed.add([told(1)])
     with pytest.raises(SettingsInvalid):
         do(ledger, store, audit_key_file=tmp_path / "stranger.pem")

@@ -34,6 +34,7 @@ def state(**changes: Any) -> SealingState:
         "checkpoint": None,
         "seals": 3,
         "late": 0,
+        "unintroduced": 0,
         "reconciled_at": NOW - SECOND,
         "whole_at": NOW - SECOND,
     }

@@ -214,6 +214,13 @@ def _audit_log(ledger: JobLedger) -> Iterator[Finding]:
         )
     elif audit.signed_by is not None:
         yield Finding("audit key", "ok", f"signs as {audit.signed_by}")
+    if audit.unintroduced:
+        yield Finding(
+            "audit key",
+            "broken",
+            f"{audit.unintroduced} acts name a new key that the key in use has not introduced",
+            "none of them is trusted; somebody else writes to the ledger: find out who (rmos acts list)",
+        )
     if audit.late:
         yield Finding(
             "late entries",

@@ -33,6 +33,8 @@ class SealingStatus(Frozen):
     #: Since the ledger's record of them began: seals, and entries that nobody had told of in time.
     seals: int
     late: int
+    #: Keys that acts named and the key in use had not introduced: somebody planted them.
+    unintroduced: int = 0
     #: The seal job for which sealing stands still until it is replayed or discarded.
     dead_job: SingleLine | None
 
@@ -61,5 +63,6 @@ def sealing_status(ledger: JobLedger) -> SealingStatus:
         oldest_unsealed_seconds=None if oldest is None else max(0.0, (state.now - oldest).total_seconds()),
         seals=state.seals,
         late=state.late,
+        unintroduced=state.unintroduced,
         dead_job=job_id if job is not None and job.state is JobState.DEAD else None,
     )

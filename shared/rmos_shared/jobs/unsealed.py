@@ -73,6 +73,8 @@ class SealingState:
     #: Seals, and entries without a receipt in time, since this record began.
     seals: int
     late: int
+    #: Keys that acts named and the key in use had not introduced, since then.
+    unintroduced: int
     #: When the log was last held against the store: against its latest days, and against all of it.
     reconciled_at: datetime | None
     whole_at: datetime | None
@@ -144,6 +146,7 @@ class Unsealed:
                 checkpoint=fields.get("checkpoint"),
                 seals=int(fields.get("seals", 0)),
                 late=int(fields.get("late", 0)),
+                unintroduced=int(fields.get("unintroduced", 0)),
                 reconciled_at=_time(fields["reconciled_at"]) if "reconciled_at" in fields else None,
                 whole_at=_time(fields["whole_at"]) if "whole_at" in fields else None,
             )

@@ -58,6 +58,8 @@ class Come:
     records: int = 0
     #: Of these, what lay in the store and nobody had told of.
     late: int = 0
+    #: Keys that acts named and the key in use had not introduced.
+    unintroduced: int = 0
     #: Whether there is more to seal at once.
     more: bool = False
     reconciled_at: datetime | None = None
@@ -65,7 +67,12 @@ class Come:
 
     def result(self) -> dict[str, Any]:
         """Return it as the ledger is told by the end of a seal job."""
-        told: dict[str, Any] = {"seals": self.seals, "records": self.records, "late": self.late}
+        told: dict[str, Any] = {
+            "seals": self.seals,
+            "records": self.records,
+            "late": self.late,
+            "unintroduced": self.unintroduced,
+        }
         if self.place:
             told["feed"] = self.place
         for name, moment in (("reconciled_at", self.reconciled_at), ("whole_at", self.whole_at)):
@@ -102,6 +109,7 @@ class SealingRun:
         self._parts = parts
         self._lock_seconds = lock_seconds
         self._holder = secrets.token_hex(8)
+        self._unintroduced = 0
 
     def run(self, is_reconciliation_due: Callable[[SealingState], bool]) -> Come:
         """Seal all that there is, up to ``MOST_SEALS``, and return what it came to.
@@ -128,7 +136,7 @@ class SealingRun:
             self._take(come, self._gather(come.place), since)
         if not come.more and is_reconciliation_due(state):
             self._reconcile(come, state, since)
-        come.newest = _newest(self._parts.sealer.log)
+        come.newest, come.unintroduced = _newest(self._parts.sealer.log), self._unintroduced
         return come
 
     def _renew(self) -> None:
@@ -171,6 +179,7 @@ class SealingRun:
             and introduces(note, vkey, signer.verifier)
         ):
             return vkey
+        self._unintroduced += 1
         emit(KeyUnintroduced(act_id=act.act_id))
         return None
 

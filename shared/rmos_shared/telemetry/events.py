@@ -257,7 +257,7 @@ class LogUnsigned(Event, key="log.unsigned"):
 
 
 class KeyUnintroduced(Event, key="key.unintroduced", level=logging.ERROR):
-    """An act names a new key for the audit log to trust, and the key in use has not signed that: it is not."""
+    """An act names a new key for the audit log, and the key in use has not signed that: it is not trusted."""
 
     act_id: str
 

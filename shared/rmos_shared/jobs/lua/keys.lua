@@ -51,9 +51,10 @@
 --                          how many it tells of, total, how many were told ever, and either p, a JSON list of
 --                          publications [key, sha256, size, c (created) or s (the same was there)], or act and what
 --                          (begun, ended). Nothing goes before a checkpoint of the log holds it
---   seals            hash  what the audit log has come to: size root at next feed signed_by checkpoint (of the newest seal);
---                          seals late (how many, since this record began); reconciled_at whole_at; told: how much the feed was
---                          told ever; number: of the next seal job; since: when this record began
+--   seals            hash  what the audit log has come to: of the newest seal size root at next feed signed_by checkpoint; how
+--                          many, since this record began: seals late unintroduced; when the log was held against the
+--                          store: reconciled_at whole_at; told: how much the feed was told ever; number: of the next
+--                          seal job; since: when this record began
 -- KEYS[2]  the list that mirrors the number of dead letters for Flower's Broker page (its items say nothing)
 -- <queue>  the list that mirrors the number of ready jobs, for Flower as well. Other programs may push onto it; what
 --          they pushed is kept among the raw letters when its turn comes.

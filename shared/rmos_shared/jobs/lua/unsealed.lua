@@ -78,7 +78,7 @@ local function end_of_seal(state, result)
       redis.call('HSET', key, name, type(value) == 'number' and string.format('%d', value) or tostring(value))
     end
   end
-  for _, name in ipairs({'seals', 'late'}) do
+  for _, name in ipairs({'seals', 'late', 'unintroduced'}) do
     if type(seal[name]) == 'number' then
       add_to_seals(name, seal[name])
     end
