@@ -138,7 +138,7 @@ def test_status_says_what_is_sealed_and_by_whom(shop: Shop) -> None:
 def test_a_store_that_nobody_touched_is_clean_and_remembered(shop: Shop) -> None:
     report = shop.json("verify")
     assert report["findings"] == []
-    assert report["summary"]["size"] == 3
+    assert report["summary"]["entries"] == 3
     (memory,) = (shop.home / "audit").iterdir()
     assert memory.read_bytes() == shop.sealed.store.get(checkpoint_key(3))
     # Of a live store it is said when the newest seal is late; a copy is not in use.

@@ -33,6 +33,7 @@ import base64
 import binascii
 import hashlib
 import http.client
+import io
 import json
 import os
 import re
@@ -45,7 +46,7 @@ import time
 import urllib.parse
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -544,43 +545,56 @@ class Web:
 
     def read(self, key: str, most: int) -> bytes:
         """As of a directory; of a longer answer one byte more than `most` is read."""
+        pieces: list[bytes] = []
+        if self._fetch(key, most, pieces.append, pieces.clear) > most:
+            raise Unusable(f"it has more than the {most} bytes that it may have")
+        return b"".join(pieces)
+
+    def digest(self, key: str, size: int) -> tuple[int, str]:
+        hashed = [hashlib.sha256()]
+
+        def again() -> None:
+            hashed[0] = hashlib.sha256()
+
+        def take(piece: bytes) -> None:
+            hashed[0].update(piece)
+
+        return self._fetch(key, size, take, again), hashed[0].hexdigest()
+
+    def _fetch(
+        self, key: str, most: int, take: Callable[[bytes], object], again: Callable[[], object]
+    ) -> int:
         for attempt in range(TRIES):
             try:
-                data = self._fetched(key, most)
-                break
+                return self._answer(key, most, take)
             except (OSError, http.client.HTTPException) as error:
                 self._connection.close()
+                again()
                 if attempt == TRIES - 1:
                     raise Away(f"{key} cannot be fetched: {str(error) or type(error).__name__}") from None
                 time.sleep(0.5 * (attempt + 1))
-        if len(data) > most:
-            raise Unusable(f"it has more than the {most} bytes that it may have")
-        return data
+        return 0
 
-    def _fetched(self, key: str, most: int) -> bytes:
+    def _answer(self, key: str, most: int, take: Callable[[bytes], object]) -> int:
+        """Hand on what the server has, up to one byte more than `most`; return how much that was."""
         self._connection.request("GET", f"{self._path}/{key}", headers={"Accept-Encoding": "identity"})
         answer = self._connection.getresponse()
-        if answer.status != 200:
-            most = NOTE_BYTES  # of what the server says of it, so that the connection can go on
-        deadline, data = time.monotonic() + SECONDS + most / BYTES_A_SECOND, bytearray()
-        while len(data) <= most and (piece := answer.read1(min(most + 1 - len(data), PIECE_BYTES))):
-            data += piece
-            if time.monotonic() > deadline:
+        good = answer.status == 200
+        # Of what a server says of an error as much as is usual, so that the connection can go on.
+        most, total, began = most if good else NOTE_BYTES, 0, time.monotonic()
+        while total <= most and (piece := answer.read1(min(most + 1 - total, PIECE_BYTES))):
+            total += len(piece)
+            if good:
+                take(piece)
+            if time.monotonic() - began > SECONDS + total / BYTES_A_SECOND:
                 raise TimeoutError(f"slower than {BYTES_A_SECOND} bytes a second")
         if not answer.isclosed():
             self._connection.close()  # rather than read what else there is
         if answer.status in {404, 410}:
             raise Absent
-        if answer.status != 200:
+        if not good:
             raise OSError(f"the server answers {answer.status}")
-        return bytes(data)
-
-    def digest(self, key: str, size: int) -> tuple[int, str]:
-        try:
-            data = self.read(key, size)
-        except Unusable:
-            return size + 1, ""
-        return len(data), hashlib.sha256(data).hexdigest()
+        return total
 
     def modified_at(self, key: str) -> float:
         raise Absent(key)
@@ -1544,4 +1558,6 @@ def failed(error: Exception) -> int:
 if __name__ == "__main__":
     # So that the temporary directory and the other processes go, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(main())
