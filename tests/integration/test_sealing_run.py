@@ -145,8 +145,9 @@ def test_an_act_whose_record_is_gone_holds_nothing_up(
     for about in (r'{"a":"\udcff"}', '{"a":NaN}', "[]", "garbage"):
         planted = ledger.acts.begin(ActKind.REPAIR, by="op", why="", about={}, found=1)
         redis_client.hset(f"rmos:act:{planted}", "about", about)
-    fields = {"kind": "x", "by": "x", "why": "", "about": "{}", "found": 1, "done": 1, "begun_at": 1}
-    redis_client.hset("rmos:act:no-id", mapping=fields)
+    fields = {"kind": "x", "by": "x", "why": "", "about": "{}", "found": "1", "done": "1", "begun_at": "1"}
+    for name, value in fields.items():
+        redis_client.hset("rmos:act:no-id", name, value)
     redis_client.xadd("rmos:unsealed", {"act": "no-id", "what": "begun"})
     redis_client.xadd("rmos:unsealed", {"foreign": "entry"})
     ledger.unsealed.add([told(1)])
