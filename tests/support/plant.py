@@ -460,13 +460,13 @@ def unknown_key_unsigned(copy: Copy) -> set[str]:
 
 def unknown_key_retired(copy: Copy) -> set[str]:
     """The old key signs again after the new one."""
-    seals = copy.seals()
-    act = next(at for at, line in enumerate(seals[0]) if b'"_acts/' in line)
-    seals[0][act] = changed(seals[0][act], trusts=vkey(copy.origin, 1, _stranger()))
-    sizes = copy.sizes()
-    keys = {sizes[1]: _stranger()}
+    seals, sizes = copy.seals(), copy.sizes()
+    first = next(at for at, seal in enumerate(seals) if any(b'"_acts/' in line for line in seal))
+    act = next(at for at, line in enumerate(seals[first]) if b'"_acts/' in line)
+    seals[first][act] = changed(seals[first][act], trusts=vkey(copy.origin, 1, _stranger()))
+    keys = {sizes[first + 1]: _stranger()}
     copy.write_log(seals, lambda size, text: signed(text, copy.origin, keys.get(size, copy.private)))
-    return {f"_log/checkpoints/{grouped(size)}" for size in sizes[2:]}
+    return {f"_log/checkpoints/{grouped(size)}" for size in sizes[first + 2 :]}
 
 
 def _inconsistent(pattern: str, which: int) -> Callable[[Copy], set[str]]:

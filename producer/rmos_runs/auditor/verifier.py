@@ -1419,7 +1419,8 @@ def human(kind: str) -> str:
 
 def say(line: str) -> None:
     # Names in a store may hold what would steer a terminal, or end the line.
-    sys.stdout.write("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) + "\n")
+    plain = line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    sys.stdout.write(plain + "\n")
 
 
 def local_bytes(path: str) -> bytes:
