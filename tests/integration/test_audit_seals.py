@@ -150,7 +150,10 @@ def test_a_new_key_is_introduced_by_the_old_one_and_the_old_public_key_is_enough
     assert [f"{line.key_id.hex()}" for line in note.signatures] == [shop.vkey.split("+")[1]]
     # From here on the new one signs.
     shop.publish(2)
-    assert shop.json("seal", key=new)["records"] >= 2
+    sealed = shop("seal", "--json", key=new)
+    assert json.loads(sealed.stdout)["records"] >= 2
+    # The act is still in the feed, and no alarm for whoever reads it under the key that it introduced.
+    assert "key.unintroduced" not in sealed.stderr
     assert shop.json("status", key=new)["key_signed"] is True
     assert_sound(shop.log)
     # Who has the old public key alone needs no other; and only it proves the beginning.

@@ -179,6 +179,9 @@ class SealingRun:
             and introduces(note, vkey, signer.verifier)
         ):
             return vkey
+        if signer is not None and vkey == signer.vkey:
+            # Read again from a feed that is not trimmed yet: had it not been sealed, this key could not sign.
+            return None
         self._unintroduced += 1
         emit(KeyUnintroduced(act_id=act.act_id))
         return None
