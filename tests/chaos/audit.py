@@ -78,6 +78,8 @@ class Audit:
     #: Jobs of a task that the version under test does not know, and those done by one that does.
     later: int = 0
     later_done: int = 0
+    #: What the verifier of the audit log finds, by kind; what it must not find is a breach.
+    log_findings: dict[str, int] = field(default_factory=dict)
     #: Messages of wrong shapes on Celery's control and event channels.
     garbage: int = 0
     ended_by_themselves: dict[str, int] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from chaos.post_journal import read_posts
 from chaos.pulse import Pulse
 from chaos.report import Report, make_report
 from chaos.system import System
+from chaos.verified import look
 from rmos_shared.errors import RmosError
 
 _TICK_SECONDS = 0.05
@@ -43,12 +44,14 @@ def run(options: Options, directory: Path, say: Callable[[str], None]) -> Report
             drained = _drain(options, system, faults) and _settle(options, system, faults)
             say("drained" if drained else "not drained in time")
             _look(system)
+            log_findings = look(system)
         finally:
             samples = pulse.stop()
         system.stop()
         # What the disks hold is what counts, read by a server that nobody else knows.
         with audited(system) as client:
             found = audit(client, system, faults)
+        found.log_findings = dict(log_findings)
         posted = read_posts(system.post_journal)
         return make_report(options, found, faults, samples, posted, seconds=time.monotonic() - began)
 

@@ -166,6 +166,7 @@ class Report:
             ("messages of wrong shapes on the channels", f"{found.garbage:,}"),
             (f"invariant at {self.readings:,} readings", _held(self.always_invariant)),
             ("invariant at the end", _held(found.invariant)),
+            ("found by the verifier of the audit log", _shown(found.log_findings)),
             (
                 "longest time from a fault, or its end, to the next finished job, or answer of the gateway",
                 ", ".join(

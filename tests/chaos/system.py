@@ -25,6 +25,7 @@ from chaos.census import MARK, SERVER, WORKERS, Census, alive, kill
 from chaos.mount import Mount, MountRefused
 from chaos.options import Options
 from chaos.process import Process
+from rmos_shared.auditlog import keys
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import LedgerStats
 from support.proxy import Proxy
@@ -44,6 +45,9 @@ SETTINGS = {
     "advisory_timeout_seconds": 2.0,
     "advisory_total_seconds": 6.0,
     "max_crashes": 20,
+    # Many seals, and many looks for what nobody told of.
+    "audit_seal_seconds": 2.0,
+    "audit_reconcile_seconds": 15.0,
 }
 _READY_SECONDS = 90.0
 #: A worker that is asked to stop and has not by then is stuck: its tasks take milliseconds.
@@ -69,6 +73,8 @@ class System:
         self.home = self.directory / "home"
         self.home.mkdir(mode=0o700, exist_ok=True)
         self.advisory_dir = self.home / "advisories"
+        self.audit_key = self.directory / "audit.pem"
+        keys.generate(self.audit_key, "chaos")
         self.journal = directory / "journal.ndjson"
         self.post_journal = directory / "posts.ndjson"
         self.command = Path(sys.executable).with_name("rmos")
@@ -141,6 +147,7 @@ class System:
         return {
             **inherited,
             **{f"RMOS_{setting.upper()}": str(value) for setting, value in SETTINGS.items()},
+            "RMOS_AUDIT_KEY_FILE": str(self.audit_key),
             "PYTHONPATH": f"{_TESTS / 'chaos/site'}:{_TESTS}",
             "CHAOS_BROKER_PORT": str(self.broker.port),
             "CHAOS_STORE_PORT": str(self.store.port),
