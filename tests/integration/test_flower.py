@@ -229,7 +229,8 @@ def test_the_page_of_queues_and_of_workers_after_a_kill(
         return {row[0]: row[1] for row in rows(browser, "#workers-table") if len(row) > 1}
 
     browser.get(f"{shop.addresses.flower_url}/workers")
-    until(lambda: status() == {f"create@{HOST}": "Online", worker: "Offline"}, told=status)
+    online = dict.fromkeys((f"create@{HOST}", f"audit@{HOST}"), "Online")
+    until(lambda: status() == {**online, worker: "Offline"}, told=status)
     assert [ended.name for ended in shop.pipeline.watch()] == ["worker-advise"]
     until(lambda: status().get(worker) == "Online", told=status)
     for job in explanations:

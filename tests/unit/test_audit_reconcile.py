@@ -20,7 +20,8 @@ from rmos_shared.store.local import LocalStore
 from support.audit_log import assert_sound, receipt, sealer_of
 from support.stores import local_store
 
-NOW = datetime.now(UTC)
+#: Later than any time at which these tests run, for files and directories have the times of the real clock.
+NOW = datetime.now(UTC) + timedelta(hours=1)
 TODAY = NOW.date().isoformat()
 OLD_DAY = (NOW - timedelta(days=400)).date().isoformat()
 A_MINUTE = timedelta(minutes=1)
