@@ -93,8 +93,9 @@ def test_a_batch_outlives_workers_killed_in_its_plan_and_at_random(
         assert counts == ledger.batches.get(batch_id).counts
     stats = ledger.stats()
     assert stats.invariant
-    # A job to seal the log may be in line, for which no worker is here.
-    assert (stats.accepted, stats.pending) == (stats.done + stats.pending, stats.queues["runs.audit"])
+    # One that seals the log may be under way; there is one at a time.
+    assert stats.pending <= 1
+    assert stats.accepted == stats.done + stats.pending
 
 
 def day_of(run_log: Runs) -> str:
