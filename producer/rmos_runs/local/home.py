@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rmos_shared.errors import BrokerUnavailable, SettingsInvalid
+from rmos_shared.settings.audit import AuditSettings
 from rmos_shared.settings.index import SQLITE, IndexSettings
 from rmos_shared.settings.producer import ProducerSettings
 from rmos_shared.settings.store import StoreSettings
@@ -54,6 +55,7 @@ class Home:
         self.server_dir = self.root / "valkey"
         self.logs_dir = self.root / "logs"
         self.keys_file = self.root / "api-keys.jsonl"
+        self.audit_key_file = self.root / "audit.pem"
         self.lock_file = self.root / "home.lock"
         self._up = self.root / "up.json"
         self._env = self.root / "env"
@@ -101,6 +103,14 @@ class Home:
         """Return the file of API keys, made empty at the first start: keys added later count at once."""
         self.keys_file.touch(mode=0o600)
         return self.keys_file
+
+    def audit_settings(self) -> AuditSettings:
+        """Return the settings of the audit log; a key that lies in this home is used where none is named."""
+        settings = AuditSettings.load()
+        named = settings.audit_key is not None or settings.audit_key_file is not None
+        if named or not self.audit_key_file.exists():
+            return settings
+        return AuditSettings.load(audit_key_file=self.audit_key_file)
 
     # -- what it remembers ----------------------------------------------------------------------------
 

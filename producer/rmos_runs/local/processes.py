@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.error import URLError
@@ -88,13 +87,10 @@ class Pipeline:
     not started.
     """
 
-    def __init__(
-        self, home: Home, *, names: tuple[str, ...] = MAIN_JOB, audit_key_file: Path | None = None
-    ) -> None:
-        """Prepare to start ``names`` of ``PROCESSES``; a key that is given outranks the environment's."""
+    def __init__(self, home: Home, *, names: tuple[str, ...] = MAIN_JOB) -> None:
+        """Prepare to start ``names`` of ``PROCESSES``."""
         self._home = home
         self._names = names
-        self._audit_key_file = audit_key_file
         self._ownership = Ownership(home)
         self._addresses: Addresses | None = None
         self._probes = Probes({})
@@ -152,8 +148,8 @@ class Pipeline:
             "FLOWER_PORT": str(flower_port),
             "FLOWER_BASIC_AUTH": addresses.flower_auth or "",
         }
-        if self._audit_key_file is not None:
-            environment["RMOS_AUDIT_KEY_FILE"] = str(self._audit_key_file)
+        if (key_file := self._home.audit_settings().audit_key_file) is not None:
+            environment["RMOS_AUDIT_KEY_FILE"] = str(key_file)
         if index_url is not None:
             environment["RMOS_INDEX_URL"] = index_url.get_secret_value()
         if addresses.advisory_token is not None:
