@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 TESTS = Path(__file__).parents[1]
-SECONDS = 24
+SECONDS = 40
 #: Above the harness's own hard cap, so that it cleans up by itself.
 TIMEOUT = 430
 
@@ -55,7 +55,8 @@ def test_chaos_loses_and_doubles_nothing(told: dict[str, Any]) -> None:
     assert told["later"] == told["later_done"] == 1, told
     assert told["mounts"] == 1 or any("no mount of its own" in detail for detail in told["details"]), told
     assert told["gateway_by_kind"]["kill_gateway"] >= 1, told
-    assert told["gateway_back_seconds"], told
+    # On a busy machine all posts may be answered before the first kill.
+    assert told["gateway_back_seconds"] or not told["posts_killed"], told
     assert sum(told["posts_failed"].values()), told
     # Accepted, and nobody was told: only the key kept the repeat from being another run.
     assert told["posts_answered_late"] > 0, told
