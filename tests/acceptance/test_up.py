@@ -187,6 +187,7 @@ def test_a_second_one_on_the_same_home_says_who_runs_and_touches_nothing(running
     assert up.pids_of("") >= before
     assert up.pids_of(" up ") | up.pids_of(" demo ") == {up.process.pid}
     assert up.addresses == addresses
+    assert not up.home.audit_key_file.exists()  # its log goes on as it began
 
 
 def test_one_that_ends_again_and_again_is_held_back_and_the_others_go_on(

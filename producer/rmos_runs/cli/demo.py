@@ -116,8 +116,8 @@ def _run(place: Home, file: Path | None, *, timeout: float) -> tuple[Summary, li
             lines = stack.enter_context(source.open("rb"))
         except OSError as error:
             raise typer.BadParameter(f"cannot read it: {error.strerror}", param_hint="FILE") from None
-        vkey = _key(place)
-        pipeline = stack.enter_context(Pipeline(place))
+        # Once the home is ours: another's log must not begin to be signed by a key that nobody made.
+        pipeline = stack.enter_context(Pipeline(place, before=lambda: _key(place)))
         pipeline.start()
         client = stack.enter_context(RunsClient.connect(place.producer_settings()))
         progress = stack.enter_context(
@@ -152,7 +152,7 @@ def _run(place: Home, file: Path | None, *, timeout: float) -> tuple[Summary, li
         settings = place.store_settings()
         store = chosen_store(settings)
         sealing = seal_now(client.ledger, place.audit_settings(), store)
-        findings = found(settings.runs_dir, vkey)
+        findings = found(settings.runs_dir, _key(place))
         return _summary(stats, RunReader(store, client.ledger), settings.runs_dir, sealing, findings), wrong
 
 
@@ -161,7 +161,6 @@ def _key(place: Home) -> str:
     from rmos_runs.auditor.key_file import make_key  # noqa: PLC0415 - as above
     from rmos_shared.auditlog.configured import signer_of  # noqa: PLC0415
 
-    place.open_store()
     signer = signer_of(place.audit_settings(), log_origin(place))
     return (signer or make_key(place.audit_key_file, log_origin(place), KeyKind.ED25519)).vkey
 

@@ -87,10 +87,17 @@ class Pipeline:
     not started.
     """
 
-    def __init__(self, home: Home, *, names: tuple[str, ...] = MAIN_JOB) -> None:
-        """Prepare to start ``names`` of ``PROCESSES``."""
+    def __init__(
+        self,
+        home: Home,
+        *,
+        names: tuple[str, ...] = MAIN_JOB,
+        before: Callable[[], object] | None = None,
+    ) -> None:
+        """Prepare to start ``names`` of ``PROCESSES``; ``before`` is called first, once the home is ours."""
         self._home = home
         self._names = names
+        self._before = before
         self._ownership = Ownership(home)
         self._addresses: Addresses | None = None
         self._probes = Probes({})
@@ -106,6 +113,8 @@ class Pipeline:
         """
         self._ownership.take()
         store = self._home.open_store()
+        if self._before is not None:
+            self._before()
         broker_url = os.environ.get("RMOS_BROKER_URL") or self._start_server()
         advisory_url = os.environ.get("RMOS_ADVISORY_URL")
         names = [name for name in self._names if not (advisory_url and name == "advisory-store")]
