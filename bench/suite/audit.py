@@ -71,6 +71,8 @@ def _filled(root: Path, runs: int) -> str:
     sealer = Sealer(LocalStore(root), origin, signer, heartbeat=_HEARTBEAT)
     bodies, per_day = disk.sample(), -(-runs // _DAYS)
     at = datetime.now(UTC).replace(hour=6, minute=0, second=0, microsecond=0) - timedelta(days=_DAYS + 1)
+    # The log begins before its records, so that it adopts none.
+    sealer.seal([], now=at - timedelta(hours=1), feed_at_end=True)
     for _ in range(_DAYS):
         receipts: list[Receipt] = []
         for number in range(per_day):
