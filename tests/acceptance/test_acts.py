@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import socket
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,6 @@ import httpx
 import pytest
 import redis
 
-from rmos_runs.cli.main import run as run_command
 from rmos_runs.operations.identity import current_identity
 from rmos_shared.auditlog.entry import format_time
 from rmos_shared.batches.choice import RunChoice
@@ -31,23 +27,12 @@ from rmos_shared.tasks.table import CREATE
 from rmos_worker.engine.sealing import seal_job
 from support.gateway import RUNS, GatewayProcess
 from support.handlers import create_handler
+from support.in_process import Rmos, in_process
 from support.old_records import write_partitioned
 
 LEASE = Lease("w", "1")
 #: A port of this machine on which nobody listens.
 AWAY = "redis://127.0.0.1:1/0"
-
-
-@dataclass
-class Told:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Rmos = Callable[..., Told]
 
 
 @pytest.fixture
@@ -64,19 +49,7 @@ def rmos(
     monkeypatch.setenv("RMOS_BROKER_URL", broker_url)
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str) -> Told:
-        monkeypatch.setattr(sys, "argv", ["rmos", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.StringIO())
-        capsys.readouterr()
-        code: Any = 0
-        try:
-            run_command()
-        except SystemExit as ended:
-            code = ended.code or 0
-        told = capsys.readouterr()
-        return Told(int(code), told.out, told.err)
-
-    return run
+    return in_process(monkeypatch, capsys)
 
 
 @pytest.fixture

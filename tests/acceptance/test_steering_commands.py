@@ -10,17 +10,13 @@ import pty
 import signal
 import stat
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from rmos_runs.cli.main import run as run_command
 from rmos_runs.operations.identity import current_identity
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.acts import ActKind
@@ -29,27 +25,11 @@ from rmos_shared.jobs.model import Failure, Job, JobState
 from rmos_shared.jobs.work import Lease
 from rmos_shared.tasks.table import CREATE, CREATE_MANY, SUGGEST
 from support.command import RMOS, environment
+from support.in_process import Rmos, in_process
 
 LEASE = Lease("w", "1")
 TRACE = '  File "/srv/rmos_worker/handlers/create.py", line 33, in _store\n    x\n'
 SECRET = '{"secret":"payload-31415"}'
-
-
-@dataclass
-class Told:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        assert self.code == 0, self.err
-        return json.loads(self.out)
-
-
-Rmos = Callable[..., Told]
 
 
 @pytest.fixture
@@ -60,19 +40,7 @@ def rmos(
     monkeypatch.setenv("RMOS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("RMOS_BROKER_URL", broker_url)
 
-    def run(*words: str) -> Told:
-        monkeypatch.setattr(sys, "argv", ["rmos", *words])
-        monkeypatch.setattr(sys, "stdin", io.StringIO())
-        capsys.readouterr()
-        code: Any = 0
-        try:
-            run_command()
-        except SystemExit as ended:
-            code = ended.code or 0
-        said = capsys.readouterr()
-        return Told(int(code), said.out, said.err)
-
-    return run
+    return in_process(monkeypatch, capsys)
 
 
 def accept(ledger: JobLedger, amount: int, task: str = CREATE.name) -> list[str]:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from rmos_runs.operations.sealing_status import SealingStatus
 from rmos_shared.ids import JOB_ID, seal_job_id
 from rmos_shared.jobs.unsealed import SealingState
 from rmos_shared.settings.audit import AuditSettings
 from rmos_worker.engine.sealing import next_seal
+from support.sealing import sealing
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
 SETTINGS = AuditSettings.load()
@@ -77,23 +77,6 @@ def test_the_job_is_the_same_until_one_has_ended() -> None:
     assert JOB_ID.fullmatch(first.job_id)
 
 
-def audit(**changes: Any) -> SealingStatus:
-    values: dict[str, Any] = {
-        "entries": 12,
-        "sealed_at_utc": NOW,
-        "next_at_utc": NOW,
-        "sealed_seconds": 12.0,
-        "overdue_seconds": 0.0,
-        "signed_by": "0123abcd",
-        "unsealed": 3,
-        "oldest_unsealed_seconds": 4.0,
-        "seals": 2,
-        "late": 0,
-        "dead_job": None,
-    }
-    return SealingStatus(**(values | changes))
-
-
 @pytest.mark.parametrize(
     ("changes", "stopped"),
     [
@@ -108,4 +91,4 @@ def audit(**changes: Any) -> SealingStatus:
 def test_sealing_has_stopped_when_it_is_late_or_its_job_dead(
     changes: dict[str, Any], *, stopped: bool
 ) -> None:
-    assert audit(**changes).has_stopped == stopped
+    assert sealing(**changes).has_stopped == stopped

@@ -9,7 +9,6 @@ import pytest
 from rich.cells import cell_len
 
 from rmos_runs.cli.status_view import UNLIMITED, Line, Section, fitted, sections, size, span
-from rmos_runs.operations.sealing_status import SealingStatus
 from rmos_runs.operations.status import (
     IndexStatus,
     NightlyStatus,
@@ -33,6 +32,7 @@ from rmos_shared.jobs.figures.model import (
 from rmos_shared.jobs.model import LedgerStats
 from rmos_shared.jobs.pauses import Pause
 from rmos_shared.tasks.table import QUEUES, TASKS
+from support.sealing import sealing
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
 NIGHT = timedelta(hours=8)
@@ -254,31 +254,14 @@ def test_what_is_paused_is_told_before_what_waits_for_it() -> None:
     assert "paused" not in text_of(*sections(status(), 120))
 
 
-def audit(**changes: Any) -> SealingStatus:
-    values: dict[str, Any] = {
-        "entries": 12,
-        "sealed_at_utc": NOW,
-        "next_at_utc": NOW,
-        "sealed_seconds": 12.0,
-        "overdue_seconds": 0.0,
-        "signed_by": "0123abcd",
-        "unsealed": 3,
-        "oldest_unsealed_seconds": 4.0,
-        "seals": 2,
-        "late": 0,
-        "dead_job": None,
-    }
-    return SealingStatus(**(values | changes))
-
-
 def test_status_says_how_far_the_log_is() -> None:
-    text = text_of(*sections(status(audit=audit()), 200))
+    text = text_of(*sections(status(audit=sealing()), 200))
     assert (
         "audit log: 12 entries, sealed 12 s ago, signed by 0123abcd; 3 not sealed, the oldest for 4.0 s"
         in text
     )
-    text = text_of(*sections(status(audit=audit(signed_by=None, dead_job=seal_job_id(7))), 200))
+    text = text_of(*sections(status(audit=sealing(signed_by=None, dead_job=seal_job_id(7))), 200))
     assert "unsigned" in text
     assert f"rmos dlq show {seal_job_id(7)}" in text
-    assert "audit log" not in text_of(*sections(status(audit=audit()), 80, brief=True))
-    assert "audit log" in text_of(*sections(status(audit=audit(overdue_seconds=99.0)), 80, brief=True))
+    assert "audit log" not in text_of(*sections(status(audit=sealing()), 80, brief=True))
+    assert "audit log" in text_of(*sections(status(audit=sealing(overdue_seconds=99.0)), 80, brief=True))

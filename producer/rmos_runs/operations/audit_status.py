@@ -50,9 +50,8 @@ def audit_status(
     """Return the state of the log in ``store``.
 
     Raises:
-        CorruptArtifact: the newest checkpoint, or its last entry, is damaged; or a signature of the
-        configured
-            key does not hold.
+        CorruptArtifact: the newest checkpoint, or its last entry, is damaged; or the signature of the
+            configured key does not hold.
         StoreUnavailable, BrokerUnavailable: one of them is away.
     """
     unsealed = None if ledger is None else ledger.unsealed.state().unsealed

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-
-from rmos_shared.errors import BrokerDamaged, BrokerUnavailable
 from rmos_shared.jobs.acts import ActKind, ActOutcome, JobActs
 from rmos_shared.jobs.arguments import CODE_VERSION
+from rmos_shared.jobs.until_done import UntilDone
 from rmos_shared.settings.base import Settings
 from rmos_shared.telemetry.events import StartUnrecorded
 from rmos_shared.telemetry.log import emit
@@ -14,43 +12,29 @@ from rmos_shared.telemetry.log import emit
 _PAUSE_SECONDS = 5.0
 
 
-class StartRecord:
-    """Writes it once, and again until that has worked: a broker that is away keeps nobody from starting."""
+class StartRecord(UntilDone):
+    """Writes it, an act that has begun and ended."""
 
     def __init__(self, acts: JobActs, settings: Settings, process: str) -> None:
         """Prepare; ``start`` begins. ``process`` is its name, such as ``worker-create``."""
+        super().__init__(
+            "start-record",
+            self._record,
+            lambda error: emit(StartUnrecorded(error=error)),
+            pause_seconds=_PAUSE_SECONDS,
+        )
         self._acts = acts
         self._process = process
         self._about = {"process": process, "version": CODE_VERSION, **settings.told()}
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="start-record", daemon=True)
+        self._act_id = ""
 
-    def start(self) -> None:
-        """Begin, in a thread of its own."""
-        self._thread.start()
-
-    def stop(self, timeout: float) -> None:
-        """End."""
-        self._stopping.set()
-        self._thread.join(timeout)
-
-    def _run(self) -> None:
-        last, act_id = "", ""
-        while not self._stopping.is_set():
-            try:
-                act_id = act_id or self._acts.begin(
-                    ActKind.START,
-                    by=f"system:{self._process}",
-                    why="",
-                    about=self._about,
-                    found=0,
-                    caller=self._process,
-                )
-                self._acts.end(act_id, ActOutcome.COMPLETE, refused=0)
-            except (BrokerUnavailable, BrokerDamaged) as error:
-                if str(error) != last:
-                    last = str(error)
-                    emit(StartUnrecorded(error=last))
-                self._stopping.wait(_PAUSE_SECONDS)
-            else:
-                return
+    def _record(self) -> None:
+        self._act_id = self._act_id or self._acts.begin(
+            ActKind.START,
+            by=f"system:{self._process}",
+            why="",
+            about=self._about,
+            found=0,
+            caller=self._process,
+        )
+        self._acts.end(self._act_id, ActOutcome.COMPLETE, refused=0)
