@@ -16,9 +16,9 @@ from rmos_runs.auditor.witness import Witness
 from rmos_runs.auditor.witness_state import WitnessState
 from rmos_shared.auditlog.layout import LOG, cosignature_key
 from rmos_shared.auditlog.note import KeyKind, Note, verified
-from rmos_shared.auditlog.tiles import tiles_of
 from rmos_shared.clock import SystemClock
 from rmos_shared.errors import CorruptArtifact, StoreUnavailable
+from support.audit_log import tiles_of
 from support.command import piped
 from support.gateway import GatewayProcess, keys_in
 from support.http_server import Act, HttpServer, answer, drips, floods, hangs

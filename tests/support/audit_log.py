@@ -14,7 +14,7 @@ from rmos_shared.auditlog.log import AuditLog
 from rmos_shared.auditlog.note import Signer
 from rmos_shared.auditlog.receipt import Receipt
 from rmos_shared.auditlog.sealer import Sealer, read_seal
-from rmos_shared.auditlog.tiles import Tile, bundle
+from rmos_shared.auditlog.tiles import HEIGHT, WIDTH, Tile, bundle, width_at
 from rmos_shared.store.base import ArtifactStore
 
 ORIGIN = "rmos-runs/01a20d3c3a8b73898836cc2b6ecc4ed6"
@@ -120,3 +120,12 @@ class _Growing:
                 hashes = row[256 * index : 256 * (index + 1)]
                 tile = Tile(None if level < 0 else level, index, len(hashes))
                 yield tile, bundle(hashes) if level < 0 else b"".join(hashes)
+
+
+def tiles_of(size: int) -> Iterator[Tile]:
+    """Yield every tile and bundle of the tree of ``size`` entries, partial ones of that size included."""
+    level: int | None = None
+    while (whole := size >> (HEIGHT * (level or 0))) > 0:
+        for index in range(-(-whole // WIDTH)):
+            yield Tile(level, index, width_at(level, index, size))
+        level = 0 if level is None else level + 1

@@ -151,10 +151,6 @@ def test_grouped_numbers_sort_as_numbers_do(one: int, other: int) -> None:
     for key in (layout.seal_key(one), layout.checkpoint_key(one), layout.timestamp_key(one)):
         check_key(key)
     check_key(layout.cosignature_key(one, "0123abcd"))
-    assert (layout.seal_start(layout.seal_key(one)), layout.seal_start(layout.checkpoint_key(one))) == (
-        one,
-        None,
-    )
     assert layout.checkpoint_size(layout.checkpoint_key(one)) == one
 
 

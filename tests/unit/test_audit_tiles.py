@@ -16,15 +16,14 @@ from rmos_shared.auditlog.tiles import (
     edge_of,
     edge_root,
     extend,
-    parse_tile,
     read_bundle,
     read_edge,
     read_tile,
     tile_path,
-    tiles_of,
 )
 from rmos_shared.errors import CorruptArtifact
 from rmos_shared.store.base import check_key
+from support.audit_log import tiles_of
 
 EMPTY = Edge(0, (), ())
 
@@ -52,29 +51,6 @@ def grown(steps: list[int]) -> tuple[Edge, dict[str, bytes]]:
 )
 def test_names_are_those_of_the_specification_and_store_keys(tile: Tile, path: str) -> None:
     assert tile.path == check_key(path)
-    assert parse_tile(path) == tile
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        "_log/tile/0/1",
-        "_log/tile/00/001",
-        "_log/tile/64/001",
-        "_log/tile/0/x000/001",
-        "_log/tile/0/001.p/0",
-        "_log/tile/0/001.p/01",
-        "_log/tile/0/001.p/256",
-        "_log/tile/0/x001/x001/x001/001",
-        "_log/tile/data/001",
-        "_log/tile/entries/001.p/",
-        "tile/0/001",
-        "_log/tile/0/001\n",
-        "_log/tile/0/\u0660\u0660\u0661",
-    ],
-)
-def test_other_spellings_name_no_tile(key: str) -> None:
-    assert parse_tile(key) is None
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rmos_runs.auditor import verifier
 from rmos_shared.auditlog import merkle
 from rmos_shared.auditlog.checkpoint import Checkpoint
-from rmos_shared.auditlog.tiles import tiles_of
+from support.audit_log import tiles_of
 
 ENTRIES = st.lists(st.binary(max_size=40), min_size=1, max_size=700)
 

@@ -70,11 +70,6 @@ def seal_key(start: int) -> str:
     return f"{SEALS}{grouped(start)}"
 
 
-def seal_start(key: str) -> int | None:
-    """Return the index of the first entry of the seal of this key; None for any other key."""
-    return number_of(key.removeprefix(SEALS)) if key.startswith(SEALS) else None
-
-
 def checkpoint_key(size: int) -> str:
     """Return the key of the checkpoint of the tree of ``size`` entries."""
     return f"{CHECKPOINTS}{grouped(size)}"

@@ -6,9 +6,8 @@ tree are partial; they have names of their own, and stay when they are full.
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rmos_shared.auditlog.layout import BUNDLES, TILES
@@ -37,7 +36,6 @@ MOST_ENTRY_BYTES = 0xFFFF
 
 #: Tiles kept by a reader: 64 MiB at most.
 _KEPT = 8_192
-_TILE = re.compile(rf"{TILES}(entries|\d{{1,2}})/((?:x\d{{3}}/){{0,2}}\d{{3}})(?:\.p/(\d{{1,3}}))?", re.ASCII)
 
 #: Returns the bytes of a key, or None.
 Get = Callable[[str], bytes | None]
@@ -73,33 +71,10 @@ def tile_path(level: int | None, index: int, width: int = WIDTH) -> str:
     return f"{BUNDLES if level is None else f'{TILES}{level}/'}{name}{partial}"
 
 
-def parse_tile(key: str) -> Tile | None:
-    """Return the tile that lies under ``key``; None when no tile does."""
-    match = _TILE.fullmatch(key)
-    if match is None:
-        return None
-    level = None if match[1] == "entries" else int(match[1])
-    tile = Tile(level, int(re.sub("[x/]", "", match[2])), int(match[3] or WIDTH))
-    # Other spellings of the same numbers name nothing: 01, x000/001, 001.p/256.
-    try:
-        return tile if tile.path == key else None
-    except ValueError:
-        return None
-
-
 def width_at(level: int | None, index: int, size: int) -> int:
     """Return how wide a tile is in the tree of ``size`` entries; 0 when it has none there."""
     whole = size >> (HEIGHT * (level or 0))
     return max(0, min(WIDTH, whole - index * WIDTH))
-
-
-def tiles_of(size: int) -> Iterator[Tile]:
-    """Yield every tile and bundle of the tree of ``size`` entries, partial ones of that size included."""
-    level: int | None = None
-    while (whole := size >> (HEIGHT * (level or 0))) > 0:
-        for index in range(-(-whole // WIDTH)):
-            yield Tile(level, index, width_at(level, index, size))
-        level = 0 if level is None else level + 1
 
 
 def edge_of(size: int) -> list[Tile]:
