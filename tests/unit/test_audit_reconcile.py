@@ -366,3 +366,22 @@ def test_a_receipt_of_what_was_adopted_a_moment_ago_makes_no_second_entry(
     entries = [parse_entry(line) for line in sealer.log.entries()]
     keys = [entry.key for entry in entries if isinstance(entry, RecordEntry)]
     assert sorted(keys) == sorted(each.key for each in told)
+
+
+def test_adoption_ends_while_new_files_keep_coming(tmp_path: Path, store: LocalStore) -> None:
+    began = NOW + A_MINUTE
+    old = put(store, tmp_path, f"{TODAY}/{new_uuid7(NOW)}.json", NOW)
+    sealer = sealer_of(store)
+    come = []
+    for minute in range(3):
+        # Sorted after all that is there, as keys of runs are, and never told of before the next seal.
+        at = began + minute * A_MINUTE
+        come.append(put(store, tmp_path, f"{TODAY}/{new_uuid7(at)}.json", at))
+        sealer.seal([], now=at, feed_at_end=True)
+    assert found(sealer, "adopted") == [old]
+    told = receipt(1, began + 3 * A_MINUTE)
+    new = [type(told)(key, told.sha256, 1, told.at, f"3000-{n}") for n, key in enumerate(come)]
+    sealer.seal(new, now=began + 4 * A_MINUTE, feed_at_end=True)
+    entries = [parse_entry(line) for line in sealer.log.entries()]
+    assert [entry.key for entry in entries if isinstance(entry, RecordEntry)] == [old, *come]
+    assert_sound(sealer.log)

@@ -15,11 +15,14 @@ from rmos_shared.store.base import ArtifactStore
 _MOST_BYTES = 1 << 28
 
 
-def adopt(store: ArtifactStore, after: str, at: datetime, most: int) -> Iterator[Receipt]:
+def adopt(
+    store: ArtifactStore, after: str, at: datetime, most: int, *, before: datetime
+) -> Iterator[Receipt]:
     """Yield the receipts of up to ``most`` files of ours whose keys sort after ``after``.
 
-    Fewer where they are large; none only where there are no more. A file that cannot be read is passed by,
-    and told by every later reconciliation.
+    Only what is older than ``before``, when the log began: keys are sorted by time, so beside jobs under way
+    adoption would have no end. Fewer where they are large; none only where there are no more. A file that
+    cannot be read is passed by, and told by every later reconciliation.
 
     Raises:
         StoreUnavailable: the store is away.
@@ -29,6 +32,9 @@ def adopt(store: ArtifactStore, after: str, at: datetime, most: int) -> Iterator
         if left <= 0 or budget <= 0:
             return
         with suppress(CorruptArtifact):
+            head = store.head(key)
+            if head is None or head.modified_at >= before:
+                continue
             receipt = receipt_of(store, key, at, "adopted")
             left, budget = left - 1, budget - receipt.size
             yield receipt

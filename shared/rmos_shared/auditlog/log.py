@@ -41,6 +41,7 @@ class AuditLog:
         self.replaced += 1
         #: A size that has a checkpoint; the newest is that one or a later.
         self._known = 0
+        self._begun_at: datetime | None = None
         #: Size of the last tree that is known to end with a seal that adopts, and whether no later one does.
         self._adopted = 0
         self._adopted_at: datetime | None = None
@@ -138,6 +139,12 @@ class AuditLog:
     def adopted_last(self, size: int) -> str | None:
         """Return the last key that the seal which ends at ``size`` adopted; None where it did not adopt."""
         return last_adopted(list(self.entries(max(0, size - 2), size, size=size)), size)
+
+    def begun_at(self) -> datetime | None:
+        """Return when the first seal was made; None while there is none."""
+        if self._begun_at is None and (first := next(self.sizes(), None)) is not None:
+            self._begun_at = self.seal(first).at
+        return self._begun_at
 
     def adopted_until(self) -> datetime | None:
         """Return when the newest seal was made that adopted what was there before the log; None if none did.

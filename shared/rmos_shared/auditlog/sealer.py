@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from rmos_shared.auditlog.adoption import adopt
 from rmos_shared.auditlog.checkpoint import Checkpoint
@@ -282,7 +283,8 @@ class Sealer:
         self, after: str, size: int, now: datetime, taken: Mapping[str, Receipt], most: int
     ) -> list[Receipt]:
         """Return receipts of what lay in the store before the log; none only where there is no more."""
-        while chunk := list(adopt(self._store, after, now, max(1, most))):
+        before = self.log.begun_at() or now
+        while chunk := list(adopt(self._store, after, now, max(1, most), before=before)):
             # Receipts may have told of some of it already.
             known = self.log.find({receipt.key: _ALWAYS for receipt in chunk}, size=size)
             if new := [receipt for receipt in chunk if receipt.key not in known and receipt.key not in taken]:
@@ -293,14 +295,18 @@ class Sealer:
     def _left_out(self, receipts: Iterable[Receipt], size: int, now: datetime) -> set[str]:
         """Return the keys that become no entries: the log has them, or it is too soon to call them late."""
         adopted_until = self.log.adopted_until()
+        begun_at = self.log.begun_at() if adopted_until else None
         search: dict[str, datetime] = {}
         too_soon: set[str] = set()
         for receipt in receipts:
             # Only adoption takes files so young that their receipts may be on the way.
-            adopted = adopted_until is not None and receipt.at - adopted_until <= LATE_AFTER
-            if receipt.created and not receipt.found and not adopted:
+            after_adoption = adopted_until is None or receipt.at - adopted_until > LATE_AFTER
+            is_new = receipt.created and not receipt.found
+            if is_new and after_adoption:
                 continue
             modified_at = self._modified_at(receipt.key)
+            if is_new and modified_at is not None and begun_at is not None and modified_at >= begun_at:
+                continue
             if receipt.found == "late" and modified_at is not None and now - modified_at < LATE_AFTER:
                 too_soon.add(receipt.key)
             else:
@@ -403,6 +409,8 @@ def _seal_entry(
     return SealEntry(at=at, seal=facts)
 
 
+# The receipts of a group of jobs have one place.
+@lru_cache(maxsize=2)
 def _place(feed_id: str) -> tuple[int, int]:
     """Return a place in the feed as numbers: as text, 10-0 sorts before 9-0. "" is before them all."""
     milliseconds, _, number = feed_id.partition("-")
