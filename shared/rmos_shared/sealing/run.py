@@ -25,8 +25,9 @@ from rmos_shared.store.publication import Publication
 from rmos_shared.telemetry.events import FileCorrupt, KeyUnintroduced
 from rmos_shared.telemetry.log import emit
 
-#: Publications of one seal, about: an entry of the feed is taken whole.
-SEAL_PUBLICATIONS = 1_000
+#: Publications of one seal at most, about: an entry of the feed is taken whole. Few large seals write fewer
+#: partial tiles than many small ones.
+SEAL_PUBLICATIONS = 5_000
 #: What one run seals at most, so that each end is recorded soon.
 MOST_SEALS = 10
 #: Entries of the feed that are read at a time. A group of jobs has one.

@@ -8,7 +8,6 @@ from rmos_shared.ids import seal_job_id
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Job
 from rmos_shared.jobs.unsealed import SealingState
-from rmos_shared.sealing.run import SEAL_PUBLICATIONS
 from rmos_shared.settings.audit import AuditSettings
 from rmos_shared.settings.worker import WorkerSettings
 from rmos_shared.tasks.payloads import SealLog
@@ -17,6 +16,8 @@ from rmos_worker.timestamps.schedule import TimestampRounds
 
 #: What its jobs are about: there is one log.
 AUDIT_LOG = "audit-log"
+#: Publications and acts that are not made to wait for more of them.
+DUE_PUBLICATIONS = 1_000
 
 
 class SealRounds:
@@ -81,7 +82,7 @@ def _is_due(state: SealingState, settings: AuditSettings) -> bool:
     wait = timedelta(seconds=settings.audit_seal_seconds)
     waited = state.oldest_at is not None and state.now >= state.oldest_at + wait
     return (
-        state.unsealed >= SEAL_PUBLICATIONS
+        state.unsealed >= DUE_PUBLICATIONS
         or waited
         or heartbeat_is_due(state, settings)
         or reconciliation_is_due(state, settings)
