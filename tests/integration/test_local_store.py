@@ -199,6 +199,19 @@ print(json.dumps([tell(store.create, f"2026-08-01/{n}", b"data") for n in range(
     assert steps(lines, root).count("fsync runs") == 1
 
 
+def test_a_new_directory_beside_another_syncs_no_further_up_than_to_its_parent(
+    traced: Traced, root: Path
+) -> None:
+    script = """
+store = LocalStore(root)
+print(json.dumps([tell(store.create, f"_log/tile/{n}/1", b"data") for n in range(2)]))
+"""
+    _, lines = traced(script, root)
+    made = ["openat", "write", "fsync file", "linkat"]
+    first = [*["mkdirat"] * 3, *made, "fsync 0", "fsync tile", "fsync _log", "fsync runs"]
+    assert steps(lines, root) == [*first, "mkdirat", *made, "fsync 1", "fsync tile"]
+
+
 def test_many_share_the_sync_of_their_directory(traced: Traced, root: Path) -> None:
     script = """
 items = [(f"2026-08-01/{n}", b"data") for n in range(3)]
@@ -762,8 +775,8 @@ print(json.dumps(len(os.listdir("/proc/self/fd")) - before))
 
 
 def test_the_memory_of_durable_directories_is_bounded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rmos_shared.store.local._SETTLED_LIMIT", 2)
+    monkeypatch.setattr("rmos_shared.store.local._SETTLED_LIMIT", 4)
     store = local_store(root)
     for number in range(5):
         store.create(f"_reviews/2026-08-01/{number}/r", b"")
-    assert len(store._settled) <= 2
+        assert len(store._settled) <= 4

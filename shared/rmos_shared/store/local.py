@@ -63,6 +63,7 @@ class LocalStore:
         self._store_id = store_id
         #: Device and inode of the identity file that was read last.
         self._seen: tuple[int, int] | None = None
+        #: Directories whose names this process has synced.
         self._settled: set[str] = set()
         self._healthy = True
 
@@ -349,21 +350,26 @@ class LocalStore:
         return Outcome.ALREADY_SAME if repeat else Outcome.CONFLICT
 
     def _settle(self, directory: str, chain: Sequence[int]) -> None:
-        """Sync a directory and, once per directory, those above it.
+        """Sync a directory and, once per directory, those above it, up to one whose own name is durable.
 
         Also when another process made them: its own sync may still be under way, and our file would
         vanish with them.
         """
+        parts = directory.split("/") if directory else []
+        named = []
         try:
             os.fsync(chain[-1])
-            if directory not in self._settled:
-                for above in reversed(chain[:-1]):
-                    os.fsync(above)
+            for depth in range(len(parts), 0, -1):
+                name = "/".join(parts[:depth])
+                if name in self._settled:
+                    break
+                os.fsync(chain[depth - 1])
+                named.append(name)
         except OSError as error:
             raise self._unknown(error, directory) from error
-        if len(self._settled) >= _SETTLED_LIMIT:
+        if len(self._settled) + len(named) > _SETTLED_LIMIT:
             self._settled.clear()
-        self._settled.add(directory)
+        self._settled.update(named)
 
     def _chain(self, directory: str, stack: ExitStack, *, make: bool) -> Sequence[int]:
         """Open the root and each directory down to ``directory``; nothing if one is missing."""
