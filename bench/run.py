@@ -106,7 +106,8 @@ def _measure(names: list[str], size: Size) -> tuple[dict[str, str], dict[str, Se
         for name in names:
             began = time.monotonic()
             section = SECTIONS[name](Path(scratch), size)
-            measured[name] = replace(section, measured=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
+            when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+            measured[name] = replace(section, measured=f"{when} on {facts['processor']}")
             print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
     return facts, measured
 

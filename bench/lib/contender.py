@@ -20,8 +20,6 @@ class Contender:
     worker: tuple[str, ...]
     #: The list whose length tells what is left, for workers that store nothing.
     queue: str | None = None
-    #: Another worker that runs meanwhile; its processor time counts too.
-    beside: tuple[str, ...] | None = None
 
 
 def celery(app: str, queue: str, *, pool: str = "prefork", processes: int = PROCESSES) -> tuple[str, ...]:

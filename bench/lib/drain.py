@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,17 +65,9 @@ def drain(contender: Contender, scratch: Path, *, jobs: int, seconds: float, war
         filled = fill(contender, place, jobs)
         with redis.Redis.from_url(place.url) as client:
             done = _counter(contender, place, client, jobs)
-            with ExitStack() as stack:
-                # First, so that it is ready when the others begin.
-                beside = contender.beside and stack.enter_context(
-                    Group(contender.beside, place.environment, place.log("beside"))
-                )
-                if beside:
-                    until(lambda: "ready" in place.log("beside").read_text(), "the worker beside", seconds=60)
-                workers = stack.enter_context(Group(contender.worker, place.environment, place.log("worker")))
-                groups = [workers, beside] if beside else [workers]
+            with Group(contender.worker, place.environment, place.log("worker")) as workers:
                 return _count(
-                    groups, place, done, filled, goal=round(jobs * _TAIL), warm=warm, seconds=seconds
+                    workers, place, done, filled, goal=round(jobs * _TAIL), warm=warm, seconds=seconds
                 )
 
 
@@ -104,7 +95,7 @@ def _counter(contender: Contender, place: Scene, client: redis.Redis, jobs: int)
 
 
 def _count(
-    groups: Sequence[Group],
+    workers: Group,
     place: Scene,
     done: Callable[[], int],
     filled: _Filled,
@@ -114,13 +105,12 @@ def _count(
     seconds: float,
 ) -> Reading:
     def warmed() -> bool:
-        for group in groups:
-            if group.ended:
-                raise RuntimeError(f"the workers ended: {group.log.read_text()[-500:]}")
+        if workers.ended:
+            raise RuntimeError(f"the workers ended: {workers.log.read_text()[-500:]}")
         return done() >= warm
 
     until(warmed, "the first runs", seconds=60)
-    cpu, server = _cpu_of(groups), cpu_seconds(place.server.pid)
+    cpu, server = workers.cpu_seconds(), cpu_seconds(place.server.pid)
     first, began = done(), time.perf_counter()
     now, ended = first, began
     while now < goal and ended - began < seconds:
@@ -132,11 +122,7 @@ def _count(
     return Reading(
         rate=runs / (ended - began),
         producer_cpu=1000 * filled.cpu / filled.jobs,
-        worker_cpu=1000 * (_cpu_of(groups) - cpu) / runs,
+        worker_cpu=1000 * (workers.cpu_seconds() - cpu) / runs,
         server_cpu=1000
         * ((cpu_seconds(place.server.pid) - server) / runs + filled.server_cpu / (filled.jobs + 1)),
     )
-
-
-def _cpu_of(groups: Sequence[Group]) -> float:
-    return sum(group.cpu_seconds() for group in groups)

@@ -56,9 +56,7 @@ class Group:
             return
         # The first before the others, so that it starts no new ones.
         process.kill()
-        for pid in self.pids():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         process.wait(_STOP_SECONDS)
 
     @property
@@ -76,6 +74,19 @@ class Group:
     def interrupt(self) -> None:
         """Ask the first process, and no other, to end as Ctrl-C does."""
         os.kill(self.pid, signal.SIGINT)
+
+    def pause(self) -> None:
+        """Have all processes stand still."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Have them go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in self.pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def pids(self) -> list[int]:
         """Return every process of the session."""

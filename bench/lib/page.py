@@ -65,6 +65,7 @@ def _lines(
     yield ""
     if notes.SUMMARY in comments:
         yield from (comments[notes.SUMMARY], "")
+    yield from ("The machine of the newest measurement; each section names its own:", "")
     yield from _table(("", ""), list(facts.items()))
     yield from ("## Method", "", _METHOD)
     yield from ("## All rows", "", f"![Each row as a share of its mark]({pictures}/rows.svg)", "")

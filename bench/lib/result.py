@@ -53,7 +53,7 @@ class Section:
     #: Sentences on how it was measured this time, and on what could not be.
     remarks: Sequence[str] = ()
     flames: Sequence[Flames] = field(default=(), kw_only=True)
-    #: When, UTC.
+    #: When, UTC, and on what.
     measured: str = field(default="", kw_only=True)
 
     @property

@@ -52,7 +52,17 @@ class Scene:
     @property
     def environment(self) -> Mapping[str, str]:
         """The settings of every process of the measurement."""
-        return {"RMOS_BROKER_URL": self.url, "RQ_REDIS_URL": self.url, "RMOS_RUNS_DIR": str(self.runs_dir)}
+        settings = {
+            "RMOS_BROKER_URL": self.url,
+            "RQ_REDIS_URL": self.url,
+            "RMOS_RUNS_DIR": str(self.runs_dir),
+        }
+        return settings | ({"RMOS_AUDIT_KEY_FILE": str(self.audit_key)} if self.audit_key.exists() else {})
+
+    @property
+    def audit_key(self) -> Path:
+        """Where the key of the audit log is, in a scene that has one."""
+        return self.directory / "audit.pem"
 
     def log(self, name: str) -> Path:
         """Return where the process ``name`` writes what it has to say."""

@@ -17,6 +17,9 @@ class Size:
     single_jobs: int
     bulk_jobs: int
     drain_seconds: float
+    #: One backlog, and how long each turn with the audit log, or without, takes of it.
+    sealing_jobs: int
+    sealing_seconds: float
     advise_seconds: float
     advise_concurrency: tuple[int, ...]
     latency_seconds: float
@@ -43,6 +46,8 @@ FULL = Size(
     single_jobs=3_000,
     bulk_jobs=20_000,
     drain_seconds=5.0,
+    sealing_jobs=40_000,
+    sealing_seconds=2.0,
     advise_seconds=6.0,
     advise_concurrency=(1, 2, 4, 8, 16),
     latency_seconds=15.0,
@@ -66,6 +71,8 @@ QUICK = Size(
     single_jobs=600,
     bulk_jobs=3_000,
     drain_seconds=1.5,
+    sealing_jobs=8_000,
+    sealing_seconds=0.5,
     advise_seconds=2.0,
     advise_concurrency=(4,),
     latency_seconds=1.0,
