@@ -133,7 +133,7 @@ def test_status_says_what_is_sealed_and_by_whom(shop: Shop) -> None:
     newest = shop.sealed.newest
     assert (found["size"], found["root"], found["origin"]) == (3, newest.root.hex(), newest.origin)
     assert (found["key"], found["key_signed"], found["overdue"]) == (shop.vkey, True, False)
-    assert (found["unsealed"], found["witnesses"]) == (None, [])
+    assert (found["sealing"], found["witnesses"]) == (None, [])
     assert 0 <= found["age_seconds"] < 600
     told = shop("status", key=False)
     assert "unsealed    not known" in told.stdout

@@ -21,9 +21,12 @@ from rmos_shared.auditlog.log import AuditLog
 from rmos_shared.auditlog.note import Note
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
+from rmos_shared.jobs.model import Failure
+from rmos_shared.jobs.work import Lease
 from rmos_shared.store.base import Outcome
 from rmos_shared.store.local import LocalStore
 from rmos_shared.store.publication import Publication
+from rmos_worker.engine.sealing import seal_job
 from support import spawn
 from support.audit_log import assert_sound
 from support.command import RMOS, environment, piped
@@ -83,6 +86,18 @@ def shop(runs_dir: Path, ledger: JobLedger, broker_url: str, tmp_path: Path) -> 
     return Shop(runs_dir, ledger, broker_url, tmp_path)
 
 
+def test_status_names_the_dead_job_that_sealing_waits_for(shop: Shop, ledger: JobLedger) -> None:
+    shop.publish(1)
+    job = seal_job(ledger.unsealed.state(begin=True).number)
+    lease = Lease("somebody", "once")
+    ledger.accept([job])
+    ledger.work.claim([job.job_id], lease, lease_seconds=60)
+    failure = Failure(reason="misconfigured", error_type="SettingsInvalid", message="")
+    ledger.work.bury(job.job_id, lease, failure=failure)
+    assert shop.json("status")["sealing"]["dead_job"] == job.job_id
+    assert f"the seal job is dead: rmos dlq show {job.job_id}" in shop("status").stdout
+
+
 def test_sealing_by_hand_takes_what_the_feed_tells_and_with_all_what_nobody_told(shop: Shop) -> None:
     shop.publish(3)
     first = shop.json("seal")
@@ -91,7 +106,8 @@ def test_sealing_by_hand_takes_what_the_feed_tells_and_with_all_what_nobody_told
     shop.publish(1, told=False)
     old = time.time() - 600
     os.utime(shop.last, (old, old))
-    assert shop.json("status")["unsealed"] >= 1
+    assert shop.json("status")["sealing"]["unsealed"] >= 1
+    assert ", the oldest for " in shop("status").stdout
     told = shop.json("seal")
     assert (told["records"], told["late"]) == (2, 0)
     assert shop.verify("--key", shop.vkey, code=7) <= {"extra", "unsealed"}

@@ -23,11 +23,13 @@ from rmos_runs.cli.context import (
     print_rows,
     store_of,
 )
+from rmos_runs.cli.status_view import span
 from rmos_runs.cli.table import Row
 from rmos_runs.cli.witness import witness
 from rmos_runs.local.home import Home
 from rmos_runs.operations.audit_log import log_origin
 from rmos_runs.operations.audit_status import AuditStatus, audit_status
+from rmos_runs.operations.sealing_status import SealingStatus
 from rmos_runs.operations.timestamps import stamps
 from rmos_shared.auditlog.entry import format_time
 from rmos_shared.auditlog.note import KeyKind, Signer
@@ -111,7 +113,7 @@ def status(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> N
 
 
 def _told(found: AuditStatus) -> Iterator[tuple[str, str]]:
-    waits = "not known" if found.unsealed is None else f"{found.unsealed} publications and acts"
+    waits = _waits(found.sealing)
     if not found.size:
         yield "log", "nothing is sealed yet"
         yield "unsealed", waits
@@ -129,6 +131,17 @@ def _told(found: AuditStatus) -> Iterator[tuple[str, str]]:
     yield "unsealed", waits
     if found.key is not None:
         yield "key", f"{found.key} ({'' if found.key_signed else 'not '}the one that signed)"
+
+
+def _waits(sealing: SealingStatus | None) -> str:
+    if sealing is None:
+        return "not known"
+    oldest = sealing.oldest_unsealed_seconds
+    since = "" if oldest is None else f", the oldest for {span(oldest)}"
+    said = f"{sealing.unsealed} publications and acts{since}"
+    if sealing.dead_job is not None:
+        return f"{said}; the seal job is dead: rmos dlq show {sealing.dead_job}"
+    return said
 
 
 @app.command()

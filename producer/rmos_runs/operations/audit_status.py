@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import PlainSerializer
 
 from rmos_runs.operations.audit_log import audit_log_of, cosigned_note
+from rmos_runs.operations.sealing_status import SealingStatus, sealing_status
 from rmos_shared.auditlog.entry import format_time
 from rmos_shared.auditlog.layout import checkpoint_key
 from rmos_shared.auditlog.note import Note, NoteInvalid, Signer, verified
@@ -38,8 +39,8 @@ class AuditStatus(Frozen):
     #: The configured key, and whether it signed that.
     key: str | None = None
     key_signed: bool | None = None
-    #: Publications and acts that no seal holds yet; None without a broker.
-    unsealed: int | None = None
+    #: How far its sealing is, as the ledger knows it; None without a broker.
+    sealing: SealingStatus | None = None
     #: Who cosigned it, by what the store holds; nothing of it is proven.
     witnesses: tuple[str, ...] = ()
 
@@ -54,11 +55,11 @@ def audit_status(
             configured key does not hold.
         StoreUnavailable, BrokerUnavailable: one of them is away.
     """
-    unsealed = None if ledger is None else ledger.unsealed.state().unsealed
+    sealing = None if ledger is None else sealing_status(ledger)
     key = None if signer is None else signer.vkey
     log = audit_log_of(store)
     if log is None:
-        return AuditStatus(key=key, unsealed=unsealed)
+        return AuditStatus(key=key, sealing=sealing)
     checkpoint, note = log.note(log.newest_size())
     seal = log.seal(checkpoint.size)
     everybody = cosigned_note(store, checkpoint, note)
@@ -73,7 +74,7 @@ def audit_status(
         signed_by=tuple(f"{line.name}+{line.key_id.hex()}" for line in note.signatures),
         key=key,
         key_signed=None if signer is None else _signed(note, signer, checkpoint.size),
-        unsealed=unsealed,
+        sealing=sealing,
         witnesses=tuple(
             f"{line.name}+{line.key_id.hex()}"
             for line in everybody.signatures
