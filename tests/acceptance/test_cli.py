@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from rmos_runs.local.home import Home
-from rmos_runs.local.ports import free_port
+from rmos_runs.local.ports import lasting_port
 from rmos_runs.local.processes import Pipeline
 from rmos_runs.operations.identity import current_identity
 from rmos_shared.ids import new_uuid7
@@ -327,7 +327,7 @@ def test_doctor_finds_what_would_lose_jobs(tmp_path: Path) -> None:
             "doctor",
             "--json",
             RMOS_BROKER_URL=server.url,
-            RMOS_ADVISORY_URL=f"http://127.0.0.1:{free_port()}",
+            RMOS_ADVISORY_URL=f"http://127.0.0.1:{lasting_port()}",
         )
 
     assert done.returncode == 7
@@ -400,7 +400,7 @@ def test_the_broker_away_is_said_in_time(tmp_path: Path) -> None:
     command = Command(Home(tmp_path))
     began = time.monotonic()
 
-    done = command("jobs", "list", RMOS_BROKER_URL=f"redis://:hunter2@127.0.0.1:{free_port()}/0")
+    done = command("jobs", "list", RMOS_BROKER_URL=f"redis://:hunter2@127.0.0.1:{lasting_port()}/0")
 
     assert done.returncode == 6
     assert "BROKER_UNAVAILABLE" in done.stderr

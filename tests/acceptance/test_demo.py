@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from rmos_runs.local.home import Home
-from rmos_runs.local.ports import free_port
+from rmos_runs.local.ports import lasting_port
 from rmos_runs.local.processes import Pipeline
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.runs.model import ExplanationStatus
@@ -208,7 +208,7 @@ def test_the_advisory_store_down_for_good_and_replay_once_it_is_back(
     told = summary_of(
         start(
             str(few),
-            RMOS_ADVISORY_URL=f"http://127.0.0.1:{free_port()}",
+            RMOS_ADVISORY_URL=f"http://127.0.0.1:{lasting_port()}",
             RMOS_MAX_TRIES="3",
             RMOS_RETRY_TOTAL_SECONDS="3",
         )

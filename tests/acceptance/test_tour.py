@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rmos_runs.local.ports import free_port
+from rmos_runs.local.ports import lasting_port
 from support.console import Console, commands
 
 PAGE = Path(__file__).parents[2] / "docs" / "tour.md"
@@ -19,7 +19,7 @@ def test_every_command_of_the_tour_prints_what_the_page_shows(tmp_path: Path) ->
     assert len(shown) > 20
     with ExitStack() as stack:
         console = Console(tmp_path)
-        console.names.known["8799"] = str(free_port())
+        console.names.known["8799"] = str(lasting_port())
         stack.callback(console.close)
         for command in shown:
             printed = console.run(command)

@@ -25,12 +25,13 @@ import pytest
 
 from rmos_runs import RunsClient
 from rmos_runs.local.home import Addresses, Home
+from rmos_runs.local.ports import lasting_port
 from rmos_shared.ids import explain_job_id, new_uuid7
 from rmos_shared.jobs.model import Job, JobState
 from rmos_shared.tasks.table import CREATE
 from support.advisory_front import AdvisoryFront
 from support.collector import Collector, SeenSpan, tree
-from support.gateway import RUNS, free_port, keys_in
+from support.gateway import RUNS, keys_in
 from support.http_server import HttpServer, answer
 
 RMOS = (sys.executable, "-c", "from rmos_runs.cli import main; main()")
@@ -146,7 +147,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
 
 
 def _advisory_store(place: Path, collector: Collector, running: ExitStack) -> tuple[str, Path]:
-    port, log = free_port(), place / "store.log"
+    port, log = lasting_port(), place / "store.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "rmos_advisory_store"],

@@ -32,13 +32,13 @@ from tornado.web import RequestHandler
 
 from rmos_runs import RunsClient
 from rmos_runs.local.home import Addresses, Home
+from rmos_runs.local.ports import lasting_port
 from rmos_runs.local.processes import MAIN_JOB, Pipeline
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.model import JobState
 from rmos_shared.tasks.table import DEAD_LETTER_QUEUE, QUEUES
 from support.browser import open_browser
 from support.command import RMOS
-from support.gateway import free_port
 
 SECRET = "spruce-top-of-a-customer"
 HOST = socket.gethostname()
@@ -304,7 +304,7 @@ def test_nobody_looks_without_the_password(shop: Shop) -> None:
 
 
 def test_controls_are_there_when_asked_for(shop: Shop) -> None:
-    port = free_port()
+    port = lasting_port()
     words = ["flower", "--allow-control", "--port", str(port), "--home", str(shop.home.root)]
     process = subprocess.Popen([*RMOS, *words], stderr=subprocess.PIPE, text=True, env=_bare())
     url = f"http://127.0.0.1:{port}"

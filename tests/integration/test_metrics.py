@@ -16,12 +16,13 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from rmos_runs.client import RunsClient
+from rmos_runs.local.ports import lasting_port
 from rmos_shared.jobs.model import JobState
 from rmos_shared.telemetry.events import JobsReadyAgain, RequestFinished
 from rmos_shared.telemetry.log import emit
 from rmos_shared.telemetry.metrics import OF_BOTH, OF_STATUS, OF_WORKERS
 from rmos_shared.telemetry.prometheus import EventMetrics, exposition
-from support.gateway import GatewayProcess, free_port, keys_in
+from support.gateway import GatewayProcess, keys_in
 from support.ops import expressions, metrics_in
 from support.worker import StartWorker, Worker
 
@@ -82,7 +83,7 @@ def test_workers_and_gateway_export_all_that_alerts_and_dashboard_read(
 ) -> None:
     eventually: Eventually = request.getfixturevalue("eventually")
     keys_file: Path = request.getfixturevalue("tmp_path") / "keys.jsonl"
-    port, keys = free_port(), keys_in(keys_file)
+    port, keys = lasting_port(), keys_in(keys_file)
     gateway = start_gateway(api_keys_file=keys_file)
     worker = start_worker("prefork", 2, worker_http_port=port)
     counting = Counting(worker, port, runs_client, sample_requests[0])

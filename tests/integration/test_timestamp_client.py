@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rmos_runs.local.ports import free_port
+from rmos_runs.local.ports import lasting_port
 from rmos_shared.auditlog.timestamp import certificates, proven_token, stamp_query
 from rmos_shared.errors import RmosError, SettingsInvalid, TimestampRefused, TimestampUnavailable
 from rmos_shared.settings.timestamps import TimestampSettings
@@ -121,7 +121,7 @@ def test_whatever_else_answers_is_an_error_in_time(act: Act, error: type[RmosErr
 
 def test_nobody_at_the_address_is_no_answer() -> None:
     with pytest.raises(TimestampUnavailable, match="ConnectError"):
-        stamp(f"http://127.0.0.1:{free_port()}/", seconds=2.0)
+        stamp(f"http://127.0.0.1:{lasting_port()}/", seconds=2.0)
 
 
 def test_settings_that_cannot_work_are_told_at_the_start(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from rmos_runs.cli.up import _sentence
 from rmos_runs.client import RunsClient
 from rmos_runs.local import liveness
 from rmos_runs.local.home import Home
+from rmos_runs.local.ports import lasting_port
 from rmos_runs.local.processes import Pipeline
 from rmos_runs.local.supervisor import Ended
 from rmos_shared.errors import SettingsInvalid
@@ -28,7 +29,6 @@ from rmos_shared.jobs.model import Job, JobState
 from rmos_shared.tasks.table import ATTACH, QUEUES, SUGGEST
 from rmos_worker.monitoring.endpoint import Endpoint
 from support.command import piped
-from support.gateway import free_port
 from support.proxy import Proxy, proxied
 from support.worker import StartWorker, Worker
 
@@ -86,7 +86,7 @@ def test_a_worker_that_takes_no_jobs_is_not_alive_and_one_that_is_busy_or_idle_i
     eventually: Eventually,
 ) -> None:
     with proxied(broker_url) as proxy:
-        port = free_port()
+        port = lasting_port()
         worker = start_worker(
             "threads",
             1,

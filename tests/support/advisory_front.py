@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
@@ -14,6 +15,7 @@ class AdvisoryFront:
     """Answers the next calls with ``statuses``, in turn, and this body; hands on all later ones."""
 
     def __init__(self, store_url: str, body: bytes) -> None:
+        self._store_url = store_url
         self.statuses: list[int] = []
         self.headers: list[dict[str, str]] = []
         front = self
@@ -25,14 +27,7 @@ class AdvisoryFront:
                 if front.statuses:
                     status, answer = front.statuses.pop(0), body
                 else:
-                    done = httpx.request(
-                        self.command,
-                        store_url + self.path,
-                        content=sent,
-                        headers=dict(self.headers),
-                        trust_env=False,
-                    )
-                    status, answer = done.status_code, done.content
+                    status, answer = front.hand_on(self.command, self.path, sent, dict(self.headers))
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(answer)))
@@ -46,6 +41,14 @@ class AdvisoryFront:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+
+    def hand_on(self, verb: str, path: str, sent: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        """Return the store's status and body; 502 without an answer."""
+        try:
+            done = httpx.request(verb, self._store_url + path, content=sent, headers=headers, trust_env=False)
+        except httpx.HTTPError:
+            return HTTPStatus.BAD_GATEWAY, b"{}"
+        return done.status_code, done.content
 
     @property
     def url(self) -> str:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from rmos_runs.local.embedded import answers, server_command, server_url
-from rmos_runs.local.ports import free_port
+from rmos_runs.local.ports import lasting_port
 
 _START_TRIES = 5
 _START_SECONDS = 30.0
@@ -42,7 +42,7 @@ class EmbeddedServer:
 
     def start(self) -> None:
         for _ in range(1 if self._port is not None else _START_TRIES):
-            port = self._port or free_port()
+            port = self._port or lasting_port()
             # A free port found is not a port held: another process may have taken it meanwhile.
             if self._come_up(port):
                 self._port = port  # a restart keeps the address that others know

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import httpx
 import pytest
 
 from rmos_runs.gateway.keys import Role, add_key
+from rmos_runs.local.ports import lasting_port
 from support import spawn
 
 RUNS = "/api/rmos/runs"
@@ -29,7 +29,7 @@ class GatewayProcess:
 
     def __init__(self, directory: Path, settings: dict[str, object]) -> None:
         self.log = directory / "gateway.log"
-        self.port = free_port()
+        self.port = lasting_port()
         self._settings = settings | {"gateway_port": self.port}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -98,12 +98,6 @@ class GatewayProcess:
             self._process.kill()
             self._process.wait()
             self._process = None
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def keys_in(file: Path, roles: Iterable[str] = tuple(Role), *, together: bool = False) -> dict[str, str]:
