@@ -7,9 +7,10 @@ not sealed by then it seals in its own turns.
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,11 +48,21 @@ class _Turn:
     cpu: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Drain:
+    turns: Sequence[_Turn]
+    #: Which part of what it was told the log held at the end.
+    held: float
+
+
 def section(scratch: Path, size: Size) -> Section:
     """Compare each turn with those before and after it."""
-    rows = []
+    rows, remarks = [], []
     for ours, key in ((single(), "single"), (bulk(), "bulk")):
-        pairs = [pair for _ in range(size.drains) for pair in _pairs(_drain(ours, scratch, size))]
+        drains = [_drain(ours, scratch, size) for _ in range(size.drains)]
+        pairs = [pair for drain in drains for pair in _pairs(drain.turns)]
+        held = statistics.median(drain.held for drain in drains)
+        remarks.append(f"Of what it was told, the log held {held:.0%} when a drain of {key} jobs ended.")
         what = f"create-run, {key} jobs, with the sealer beside"
         rows += [
             Mark(f"sealing-{key}", what, _WHAT, 0.95, "runs/s").row(
@@ -61,11 +72,11 @@ def section(scratch: Path, size: Size) -> Section:
                 [logged.cpu for logged, _ in pairs], [without.cpu for _, without in pairs]
             ),
         ]
-    return Section(rows, [])
+    return Section(rows, remarks=remarks)
 
 
-def _drain(ours: Contender, scratch: Path, size: Size) -> list[_Turn]:
-    """Work one backlog off and return its turns, with the log first."""
+def _drain(ours: Contender, scratch: Path, size: Size) -> _Drain:
+    """Work one backlog off in turns, with the log first."""
     with scene(scratch) as place, ExitStack() as stack:
         fill(ours, place, size.sealing_jobs)
         generate(place.audit_key, origin_of(LocalStore(place.runs_dir).identity().store_id))
@@ -87,8 +98,11 @@ def _drain(ours: Contender, scratch: Path, size: Size) -> list[_Turn]:
                 untold.touch()
                 sealer.pause()
             turns.append(_turn(place, [sealer, workers], size.sealing_seconds, logged=logged))
-        # Its backlog ended within the last one.
-        return turns[:-1]
+        sealer.resume()
+        with _ledger(place) as ledger:
+            state = ledger.unsealed.state()
+        # The backlog ended within the last turn.
+        return _Drain(turns[:-1], held=state.size / (state.size + state.unsealed))
 
 
 def _turn(place: Scene, groups: Sequence[Group], seconds: float, *, logged: bool) -> _Turn:
@@ -115,8 +129,13 @@ def _pairs(turns: Sequence[_Turn]) -> Iterator[tuple[_Turn, _Turn]]:
 
 def _begin_log(place: Scene) -> None:
     """Have the first seal made: it looks for what there was before the log, once in the life of a store."""
-    with redis.Redis.from_url(place.url) as client:
-        ledger = JobLedger(client)
+    with _ledger(place) as ledger:
         job = seal_job(ledger.unsealed.state(begin=True).number)
         ledger.accept([job])
         until(lambda: ledger.get(job.job_id).state is JobState.DONE, "the first seal", seconds=60)
+
+
+@contextmanager
+def _ledger(place: Scene) -> Iterator[JobLedger]:
+    with redis.Redis.from_url(place.url) as client:
+        yield JobLedger(client)
