@@ -58,8 +58,6 @@ def test_chaos_loses_and_doubles_nothing(told: dict[str, Any]) -> None:
     # On a busy machine all posts may be answered before the first kill.
     assert told["gateway_back_seconds"] or not told["posts_killed"], told
     assert sum(told["posts_failed"].values()), told
-    # Accepted, and nobody was told: only the key kept the repeat from being another run.
-    assert told["posts_answered_late"] > 0, told
     assert told["posts"] > 60, told
     assert told["posts"] == told["posts_answered"] == told["posts_stored"], told
     assert told["posts_unanswered"] == 0, told
