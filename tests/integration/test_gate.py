@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -74,7 +75,7 @@ def test_malformed_messages_are_kept_and_harm_nobody(
         redis_client.lpush(CREATE.queue, item)
         receipts = [runs_client.create_run(REQUEST), *runs_client.create_runs([REQUEST] * 3)]
         for receipt in receipts:
-            eventually(is_done(runs_client, receipt.job_id), 60)
+            eventually(is_done(runs_client, receipt.job_id), 60, told=partial(str, name))
         assert worker.alive, name
     # The job whose notification was taken for the table is notified again.
     eventually(lambda: ledger.stats().pending == 0)

@@ -385,3 +385,17 @@ def test_adoption_ends_while_new_files_keep_coming(tmp_path: Path, store: LocalS
     entries = [parse_entry(line) for line in sealer.log.entries()]
     assert [entry.key for entry in entries if isinstance(entry, RecordEntry)] == [old, *come]
     assert_sound(sealer.log)
+
+
+def test_a_file_of_the_millisecond_in_which_the_log_begins_has_one_entry(
+    tmp_path: Path, store: LocalStore
+) -> None:
+    began = NOW.replace(microsecond=500)
+    put(store, tmp_path, f"{TODAY}/{new_uuid7(NOW)}.json", NOW - A_MINUTE)
+    key = put(store, tmp_path, f"{TODAY}/{new_uuid7(NOW)}.json", began.replace(microsecond=250))
+    sealer = sealer_of(store)
+    sealer.seal([], now=began, feed_at_end=True)
+    told = receipt(1, began + A_MINUTE / 60)
+    sealer.seal([type(told)(key, told.sha256, 1, told.at, "3000-1")], now=told.at, feed_at_end=True)
+    entries = [parse_entry(line) for line in sealer.log.entries()]
+    assert [entry.key for entry in entries if isinstance(entry, RecordEntry)].count(key) == 1

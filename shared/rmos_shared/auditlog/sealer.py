@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 
 from rmos_shared.auditlog.adoption import adopt
 from rmos_shared.auditlog.checkpoint import Checkpoint
@@ -283,7 +282,8 @@ class Sealer:
         self, after: str, size: int, now: datetime, taken: Mapping[str, Receipt], most: int
     ) -> list[Receipt]:
         """Return receipts of what lay in the store before the log; none only where there is no more."""
-        before = self.log.begun_at() or now
+        # As its first seal will say: what that adopts, later seals must know as adopted.
+        before = self.log.begun_at() or to_milliseconds(now)
         while chunk := list(adopt(self._store, after, now, max(1, most), before=before)):
             # Receipts may have told of some of it already.
             known = self.log.find({receipt.key: _ALWAYS for receipt in chunk}, size=size)
@@ -409,8 +409,6 @@ def _seal_entry(
     return SealEntry(at=at, seal=facts)
 
 
-# The receipts of a group of jobs have one place.
-@lru_cache(maxsize=2)
 def _place(feed_id: str) -> tuple[int, int]:
     """Return a place in the feed as numbers: as text, 10-0 sorts before 9-0. "" is before them all."""
     milliseconds, _, number = feed_id.partition("-")
