@@ -131,7 +131,9 @@ def test_an_act_counts_what_it_changed_whatever_is_repeated(ledger: JobLedger) -
 
 def test_acts_are_listed_newest_first_over_pages(ledger: JobLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rmos_shared.jobs.acts._PAGE", 2)
-    begun = [ledger.acts.begin(ActKind.REPLAY, by="b", why="", about={}, found=0) for _ in range(5)]
+    # Acts begun within one millisecond are listed by their ids, so these rise.
+    for act_id in (begun := sorted(new_uuid7() for _ in range(5))):
+        ledger.acts.begin(ActKind.REPLAY, by="b", why="", about={}, found=0, act_id=act_id)
     assert [act.act_id for act in ledger.acts.newest_first()] == begun[::-1]
 
 
