@@ -345,12 +345,11 @@ def test_opening_it_again_is_a_repeat_and_another_under_its_id_is_refused(
     assert ledger.batches.open(batch_id, spec) is Opening.REPEAT
     assert ledger.batches.open(batch_id, spec.model_copy(update={"limit": 1})) is Opening.CONFLICT
     assert ledger.batches.get(batch_id).spec == spec
-    others = [worker.open(**DAYS) for _ in range(3)]
-    assert [batch.batch_id for batch in ledger.batches.newest_first()] in (
-        [*reversed(others), batch_id],
-        # Opened within one millisecond they are in the order of their ids.
-        sorted([batch_id, *others], reverse=True),
-    )
+    opened = {batch_id, *(worker.open(**DAYS) for _ in range(3))}
+    listed = list(ledger.batches.newest_first())
+    assert {batch.batch_id for batch in listed} == opened
+    # Those opened within one millisecond are in the order of their ids.
+    assert listed == sorted(listed, key=lambda one: (one.created_at_utc, one.batch_id), reverse=True)
 
 
 def test_a_damaged_batch_keeps_neither_its_jobs_nor_other_batches_from_their_ends(
