@@ -99,7 +99,7 @@ def key(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None
 
 @app.command()
 def status(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
-    """Show how the log stands: its size, its newest checkpoint and key, and how much waits to be sealed."""
+    """Show the log's size, its newest checkpoint and key, and how much waits to be sealed."""
     place = Home(home)
     store = store_of(home)
     signer = _signer(place)

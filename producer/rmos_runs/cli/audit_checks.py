@@ -23,7 +23,7 @@ KeyOption = Annotated[
         "--key",
         metavar="VKEY|FILE",
         help="A public key of the log, or a file with one on each line; repeatable. Left out: that of the "
-        "configured private key, and those before it.",
+        "configured private key, and those before it; none for a STORE that is named.",
     ),
 ]
 VerifierJsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -81,7 +81,7 @@ def verify(
     """Tell whether anything in a store was changed, removed, swapped, back-dated or added out of turn.
 
     Runs the file that `rmos audit script` prints. Whatever it finds is named by kind, key and place, and
-    makes the exit code 7; docs/reference/audit-log.md says what each kind means. Nothing in the store is
+    makes the exit code 7; docs/how-to/verify-a-copy.md says what each kind means. Nothing in the store is
     changed.
     """
     place = Home(home)
@@ -118,7 +118,7 @@ def check(
 
 
 def script() -> None:
-    """Print the verifier: one file for whoever trusts no program of ours, needing Python and cryptography.
+    """Print the verifier: one file that needs only Python and cryptography, and no program of ours.
 
     rmos audit script > verifier.py; python3 -I verifier.py verify STORE --key KEY
     """

@@ -35,7 +35,7 @@ def seal(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Seal now what was published since the last seal, as worker-audit does each minute; it may run beside.
+    """Seal now what was published since the last seal; worker-audit may run at the same time.
 
     Needs the log's key (RMOS_AUDIT_KEY_FILE), and the broker, which keeps what is to be sealed.
 
@@ -84,7 +84,7 @@ def rotate_key(
     """Introduce a new key of the log, under the signature of the one in use, and say what to do next.
 
     Whoever has the old public key can go on with it: the log itself says that the new one is to be trusted.
-    A key that was stolen is not mended so, for the thief can do the same: see docs/how-to/audit.md.
+    This is no help against a stolen key, for the thief can do the same: see docs/how-to/audit.md.
 
     --json: act_id, old_vkey, new_vkey, size.
     """

@@ -13,7 +13,8 @@ from rmos_shared.errors import DamageFound, InvariantBroken
 def doctor(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
     """Check that all is as the guarantees need it.
 
-    Looks at broker persistence and eviction, the store, the clock, the advisory store and the invariant.
+    Looks at settings, processes, stores and files, the index, the broker, the clock, the ledger with its
+    invariant, dead letters, pauses, webhooks and the audit log.
 
     Exits with 8 when the invariant is broken, with 7 when anything else is.
     """

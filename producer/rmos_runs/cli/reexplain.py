@@ -67,11 +67,11 @@ def reexplain(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Explain the runs of some days again that the engine in use has not explained, in a batch.
+    """Explain again the runs of some days that the engine in use has not explained, in a batch.
 
     A batch gives way to all other work, makes no second link for a run and a version of the engine, and goes
-    on after any crash. With --json an object of batch_id and state; with --dry-run one of the counts meant,
-    explained, under_way, not_meant and corrupt, of limited, and of a sample of run ids.
+    on after any crash. --json prints batch_id and state; with --dry-run the counts meant, explained,
+    under_way, not_meant and corrupt, then limited, and a sample of run ids.
     """
     choice = RunChoice.read(
         {

@@ -32,8 +32,8 @@ def status(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> N
 
     --json prints one object: ledger (the counts), pending, invariant, figures (queues, tasks, waiting,
     dead_letters, flow, breaker, workers; capped names the states that were not looked at to their end),
-    pauses, nightly, storage, index, reviews. A part that is not reachable is null, and unreachable has its
-    code and message.
+    pauses, nightly, storage, index, reviews, audit. A part that is not reachable is null, and unreachable has
+    its code and message.
     Times are UTC, lengths of time in seconds, sizes in bytes.
 
     Exits with 6 when a part is not reachable, with 7 when one is damaged; the others are shown all the same.

@@ -41,7 +41,7 @@ class ActKind(StrEnum):
     REVIEW = "review"
     #: The audit log is signed by a new key from here on.
     KEY_ROTATION = "key_rotation"
-    #: The store was restored from a back-up, and the audit log goes on from what it holds.
+    #: The store was restored from a backup, and the audit log goes on from what it holds.
     AUDIT_RESTORED = "audit_restored"
     #: Somebody asked the gateway to change or delete a run, which it never does.
     REFUSED_CHANGE = "refused_change"

@@ -157,7 +157,7 @@ class Unsealed:
             ) from None
 
     def forget_checkpoint(self) -> None:
-        """Forget the newest checkpoint: a log that was restored from a back-up may go on from an older one.
+        """Forget the newest checkpoint: a log that was restored from a backup may go on from an older one.
 
         For who has that on record as an act, and for nobody else.
         """
