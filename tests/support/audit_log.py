@@ -13,7 +13,8 @@ from rmos_shared.auditlog.layout import LOG, checkpoint_key, seal_key
 from rmos_shared.auditlog.log import AuditLog
 from rmos_shared.auditlog.note import Signer
 from rmos_shared.auditlog.receipt import Receipt
-from rmos_shared.auditlog.sealer import Sealer, read_seal
+from rmos_shared.auditlog.seal_file import SealFile
+from rmos_shared.auditlog.sealer import Sealer
 from rmos_shared.auditlog.tiles import HEIGHT, WIDTH, Tile, bundle, width_at
 from rmos_shared.store.base import ArtifactStore
 
@@ -60,8 +61,9 @@ def assert_sound(log: AuditLog) -> int:
     while (data := store.get(seal_key(tree.size))) is not None:
         start = tree.size
         found.pop(seal_key(start))
-        lines, seal = read_seal(seal_key(start), data)
-        tree.add(lines)
+        sealed = SealFile.parse(log.origin, start, data)
+        seal = sealed.seal
+        tree.add(list(sealed.lines))
         if before is not None:
             assert seal.at >= before.at
             assert seal.seal.upto >= before.seal.upto

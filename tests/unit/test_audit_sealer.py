@@ -19,7 +19,8 @@ from rmos_shared.auditlog.layout import LOG, checkpoint_key, seal_key
 from rmos_shared.auditlog.log import AuditLog
 from rmos_shared.auditlog.note import Note, Signer, Verifier, verified
 from rmos_shared.auditlog.receipt import Receipt
-from rmos_shared.auditlog.sealer import Sealed, read_seal
+from rmos_shared.auditlog.seal_file import SealFile
+from rmos_shared.auditlog.sealer import Sealed
 from rmos_shared.auditlog.tiles import MOST_ENTRIES
 from rmos_shared.errors import CorruptArtifact, SettingsInvalid, StoreUnavailable
 from rmos_shared.store.base import Head, Outcome
@@ -277,14 +278,6 @@ def test_a_sealer_that_is_overtaken_takes_the_other_seal_and_adds_what_it_lacks(
     assert_sound(AuditLog(store, ORIGIN))
 
 
-def test_a_sealer_with_another_key_may_sign_the_same_checkpoint_first(signer: Signer) -> None:
-    other = Signer(ORIGIN, Ed25519PrivateKey.generate())
-    store = Overtaken(checkpoint_key(4), lambda store: sealer_of(store, other).complete())
-    sealed = seal(store, receipts(range(3)), signer)
-    assert verified(sealed.note, [other.verifier])
-    assert store.get(checkpoint_key(4)) == sealed.note.to_bytes()
-
-
 def test_a_sealer_that_is_always_overtaken_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rmos_shared.auditlog.sealer._ATTEMPTS", 3)
 
@@ -461,9 +454,14 @@ def sealed_text(store: MemoryStore, size: int) -> str:
         lambda data: data + b"\n",
         lambda data: data.replace(b'"entries":4', b'"entries":5'),
         lambda data: data.split(b"\n", 1)[1],
-        lambda data: data + data.splitlines(keepends=True)[-1].replace(b'"entries":4', b'"entries":5'),
+        lambda data: data[:-1] + data.splitlines(keepends=True)[-2].replace(b":4", b":5") + b"\n",
         lambda data: data.replace(b"2026-08-01/", b"_log/2026/"),
         lambda data: data.splitlines(keepends=True)[0],
+        lambda data: b"".join(data.splitlines(keepends=True)[:3]) + b"\n",
+        lambda data: data.replace(b"\n0\n", b"\n4\n"),
+        lambda data: data.replace(ORIGIN.encode(), b"another", 1),
+        lambda data: data + b"no signature\n",
+        lambda data: data + bytes(1 << 26),
     ],
 )
 def test_a_seal_that_is_none_is_named_and_not_taken(
@@ -472,10 +470,75 @@ def test_a_seal_that_is_none_is_named_and_not_taken(
     seal(store, receipts(range(3)))
     data = store.get(seal_key(0))
     assert data is not None
-    read_seal(seal_key(0), data)
+    SealFile.parse(ORIGIN, 0, data)
     planted = MemoryStore()
     planted.create(seal_key(0), spoil(data))
     assert refused(planted).key == seal_key(0)
+
+
+def begun_by(store: MemoryStore, signer: Signer | None) -> bytes:
+    """Return the seal that follows the log in ``store``, as another sealer begins it."""
+    other = copied(store)
+    with suppress(Died):
+        # The first write makes the newest checkpoint durable, the second decides.
+        dying = DyingStore(other, 1, after=True)
+        sealer_of(dying, signer).seal(receipts(range(3, 5)), now=START + MINUTE, feed_at_end=True)
+    data = other.get(seal_key(4))
+    assert data is not None
+    return data
+
+
+def unsigned(data: bytes) -> bytes:
+    return Note(Note.parse(data).text).to_bytes()
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        # Whoever can write to the store, and has no key.
+        lambda data, _: unsigned(data),
+        lambda data, other: Note(Note.parse(data).text).signed(other.sign(Note.parse(data).text)).to_bytes(),
+        lambda data, _: data.replace(b"run_3", b"run_8"),
+        lambda data, _: data.replace(b'"feed":"1000-4"', b'"feed":"9999-4"'),
+        lambda data, other: data + f"{other.sign(Note.parse(data).text)}\n".encode(),
+    ],
+)
+def test_a_seal_that_the_key_in_use_did_not_begin_is_not_finished(
+    store: MemoryStore, signer: Signer, planted: Callable[[bytes, Signer], bytes]
+) -> None:
+    seal(store, receipts(range(3)), signer)
+    data = begun_by(store, signer)
+    other = Signer(ORIGIN, Ed25519PrivateKey.generate())
+    store.create(seal_key(4), planted(data, other))
+    damage = refused(store, signer)
+    assert damage.key == seal_key(4)
+    assert "planted" in damage.reason
+    assert AuditLog(store, ORIGIN).newest_size() == 4
+
+
+def test_a_seal_of_another_place_or_log_is_not_finished(store: MemoryStore, signer: Signer) -> None:
+    """Signed by the log's own key: a copy of an old seal would bring its entries in once more."""
+    seal(store, receipts(range(3)), signer)
+    first = store.get(seal_key(0))
+    assert first is not None
+    store.create(seal_key(4), first)
+    assert "no seal of" in refused(store, signer).reason
+
+
+def test_keyed_and_keyless_sealers_do_not_finish_what_the_other_began(
+    store: MemoryStore, signer: Signer
+) -> None:
+    seal(store, receipts(range(3)))
+    keyless, keyed = copied(store), copied(store)
+    keyless.create(seal_key(4), begun_by(store, None))
+    keyed.create(seal_key(4), begun_by(store, signer))
+    assert "setting of before finishes it" in refused(keyless, signer).reason
+    assert "setting of before finishes it" in refused(keyed).reason
+    # As it says.
+    for left, key in ((keyless, None), (keyed, signer)):
+        done = sealer_of(left, key).complete()
+        assert done is not None
+        assert_sound(AuditLog(left, ORIGIN))
 
 
 def test_a_tile_that_lies_where_the_next_one_goes_is_named(store: MemoryStore) -> None:

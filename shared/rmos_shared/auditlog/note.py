@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from rmos_shared.errors import DamageFound
 
-#: Larger notes are refused unread, and so are more signatures.
+#: Larger notes are refused unread, and so are more signatures; seals are notes too, and larger.
 MOST_NOTE_BYTES = 1 << 16
 MOST_SIGNATURES = 100
 
@@ -66,14 +66,14 @@ class Note:
     signatures: tuple[Signature, ...] = ()
 
     @classmethod
-    def parse(cls, data: bytes) -> Self:
+    def parse(cls, data: bytes, *, most_bytes: int = MOST_NOTE_BYTES) -> Self:
         """Return the note that these bytes are, also one without signatures: a log without a key has such.
 
         Raises:
             NoteInvalid: they are none.
         """
-        if len(data) > MOST_NOTE_BYTES:
-            raise NoteInvalid(f"a note of more than {MOST_NOTE_BYTES} bytes is not read")
+        if len(data) > most_bytes:
+            raise NoteInvalid(f"a note of more than {most_bytes} bytes is not read")
         try:
             whole = data.decode()
         except UnicodeDecodeError:

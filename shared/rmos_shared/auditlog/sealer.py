@@ -1,9 +1,9 @@
 """Adds to the audit log. One file decides what comes next; all else follows from it.
 
-A seal goes on from the newest checkpoint, of ``N`` entries. Whoever creates ``_log/seals/N`` first has
-decided what the next entries are. Tiles and the checkpoint are pure functions of the log before them and of
-that file, so any number of sealers, killed anywhere, write the same bytes: there is no fork to be prevented,
-and a lock would only save work.
+A seal goes on from the newest checkpoint, of ``N`` entries. Whoever creates ``_log/seals/N`` first, with the
+log's key, has decided what the next entries are. Tiles and the checkpoint are pure functions of the log
+before them and of that file, so any number of sealers, killed anywhere, write the same bytes: there is no
+fork to be prevented, and a lock would only save work.
 """
 
 from __future__ import annotations
@@ -14,21 +14,14 @@ from datetime import UTC, datetime, timedelta
 
 from rmos_shared.auditlog.adoption import adopt
 from rmos_shared.auditlog.checkpoint import Checkpoint
-from rmos_shared.auditlog.entry import (
-    Entry,
-    EntryInvalid,
-    RecordEntry,
-    SealEntry,
-    SealFacts,
-    parse_entry,
-    to_milliseconds,
-)
+from rmos_shared.auditlog.entry import RecordEntry, SealEntry, SealFacts, to_milliseconds
 from rmos_shared.auditlog.layout import checkpoint_key, seal_key
 from rmos_shared.auditlog.log import AuditLog, last_adopted, last_seal
 from rmos_shared.auditlog.merkle import complete_root, leaf_hash, verify_inclusion
 from rmos_shared.auditlog.moment import earliest
 from rmos_shared.auditlog.note import Note, NoteInvalid, Signer, verified
 from rmos_shared.auditlog.receipt import LATE_AFTER, Receipt
+from rmos_shared.auditlog.seal_file import SealFile
 from rmos_shared.auditlog.tiles import WIDTH, Edge, Tile, edge_of, edge_root, extend, read_edge, read_tile
 from rmos_shared.errors import CorruptArtifact, SettingsInvalid, StoreUnavailable
 from rmos_shared.store.base import ArtifactStore, Outcome
@@ -153,8 +146,9 @@ class Sealer:
                 return None
             seal = _seal_entry(head, gathered, now, self._heartbeat, feed_at_end=feed_at_end)
             lines = [*gathered.lines, seal.to_line()]
-            if self._store.create(key, b"".join(line + b"\n" for line in lines)) is not Outcome.CONFLICT:
-                return self._finish(head, lines, seal, more=gathered.more)
+            made = SealFile.made(self.log.origin, head.size, lines, seal, self._signer)
+            if self._store.create(key, made.to_bytes()) is not Outcome.CONFLICT:
+                return self._finish(head, made, more=gathered.more)
         raise StoreUnavailable("other sealers of the audit log came first each time; repeat")
 
     # -- where the log ends ---------------------------------------------------------------------------
@@ -324,59 +318,33 @@ class Sealer:
 
     def _take(self, head: _Head, data: bytes) -> Sealed:
         """Finish a seal that another sealer has begun."""
-        key = seal_key(head.size)
-        lines, seal = read_seal(key, data)
+        begun = SealFile.parse(self.log.origin, head.size, data)
+        # What is finished here is vouched for, and may name keys to be trusted.
+        begun.check(self._signer)
         # Once more: it may be visible and not durable yet, and its checkpoint must not outlive it.
-        if self._store.create(key, data) is Outcome.CONFLICT:
-            raise CorruptArtifact(key, "it changed while it was read")
-        return self._finish(head, lines, seal)
+        if self._store.create(begun.key, data) is Outcome.CONFLICT:
+            raise CorruptArtifact(begun.key, "it changed while it was read")
+        return self._finish(head, begun)
 
-    def _finish(self, head: _Head, lines: Sequence[bytes], seal: SealEntry, *, more: bool = False) -> Sealed:
+    def _finish(self, head: _Head, begun: SealFile, *, more: bool = False) -> Sealed:
         """Write all that follows from a seal; what is there already must be the same."""
-        edge, files = extend(head.edge, lines)
+        edge, files = extend(head.edge, begun.lines)
         for (key, _), outcome in zip(files, self._store.create_many(files), strict=True):
             if outcome is Outcome.CONFLICT:
-                raise CorruptArtifact(key, f"it is not what follows from {seal_key(head.size)}")
+                raise CorruptArtifact(key, f"it is not what follows from {begun.key}")
         checkpoint = Checkpoint(self.log.origin, edge.size, edge_root(edge))
         note = Note(checkpoint.text)
         if self._signer is not None:
             note = note.signed(self._signer.sign(note.text))
         key = checkpoint_key(edge.size)
         if self._store.create(key, note.to_bytes()) is Outcome.CONFLICT:
-            # Another key over the same text: keys are changed while sealers run.
-            theirs, note = self.log.note(edge.size)
-            if theirs != checkpoint:
-                raise CorruptArtifact(key, f"it is not what follows from {seal_key(head.size)}")
+            raise CorruptArtifact(key, f"it is not what follows from {begun.key}")
         self._durable = edge.size
-        return Sealed(head.size, checkpoint, note, seal, more)
+        return Sealed(head.size, checkpoint, note, begun.seal, more)
 
 
 def _leaves(edge: Edge) -> tuple[bytes, ...]:
     return tuple(map(leaf_hash, edge.entries))
-
-
-def read_seal(key: str, data: bytes) -> tuple[list[bytes], SealEntry]:
-    """Return the lines of a seal, and the last of them.
-
-    Raises:
-        CorruptArtifact: it is no seal.
-    """
-    lines = data.split(b"\n")
-    if lines.pop() != b"" or not lines:
-        raise CorruptArtifact(key, "this seal of the audit log does not end with a line")
-    *records, last = [_parsed(line, key, number) for number, line in enumerate(lines, 1)]
-    if not isinstance(last, SealEntry) or last.seal.entries != len(lines):
-        raise CorruptArtifact(key, f"its last line does not end a seal of {len(lines)} entries")
-    if not all(isinstance(record, RecordEntry) for record in records):
-        raise CorruptArtifact(key, "it holds the end of another seal")
-    return lines, last
-
-
-def _parsed(line: bytes, key: str, number: int) -> Entry:
-    try:
-        return parse_entry(line)
-    except EntryInvalid as error:
-        raise CorruptArtifact(key, f"line {number} is {error}") from None
 
 
 def _is_due(head: _Head, gathered: _Gathered, now: datetime) -> bool:
