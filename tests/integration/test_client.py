@@ -83,7 +83,11 @@ class Proxy:
         with self._listening, suppress(OSError):
             while True:
                 client, _ = self._listening.accept()
-                server = socket.create_connection(self._server)
+                try:
+                    server = socket.create_connection(self._server)
+                except OSError:
+                    client.close()
+                    raise
                 self._open += [client, server]
                 self.carried.append(bytearray())
                 self._start(self._pass, client, server, self.carried[-1])

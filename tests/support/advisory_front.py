@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import TracebackType
 from typing import Self
 
 import httpx
+
+from support.threaded_server import ThreadedServer
 
 
 class AdvisoryFront:
@@ -39,8 +40,7 @@ class AdvisoryFront:
             def log_message(self, *_: object) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._server = ThreadedServer(Handler)
 
     def hand_on(self, verb: str, path: str, sent: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
         """Return the store's status and body; 502 without an answer."""
@@ -52,14 +52,13 @@ class AdvisoryFront:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return self._server.url
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._server.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.stop()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import TracebackType
 from typing import Any, Self
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from support.threaded_server import ThreadedServer
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Collector:
                 """Say nothing."""
 
         self._handler = Handler
-        self._server: ThreadingHTTPServer | None = None
+        self._server: ThreadedServer | None = None
         self._port = 0
 
     @property
@@ -61,14 +62,13 @@ class Collector:
         self.stop()
 
     def start(self) -> None:
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), self._handler)
-        self._port = int(self._server.server_address[1])
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        self._server = ThreadedServer(self._handler, self._port)
+        self._port = self._server.server_port
+        self._server.start()
 
     def stop(self) -> None:
         if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
+            self._server.stop()
             self._server = None
 
     def trace(self, trace_id: str) -> list[SeenSpan]:

@@ -13,6 +13,7 @@ from typing import Self
 
 _CHUNK_BYTES = 65_536
 _NAP_SECONDS = 0.05
+_LONGEST_SECONDS = 15
 
 
 class Call:
@@ -46,6 +47,7 @@ class HttpServer:
         self._stop = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self._threads = [threading.Thread(target=self._listen, daemon=True)]
+        self._accepted: list[socket.socket] = []
         self._lock = threading.Lock()
         self.calls: list[Call] = []
 
@@ -64,13 +66,16 @@ class HttpServer:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
-            thread.join(timeout=15)
+            thread.join(timeout=_LONGEST_SECONDS)
+        for connection in self._accepted:  # also one whose thread never began, or hangs
+            connection.close()
         self._listener.close()
 
     def _listen(self) -> None:
         with suppress(OSError):
             while True:
                 connection, _ = self._listener.accept()
+                self._accepted.append(connection)
                 thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
                 self._threads.append(thread)
                 thread.start()
@@ -85,7 +90,7 @@ class HttpServer:
                     if not data:
                         return
                     asked += data
-            connection.settimeout(15)
+            connection.settimeout(_LONGEST_SECONDS)
             head, _, body = asked.partition(b"\r\n\r\n")
             call = Call(connection, head, body, self._stop)
             with self._lock:

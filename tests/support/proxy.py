@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
@@ -68,7 +69,9 @@ class Proxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._connections: set[_Connection] = set()
         self._weather = _Weather()
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        #: Every connection that was accepted and has not come to its end.
+        self._accepted: dict[socket.socket, asyncio.Task[None]] = {}
         self.port = 0
         #: Answers that a client waited for and never saw.
         self.swallowed = 0
@@ -125,18 +128,34 @@ class Proxy:
     def _do(self, work: Coroutine[Any, Any, _DoneT]) -> _DoneT:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=15)
 
+    # Not asyncio's own server: what that one accepts as it is closed it loses, with the socket unclosed.
+
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = int(self._server.sockets[0].getsockname()[1])
+        # With the protocol by its name, or asyncio sends small pieces late.
+        self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self._listener.bind(("127.0.0.1", 0))
+        self._listener.listen(100)
+        self._listener.setblocking(False)
+        self._loop.add_reader(self._listener, self._accept, self._listener)
+        self.port = int(self._listener.getsockname()[1])
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(OSError):
+            accepted, _ = listener.accept()
+            accepted.setblocking(False)
+            self._accepted[accepted] = self._loop.create_task(self._serve(accepted))
 
     async def _close(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
         await self._cut()
-        pending = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in pending:
+        accepted = dict(self._accepted)
+        for task in accepted.values():
             task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        await asyncio.gather(*accepted.values(), return_exceptions=True)
+        for connection in accepted:
+            connection.close()  # a task that was cancelled ahead of its first step has closed nothing
 
     async def _cut(self) -> int:
         connections = list(self._connections)
@@ -157,24 +176,29 @@ class Proxy:
             if connection.frozen:
                 self._end(connection, "cut")
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._loop.time() < self._weather.refusing_until:
-            writer.transport.abort()
-            return
+    async def _serve(self, accepted: socket.socket) -> None:
+        try:
+            if self._loop.time() >= self._weather.refusing_until:
+                with suppress(OSError, asyncio.CancelledError):  # cancelled only when the proxy itself ends
+                    await self._forward(*await asyncio.open_connection(sock=accepted))
+        finally:
+            accepted.close()
+            del self._accepted[accepted]
+
+    async def _forward(self, reader: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         try:
             from_server, to_server = await asyncio.open_connection(*self._target())
-        except OSError:
-            writer.transport.abort()
-            return
-        connection = _Connection(writer, to_server)
-        self._connections.add(connection)
-        try:
-            with suppress(asyncio.CancelledError):  # only when the proxy itself ends
+            connection = _Connection(to_client, to_server)
+            self._connections.add(connection)
+            try:
                 await asyncio.gather(self._ask(connection, reader), self._answer(connection, from_server))
+            finally:
+                self._end(connection, "cut")
+                to_server.transport.abort()
+                self._connections.discard(connection)
+            await to_client.wait_closed()  # the last words may still be on their way
         finally:
-            self._end(connection, "cut")
-            to_server.transport.abort()
-            self._connections.discard(connection)
+            to_client.transport.abort()
 
     async def _ask(self, connection: _Connection, reader: asyncio.StreamReader) -> None:
         with suppress(OSError):

@@ -6,8 +6,10 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+
+from support.threaded_server import ThreadedServer
 
 _CONFIG = """
 [tsa]
@@ -93,12 +95,9 @@ def serving(authority: Authority) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
+    server = ThreadedServer(Handler)
+    server.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/tsa"
+        yield f"{server.url}/tsa"
     finally:
-        server.shutdown()
-        thread.join(timeout=10)
-        server.server_close()
+        server.stop()
