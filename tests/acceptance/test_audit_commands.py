@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import stat
 import subprocess
@@ -14,16 +15,20 @@ from typing import Any
 import pytest
 
 from rmos_runs.local.home import Home
+from rmos_runs.operations.proofs import Prover, Stored
 from rmos_shared.auditlog.checkpoint import origin_of
+from rmos_shared.auditlog.introduction import introduce
 from rmos_shared.auditlog.keys import load_file
 from rmos_shared.auditlog.layout import CHECKPOINTS, checkpoint_key, timestamp_key
 from rmos_shared.auditlog.note import KeyKind, Note, Verifier
 from rmos_shared.auditlog.proof import InclusionProof
 from rmos_shared.auditlog.timestamp import stamp_query
+from rmos_shared.canonical import sha256_hex
+from rmos_shared.ids import new_uuid7
 from rmos_shared.runs.model import RunArtifact
 from support.command import environment, piped
 from support.records import make_link, make_run
-from support.sealed import SealedStore
+from support.sealed import SealedStore, new_signer
 from support.tsa import Authority
 
 
@@ -184,6 +189,12 @@ def test_a_store_that_is_replaced_by_an_older_one_is_rolled_back(shop: Shop, tmp
     assert kinds(shop.json("verify", code=7)) == {"rolled_back"}
 
 
+def test_a_store_may_have_the_name_of_an_option(shop: Shop) -> None:
+    done = shop("verify", "--", "-x")
+    assert done.returncode == 6
+    assert "-x cannot be opened" in done.stderr
+
+
 def test_every_option_of_the_script_is_passed_through(shop: Shop, tmp_path: Path) -> None:
     since = tmp_path / "since"
     since.write_bytes(shop.sealed.store.get(checkpoint_key(3)) or b"")
@@ -309,6 +320,66 @@ def test_a_pack_is_checked_in_an_empty_directory_by_one_file_and_python_alone(
     assert "modified" in done.stdout
     whole = ran(sys.executable, "-I", "verifier.py", "verify", str(shop.runs_dir), "--key", "log.vkey")
     assert whole.returncode == 0, whole.stdout
+
+
+def test_no_key_that_a_store_names_is_believed_to_be_an_earlier_one(shop: Shop, tmp_path: Path) -> None:
+    """Who can write to the store, and has no key, writes a log in which a key of his introduces ours."""
+    evil = new_signer(shop.sealed.origin)
+    spoil(shop.artifact, shop.artifact.read_bytes().replace(b"GREEN", b"green"))
+    shutil.rmtree(shop.runs_dir / "_log")
+    day = datetime.now(UTC).date()
+    act = f"_acts/{day}/{new_uuid7()}_begun.json"
+    about = {"introduced_by": evil.vkey, "trusts": shop.vkey, "introduction": introduce(evil, shop.vkey)}
+    shop.sealed.store.create(act, json.dumps({"kind": "key_rotation", "about": about}).encode())
+    SealedStore(shop.runs_dir, evil).seal(trusts={act: shop.vkey})
+    assert "unknown_key" in kinds(shop.json("verify", "--no-state", code=7))
+    key, data = f"{day}/{shop.run.run_id}.json", shop.artifact.read_bytes()
+    prover = Prover(shop.sealed.store)
+    ((index, _),) = prover.find({key: None})
+    forged = tmp_path / "forged.tlog-proof"
+    forged.write_bytes(prover.prove(index, Stored(key, sha256_hex(data))).to_bytes())
+    assert kinds(shop.json("check", str(forged), str(shop.artifact), code=7)) == {"unknown_key"}
+
+
+def test_earlier_keys_are_those_in_the_file_beside_the_key_and_it_must_be_its(
+    shop: Shop, tmp_path: Path
+) -> None:
+    public = tmp_path / "log.pem.pub"
+    earlier = new_signer(shop.sealed.origin).vkey
+    public.write_text(f"{shop.vkey}\n{earlier}\n")
+    public.chmod(0o644)
+    assert shop("key").stdout.split() == [shop.vkey, earlier]
+    assert shop.json("key") == {"vkey": shop.vkey, "name": shop.sealed.origin, "earlier": [earlier]}
+    # By value there is no file beside it.
+    by_value = piped("audit", "key", home=shop.home, RMOS_AUDIT_KEY=shop.key.read_text())
+    assert by_value.stdout.split() == [shop.vkey]
+    public.chmod(0o664)
+    assert "written by others" in shop("key").stderr
+    public.chmod(0o644)
+    for text, reason in (
+        (f"{earlier}\n{shop.vkey}\n", "is not the public half of the key beside it"),
+        (f"{shop.vkey}\n{new_signer('another').vkey}\n", "holds a key that is none of"),
+        (
+            f"{shop.vkey}\n{new_signer(shop.sealed.origin, KeyKind.COSIGNATURE).vkey}\n",
+            "holds a key that is none",
+        ),
+        (f"{shop.vkey}\nkey\n", "one on each line"),
+        ("", "one on each line"),
+        ("x" * 20_000, "is no file of public keys"),
+    ):
+        public.write_text(text)
+        for words in (("key",), ("verify",), ("check", "proof", "file")):
+            refused = shop(*words)
+            assert (refused.returncode, refused.stdout) == (2, "")
+            assert reason in refused.stderr
+    # One key may sign the logs of two stores; the file is of the other.
+    public.write_text(f"{new_signer('another').vkey}\n{earlier}\n")
+    assert shop("key").stdout.split() == [shop.vkey]
+    public.unlink()
+    assert shop("key").stdout.split() == [shop.vkey]
+    assert shop.json("verify")["findings"] == []
+    os.mkfifo(public)
+    assert "is no file of public keys" in shop("key").stderr
 
 
 # Time stamps

@@ -175,7 +175,9 @@ def test_a_new_key_is_introduced_by_the_old_one_and_the_old_public_key_is_enough
     # Who has the old public key alone needs no other; and only it proves the beginning.
     assert shop.verify("--key", shop.vkey) == set()
     assert shop.verify("--key", new_vkey, code=7) == {"unknown_key"}
-    # Who has the new private key needs no other either: the log tells which ones were before.
+    # Who has the new private key needs no other either: the file beside it tells which ones were before.
+    assert new.with_name("two.pem.pub").read_text() == f"{new_vkey}\n{shop.vkey}\n"
+    assert shop("key", key=new).stdout.split() == [new_vkey, shop.vkey]
     assert shop.json("verify", key=new)["findings"] == []
     proven = shop.place / "proof"
     (first, *_) = shop.records()
@@ -187,6 +189,29 @@ def test_a_new_key_is_introduced_by_the_old_one_and_the_old_public_key_is_enough
     shop.publish(1)
     assert shop("seal").returncode == 2  # the old one is retired
     assert shop("rotate", str(new), "--why", "again").returncode == 2
+
+
+def test_each_new_key_is_given_the_public_keys_of_all_before_it(shop: Shop) -> None:
+    vkeys, at = [shop.vkey], shop.key
+    for name in ("two.pem", "three.pem"):
+        shop.publish(1)
+        new = shop.place / name
+        vkeys.insert(0, shop("keygen", str(new)).stdout.strip())
+        done = shop("rotate", str(new), "--why", "yearly", key=at)
+        assert done.returncode == 0, done.stderr
+        at = new
+    assert shop("seal", key=at).returncode == 0
+    public = at.with_name(f"{at.name}.pub")
+    assert public.read_text().split() == vkeys
+    assert shop.json("verify", key=at)["findings"] == []
+    # A file that is another key's is not written over, and then nothing is introduced.
+    other = shop.place / "four.pem"
+    shop("keygen", str(other))
+    other.with_name("four.pem.pub").write_text(public.read_text())
+    refused = shop("rotate", str(other), "--why", "x", key=at)
+    assert refused.returncode == 2
+    assert "is not the public half" in refused.stderr
+    assert [record.trusts for record in shop.records() if record.trusts] == vkeys[1::-1]
 
 
 def test_without_a_key_there_is_nothing_to_rotate(shop: Shop) -> None:

@@ -27,7 +27,7 @@ from rmos_runs.cli.status_view import span
 from rmos_runs.cli.table import Row
 from rmos_runs.cli.witness import witness
 from rmos_runs.local.home import Home
-from rmos_runs.operations.audit_log import log_origin
+from rmos_runs.operations.audit_log import configured_keys, log_origin
 from rmos_runs.operations.audit_status import AuditStatus, audit_status
 from rmos_runs.operations.sealing_status import SealingStatus
 from rmos_runs.operations.timestamps import stamps
@@ -87,14 +87,23 @@ def keygen(
 
 @app.command()
 def key(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
-    """Print the public key of the configured private key: what auditors verify with."""
+    """Print the public key of the configured private key: what auditors verify with.
+
+    Below it those that it followed, newest first, as `rmos audit rotate` wrote them beside the private key.
+
+    --json: vkey, name, earlier.
+    """
     place = Home(home)
     signer = _signer(place)
     if signer is None:
         raise SettingsInvalid(
             "no key is configured: make one by `rmos audit keygen FILE`, and name it in RMOS_AUDIT_KEY_FILE"
         )
-    _print_key(signer, as_json=as_json)
+    _, *earlier = configured_keys(place.audit_settings(), signer)
+    _print_key(signer, as_json=as_json, earlier=earlier)
+    if not as_json:
+        for vkey in earlier:
+            typer.echo(vkey)
 
 
 @app.command()
@@ -199,7 +208,7 @@ def _signer(home: Home) -> Signer | None:
     return signer_of(home.audit_settings(), log_origin(home))
 
 
-def _print_key(signer: Signer, *, as_json: bool, **more: str) -> None:
+def _print_key(signer: Signer, *, as_json: bool, **more: object) -> None:
     if as_json:
         print_json({"vkey": signer.vkey, "name": signer.name, **more})
     else:

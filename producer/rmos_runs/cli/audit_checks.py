@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +11,8 @@ import typer
 
 from rmos_runs.cli.context import DEFAULT_HOME, HomeOption, err
 from rmos_runs.local.home import Home
-from rmos_runs.operations.audit_log import earlier_keys, log_origin
-from rmos_shared.errors import RmosError, StoreUnavailable
+from rmos_runs.operations.audit_log import configured_keys, log_origin
+from rmos_shared.errors import RmosError
 from rmos_shared.store.choice import chosen_store
 from rmos_shared.store.local import LocalStore
 
@@ -23,7 +22,8 @@ KeyOption = Annotated[
         "--key",
         metavar="VKEY|FILE",
         help="A public key of the log, or a file with one on each line; repeatable. Left out: that of the "
-        "configured private key, and those before it; none for a STORE that is named.",
+        "configured private key, and those before it that the .pub file beside it tells; none for a STORE "
+        "that is named.",
     ),
 ]
 VerifierJsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -85,19 +85,19 @@ def verify(
     changed.
     """
     place = Home(home)
-    words = ["verify", _root(place) if store is None else store]
-    words += [f"--key={key}" for key in keys or _configured(place, store)]
+    root = _root(place) if store is None else store
+    words = ["verify", *(f"--key={key}" for key in keys or _configured(place, store))]
     words += [f"--witness={witness}" for witness in witnesses or ()]
     if since is not None:
         words.append(f"--since={since}")
-    memory = None if no_state else state or _memory(place, words[1])
+    memory = None if no_state else state or _memory(place, root)
     if memory is not None:
         words.append(f"--state={memory}")
     if live if live is not None else store is None:
         words.append("--live")
     if jobs is not None:
         words.append(f"--jobs={jobs}")
-    _run([*words, *_json(as_json)])
+    _run([*words, *_json(as_json), "--", root])
 
 
 def check(
@@ -145,19 +145,14 @@ def _root(home: Home) -> str:
 
 
 def _configured(home: Home, store: str | None) -> list[str]:
-    """Return the configured key, for the configured store alone: another's log has another key."""
+    """Return the configured key and those before it, for the configured store alone."""
     settings = home.audit_settings()
     if store is not None or (settings.audit_key is None and settings.audit_key_file is None):
         return []
     from rmos_shared.auditlog.configured import signer_of  # noqa: PLC0415 - as above
 
     signer = signer_of(settings, log_origin(home))
-    if signer is None:
-        return []
-    with suppress(StoreUnavailable):
-        # It may be one of several by which the log was signed, each introduced by the one before.
-        return [signer.vkey, *earlier_keys(chosen_store(home.store_settings()), signer.vkey)]
-    return [signer.vkey]
+    return [] if signer is None else configured_keys(settings, signer)
 
 
 def _memory(home: Home, store: str) -> Path | None:

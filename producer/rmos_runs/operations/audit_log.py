@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import suppress
-
 from rmos_runs.local.home import Home
 from rmos_shared.auditlog.checkpoint import Checkpoint, origin_of
-from rmos_shared.auditlog.entry import EntryInvalid, RecordEntry, parse_entry
 from rmos_shared.auditlog.layout import COSIGNATURES, checkpoint_key, grouped
 from rmos_shared.auditlog.log import AuditLog
-from rmos_shared.auditlog.note import Note, NoteInvalid
+from rmos_shared.auditlog.note import Note, NoteInvalid, Signer
 from rmos_shared.errors import CorruptArtifact
+from rmos_shared.settings.audit import AuditSettings
 from rmos_shared.store.base import ArtifactStore
 from rmos_shared.store.choice import chosen_store
-
-#: In the line of an entry that introduces a key.
-_TRUSTS = b'"trusts":'
 
 
 def log_origin(home: Home) -> str:
@@ -50,44 +43,20 @@ def audit_log_of(store: ArtifactStore) -> AuditLog | None:
     return AuditLog(store, checkpoint.origin)
 
 
-def earlier_keys(store: ArtifactStore, vkey: str) -> list[str]:
-    """Return the keys by which a log was signed before that of ``vkey``, the newest first, as the log tells.
+def configured_keys(settings: AuditSettings, signer: Signer) -> list[str]:
+    """Return the public keys by which a log is proven, newest first: that of ``signer``, and those before it.
 
-    They are to be believed as far as ``vkey`` is: what it signed covers all that came before, its own
-    introduction too. A log that cannot be read tells of none; the verifier says why.
+    Nothing in the store is asked; see ``earlier_keys``. A key that is given by its value tells of none.
 
     Raises:
-        StoreUnavailable: the store is away.
+        SettingsInvalid: the file beside the key cannot be believed.
     """
-    keys: list[str] = []
-    with suppress(CorruptArtifact):
-        log = audit_log_of(store)
-        if log is None or vkey.split("+")[1] in _first_signers(log):
-            return []
-        introduced_by = dict(_introductions(log))
-        while (earlier := introduced_by.get(keys[-1] if keys else vkey)) and earlier not in {*keys, vkey}:
-            keys.append(earlier)
-    return keys
+    from rmos_runs.auditor.key_file import public_file  # noqa: PLC0415 - it reads keys, as few commands do
+    from rmos_shared.auditlog.configured import earlier_keys  # noqa: PLC0415 - as above
 
-
-def _first_signers(log: AuditLog) -> set[str]:
-    """Return the ids of the keys that signed the first signed checkpoint."""
-    for size in log.sizes():
-        if signatures := log.note(size)[1].signatures:
-            return {signature.key_id.hex() for signature in signatures}
-    return set()
-
-
-def _introductions(log: AuditLog) -> Iterator[tuple[str, str]]:
-    """Yield each key that an entry introduces, and the one in use then, as its act says."""
-    for line in log.entries():
-        if _TRUSTS not in line:
-            continue
-        with suppress(EntryInvalid, ValueError, LookupError, TypeError):
-            entry = parse_entry(line)
-            if isinstance(entry, RecordEntry) and entry.trusts is not None:
-                act = json.loads(log.store.get(entry.key) or b"")
-                yield entry.trusts, str(act["about"]["introduced_by"])
+    if settings.audit_key is not None or settings.audit_key_file is None:
+        return [signer.vkey]
+    return [signer.vkey, *earlier_keys(public_file(settings.audit_key_file), signer)]
 
 
 def newest_note(store: ArtifactStore) -> bytes | None:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from rmos_runs.operations.audit_log import audit_log_of
+from rmos_runs.auditor.key_file import public_file
+from rmos_runs.operations.audit_log import audit_log_of, configured_keys
 from rmos_runs.operations.on_record import Doing, on_record
 from rmos_shared.auditlog.checkpoint import Checkpoint
+from rmos_shared.auditlog.configured import earlier_keys
 from rmos_shared.auditlog.introduction import introduce
-from rmos_shared.auditlog.keys import load_file
+from rmos_shared.auditlog.keys import load_file, write_public
 from rmos_shared.auditlog.layout import act_begun_key
 from rmos_shared.auditlog.note import NoteInvalid, Signer
 from rmos_shared.auditlog.reconcile import Reconciler, Unsealed
@@ -145,10 +147,12 @@ def rotate(
 ) -> Rotation:
     """Introduce the key in ``new_file``: an act whose entry names it, sealed under the key in use.
 
-    Killed anywhere, it is to be called again; a key may be introduced twice.
+    The public keys before it are written beside it, below its own, for whoever verifies by it. Killed
+    anywhere, it is to be called again; a key may be introduced twice.
 
     Raises:
-        SettingsInvalid: no key is in use, or one of the two cannot be read; and as ``seal_now``.
+        SettingsInvalid: no key is in use, or one of the two cannot be read, or the file beside the new one
+            cannot be written; and as ``seal_now``.
         InvalidRequest: it is the same key.
     """
     old = log_signer(settings, store)
@@ -161,6 +165,7 @@ def rotate(
         raise InvalidRequest((FieldProblem("NEW_KEY_FILE", "it holds the key that is in use"),), what="key")
     # What is there must be sealed by the old key as it is: a key that the log does not trust is refused here.
     seal_now(ledger, settings, store)
+    _follow(public_file(new_file), new, configured_keys(settings, old))
     act_id = _introduce(ledger, old, new, by=by, why=why)
     seal_now(ledger, settings, store)
     act = ledger.acts.get(act_id)
@@ -175,6 +180,11 @@ def rotate(
         time.sleep(_LOOK_SECONDS)
         seal_now(ledger, settings, store)
     return Rotation(act_id, old.vkey, new.vkey, size)
+
+
+def _follow(file: Path, new: Signer, before: list[str]) -> None:
+    earlier_keys(file, new)  # what lies there must be the new key's own
+    write_public(file, [new.vkey, *(vkey for vkey in before if vkey != new.vkey)])
 
 
 def _introduce(ledger: JobLedger, old: Signer, new: Signer, *, by: str, why: str) -> str:

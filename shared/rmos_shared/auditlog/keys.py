@@ -1,4 +1,4 @@
-"""The private keys of logs and witnesses: PEM, PKCS#8, Ed25519, readable by their owner alone.
+"""The keys of logs and witnesses. Private ones: PEM, PKCS#8, Ed25519, readable by their owner alone.
 
 No error tells anything of a key's content.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -23,6 +24,7 @@ from rmos_shared.auditlog.note import KeyKind, Signer
 from rmos_shared.errors import Conflict, SettingsInvalid
 
 _MODE = 0o600
+_PUBLIC_MODE = 0o644
 #: More than any key needs; a larger file is none.
 _MOST_BYTES = 16_384
 _KIND = "an Ed25519 private key in PEM (PKCS#8), as `rmos audit keygen` makes it"
@@ -50,7 +52,7 @@ def generate(path: Path, name: str, kind: KeyKind = KeyKind.ED25519) -> Signer:
     signer = Signer(name, key, kind)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
-        _write(path, pem)
+        _write(path, pem, _MODE)
     except FileExistsError:
         raise KeyFileExists(path) from None
     except OSError as error:
@@ -96,6 +98,42 @@ def load_pem(
     return _load(pem.get_secret_value().encode("utf-8", "replace"), source, name, kind)
 
 
+def read_public(path: Path) -> tuple[list[str], bool]:
+    """Return the lines of a file of public keys, and whether nobody but its owner may write it.
+
+    Raises:
+        SettingsInvalid: it cannot be read, or is larger than such a file is.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            status = os.fstat(file)
+            data = os.read(file, _MOST_BYTES + 1) if stat.S_ISREG(status.st_mode) else None
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise SettingsInvalid(f"{path} cannot be read: {error.strerror}") from error
+    if data is None or len(data) > _MOST_BYTES:
+        raise SettingsInvalid(f"{path} is no file of public keys")
+    return data.decode("utf-8", "replace").split(), not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def write_public(path: Path, vkeys: Sequence[str]) -> None:
+    """Put a file of public keys, one on each line, in the place of what is there; one of the two stays whole.
+
+    Raises:
+        SettingsInvalid: it cannot be written, and what was there stands.
+    """
+    draft = path.with_name(f"{path.name}.new")
+    try:
+        draft.unlink(missing_ok=True)
+        _write(draft, "".join(f"{vkey}\n" for vkey in vkeys).encode(), _PUBLIC_MODE)
+        draft.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise SettingsInvalid(f"{path} cannot be written: {error.strerror}") from error
+
+
 def _load(pem: bytes, source: str, name: str, kind: KeyKind) -> Signer:
     problem = "what it holds is no key in PEM"
     key = None
@@ -118,19 +156,23 @@ def _kind_of(key: object) -> str:
     return type(key).__name__.removesuffix("PrivateKey").lstrip("_") or "unknown"
 
 
-def _write(path: Path, pem: bytes) -> None:
+def _write(path: Path, data: bytes, mode: int) -> None:
     # The mode at once, so that it is never readable by others; fchmod, because the umask may take from it.
-    file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, _MODE)
+    file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, mode)
     try:
-        os.fchmod(file, _MODE)
-        os.write(file, pem)
+        os.fchmod(file, mode)
+        os.write(file, data)
         os.fsync(file)
     except OSError:
         path.unlink()
         raise
     finally:
         os.close(file)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:
