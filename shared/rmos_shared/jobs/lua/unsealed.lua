@@ -5,6 +5,12 @@ local publications, published = {}, 0
 -- {act, what} of this operation.
 local act_news = {}
 
+-- What the ledger's record of the audit log is read for; what else another program put there is passed by.
+local SEAL_FIELDS = {'number', 'since', 'size', 'root', 'at', 'next', 'signed_by', 'checkpoint', 'seals', 'late',
+  'unintroduced', 'reconciled_at', 'whole_at'}
+-- The first id of the feed whose time is no time: the year 10000 begins there.
+local FIRST_TIMELESS = 253402300800000
+
 local function unsealed_keys()
   return {{'stream', prefix .. 'unsealed'}, {'hash', prefix .. 'seals'}}
 end
@@ -96,9 +102,13 @@ function operations.publish()
   add_publications(text, amount)
 end
 
--- sealing: whether to begin the record of seals (1 or 0). Answers the time, how much is not sealed, the time of the oldest
--- or '', and the fields of that record. What is begun begins now: the numbers of the jobs too, so that none of a record
--- that was lost comes again.
+local function moment_of(id)
+  return string.match(id, '^(%d+)')
+end
+
+-- sealing: whether to begin the record of seals (1 or 0). Answers the time, how much is not sealed, the times of the oldest
+-- and of the newest or '', and the fields of that record. What is begun begins now: the numbers of the jobs too, so that
+-- none of a record that was lost comes again.
 function operations.sealing()
   local begin = arg() == '1'
   need_unsealed()
@@ -106,7 +116,7 @@ function operations.sealing()
   if begin and redis.call('HEXISTS', key, 'number') == 0 then
     redis.call('HSET', key, 'number', now, 'since', now)
   end
-  local amount, oldest = 0, ''
+  local amount, oldest, newest = 0, '', ''
   local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
   if first then
     local names = {}
@@ -114,12 +124,62 @@ function operations.sealing()
       names[first[2][index]] = first[2][index + 1]
     end
     amount = math.max(1, number(redis.call('HGET', key, 'told')) - number(names.total) + number(names.n))
-    oldest = string.match(first[1], '^(%d+)')
+    oldest = moment_of(first[1])
+    newest = moment_of(redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1][1])
   end
-  return {now, amount, oldest, unpack(redis.call('HGETALL', key))}
+  local answered = {now, amount, oldest, newest}
+  for _, name in ipairs(SEAL_FIELDS) do
+    local value = redis.call('HGET', key, name)
+    if value then
+      table.insert(answered, name)
+      table.insert(answered, value)
+    end
+  end
+  return answered
 end
 
--- repair_unsealed: takes away what is no feed. Answers the keys. What it held is found in the store, as late.
+-- Entries whose ids tell no time get new ones, of now: one id of another program's is enough, for all that come later are
+-- greater. A stream goes on from its last id, so it is written anew. Says whether there were any.
+local function take_timeless_ids()
+  local stream, draft, after = prefix .. 'unsealed', prefix .. 'unsealed:repaired', '-'
+  if not redis.call('XRANGE', stream, string.format('%.0f', FIRST_TIMELESS), '+', 'COUNT', 1)[1] then
+    return false
+  end
+  redis.call('DEL', draft)
+  repeat
+    local entries = redis.call('XRANGE', stream, after, '+', 'COUNT', MOST_MEMBERS)
+    for _, entry in ipairs(entries) do
+      local id, told = entry[1], entry[2]
+      after = '(' .. id
+      -- Ours have a handful of fields.
+      if #told <= MOST_MEMBERS then
+        redis.call('XADD', draft, tonumber(moment_of(id)) < FIRST_TIMELESS and id or '*', unpack(told))
+      end
+    end
+  until #entries == 0
+  redis.call('DEL', stream)
+  if redis.call('EXISTS', draft) == 1 then
+    redis.call('RENAME', draft, stream)
+  end
+  return true
+end
+
+-- repair_seals: names and values, in turn. Takes away those fields of the record of seals that still hold that value.
+function operations.repair_seals()
+  local key, gone = prefix .. 'seals', {}
+  need_unsealed()
+  for _ = 1, (#ARGV - 1) / 2 do
+    local name, value = arg(), arg()
+    if redis.call('HGET', key, name) == value then
+      redis.call('HDEL', key, name)
+      table.insert(gone, key .. ' ' .. name)
+    end
+  end
+  return gone
+end
+
+-- repair_unsealed: takes away what is no feed, and ids in it that tell no time. Answers what. What a key held is found in
+-- the store, as late.
 function operations.repair_unsealed()
   local gone = {}
   for _, key in ipairs(unsealed_keys()) do
@@ -127,6 +187,9 @@ function operations.repair_unsealed()
       redis.call('DEL', key[2])
       table.insert(gone, key[2])
     end
+  end
+  if take_timeless_ids() then
+    table.insert(gone, prefix .. 'unsealed ids')
   end
   return gone
 end
