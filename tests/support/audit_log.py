@@ -68,6 +68,9 @@ def assert_sound(log: AuditLog) -> int:
             assert seal.at >= before.at
             assert seal.seal.upto >= before.seal.upto
             assert place(seal.seal.feed) >= place(before.seal.feed)
+            for record in map(parse_entry, sealed.lines):
+                if isinstance(record, RecordEntry) and not record.found:
+                    assert before.seal.upto <= record.at <= seal.at
         assert seal.seal.upto <= seal.at < seal.seal.next
         assert log.checkpoint(tree.size) == Checkpoint(log.origin, tree.size, tree.root)
         found.pop(checkpoint_key(tree.size))

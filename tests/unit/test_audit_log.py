@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rmos_shared.auditlog import merkle
 from rmos_shared.auditlog.entry import SealEntry, SealFacts
 from rmos_shared.auditlog.layout import CHECKPOINTS, MOST, checkpoint_key
-from rmos_shared.auditlog.log import SLACK, AuditLog
+from rmos_shared.auditlog.log import MOST_SLACK, SLACK, AuditLog
 from rmos_shared.auditlog.proof import prove
 from rmos_shared.auditlog.receipt import Receipt
 from rmos_shared.auditlog.tiles import Tile, bundle
@@ -139,15 +139,40 @@ def test_a_search_costs_what_was_sealed_since_the_earliest_time(log: AuditLog) -
     all_of_it = 60_200 / 256
     costs = []
     for hours_ago in (1, 10, 100):
-        _, read = bundles_read(log, {"2026-08-01/none.json": START + (199 - hours_ago) * HOUR})
+        fresh = AuditLog(log.store, ORIGIN)
+        missing = {"2026-08-01/none.json": START + (199 - hours_ago) * HOUR}
+        _, read = bundles_read(fresh, missing)
         costs.append(read)
-        # The entries of these hours, and no more than a bundle for each halving of the way there.
-        assert read <= (hours_ago + 2) * 300 / 256 + 20
+        # The entries of these hours and of the day before, for clocks differ, and no more than a bundle for
+        # each halving of the way there, which is gone twice.
+        assert read <= (hours_ago + 24 + 2) * 300 / 256 + 40
+        # They are in memory now.
+        assert bundles_read(fresh, missing)[1] == 0
     assert costs == sorted(costs)
-    _, nothing = bundles_read(log, {"2026-08-01/none.json": START + 300 * HOUR})
-    assert nothing <= 2
-    _, everything = bundles_read(log, {"2026-08-01/none.json": START})
-    assert all_of_it <= everything <= all_of_it + 20
+    _, nothing = bundles_read(AuditLog(log.store, ORIGIN), {"2026-08-01/none.json": START + 300 * HOUR})
+    assert nothing <= 4
+    _, everything = bundles_read(AuditLog(log.store, ORIGIN), {"2026-08-01/none.json": START})
+    assert all_of_it <= everything <= all_of_it + 40
+
+
+def test_no_more_is_kept_in_memory_than_so_many_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rmos_shared.auditlog.tail.MOST_KEYS", 30)
+    log = old_log(Counting(), seals=40, each=3)
+    fresh = AuditLog(log.store, ORIGIN)
+    for hour in (39, 20, 0, 39):
+        key, none = receipt(hour * 3 + 1).key, "2026-08-01/none.json"
+        assert fresh.find(dict.fromkeys((key, none), START + hour * HOUR)).keys() == {key}
+    # The newest are in memory still, with seals' ends: the oldest are not.
+    assert bundles_read(fresh, {"2026-08-01/none.json": START + 63 * HOUR})[1] == 0
+    assert bundles_read(fresh, {"2026-08-01/none.json": START + 26 * HOUR})[1] > 0
+
+
+def test_what_was_added_is_found_by_a_log_that_was_read_before() -> None:
+    store = MemoryStore()
+    log = AuditLog(old_log(store, seals=3, each=5).store, ORIGIN)
+    assert log.find({receipt(20).key: START}) == {}
+    sealer_of(store).seal(receipts(range(20, 25), START + 5 * HOUR), now=START + 5 * HOUR, feed_at_end=True)
+    assert log.find({receipt(20).key: START}) == {receipt(20).key: 18}
 
 
 def test_a_key_that_was_found_is_not_searched_for_again(log: AuditLog) -> None:
@@ -163,9 +188,10 @@ def test_a_key_that_was_found_is_not_searched_for_again(log: AuditLog) -> None:
 
 def test_only_so_many_keys_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rmos_shared.auditlog.log._REMEMBERED", 3)
-    log = old_log(Counting(), seals=2, each=5)
+    log = AuditLog(old_log(Counting(), seals=2, each=5).store, ORIGIN)
     keys = [receipt(number).key for number in range(10)]
     for key in keys:
+        # A search that ends with what it finds keeps nothing else in memory.
         assert log.find({key: START}).keys() == {key}
     costs = [bundles_read(log, {key: START})[1] > 0 for key in reversed(keys)]
     assert costs[:3] == [False] * 3
@@ -193,10 +219,12 @@ def test_a_log_that_a_backup_has_replaced_is_read_anew() -> None:
 
 def test_what_was_sealed_a_little_before_its_time_is_found_because_clocks_differ() -> None:
     store = MemoryStore()
-    log = old_log(store, seals=3, each=2)
+    old_log(store, seals=3, each=2)
     key = receipt(2).key
-    assert log.find({key: START + HOUR + SLACK + timedelta(seconds=1)}) == {}
-    assert log.find({key: START + HOUR + SLACK}) == {key: 3}
+    for behind in (SLACK, MOST_SLACK):
+        assert AuditLog(store, ORIGIN).find({key: START + HOUR + behind}) == {key: 3}
+    too_late = START + HOUR + MOST_SLACK + timedelta(seconds=1)
+    assert AuditLog(store, ORIGIN).find({key: too_late}) == {}
 
 
 def test_nothing_is_found_in_no_log_and_nothing_asked_costs_nothing() -> None:

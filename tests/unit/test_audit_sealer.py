@@ -23,6 +23,7 @@ from rmos_shared.auditlog.seal_file import SealFile
 from rmos_shared.auditlog.sealer import Sealed
 from rmos_shared.auditlog.tiles import MOST_ENTRIES
 from rmos_shared.errors import CorruptArtifact, SettingsInvalid, StoreUnavailable
+from rmos_shared.ids import new_uuid7
 from rmos_shared.store.base import Head, Outcome
 from rmos_shared.store.memory import MemoryStore
 from support.audit_log import HEARTBEAT, ORIGIN, START, assert_sound, keys_of, receipt, receipts, sealer_of
@@ -125,6 +126,85 @@ def test_times_of_seals_never_step_back(store: MemoryStore) -> None:
     assert_sound(AuditLog(store, ORIGIN))
 
 
+@pytest.mark.parametrize("minutes", [1 / 60, 3 / 60, 1, 10, 600])
+def test_a_clock_that_was_set_back_makes_no_entry_older_than_what_the_last_seal_spoke_for(
+    store: MemoryStore, minutes: float
+) -> None:
+    seal(store, receipts(range(3)))
+    back = START - minutes * MINUTE
+    new = [replace(receipt(number, back), feed_id=f"2000-{number}") for number in range(3, 6)]
+    sealer = sealer_of(store)
+    sealer.seal(new, now=back, feed_at_end=True)
+    assert len(keys_of(sealer.log)) == 6
+    assert_sound(sealer.log)
+    # What was taken before the clock was set back, and is read after.
+    ahead = replace(receipt(6, START + minutes * MINUTE), feed_id="3000-0")
+    sealer.seal([ahead], now=back, feed_at_end=True)
+    assert_sound(sealer.log)
+
+
+def test_a_seal_speaks_for_no_time_after_its_feed_was_read(store: MemoryStore) -> None:
+    """Another sealer took what came first; this one adds what it found, as of the time when it looked."""
+    sealer = sealer_of(store)
+    seal(store, receipts(range(2)))
+    meanwhile = receipts(range(2, 4), START + 30 * SECOND)
+    sealer.seal(meanwhile, now=START + 3 * MINUTE, feed_at_end=False)
+    late = replace(receipt(9, START + MINUTE), feed_id="", found="late")
+    sealed = sealer.seal([late], now=START + MINUTE, feed_at_end=True)
+    assert sealed is not None
+    assert (sealed.seal.at, sealed.seal.seal.upto) == (START + 3 * MINUTE, START + MINUTE)
+    assert_sound(sealer.log)
+
+
+@pytest.mark.parametrize("same_process", [True, False])
+def test_a_file_that_two_jobs_tell_of_has_one_entry(store: MemoryStore, *, same_process: bool) -> None:
+    """The job that found it there ends first, and is sealed before the one that created it ends."""
+    sealer = sealer_of(store)
+    store.create(receipt(1).key, b"")
+    sealer.seal([], now=START, feed_at_end=True)
+    found_there = receipt(1, START + MINUTE, created=False)
+    sealer.seal([found_there], now=START + MINUTE, feed_at_end=True)
+    other = sealer if same_process else sealer_of(store)
+    created = replace(receipt(1, START + MINUTE + 50 * SECOND), feed_id="2000-0")
+    other.seal([created, receipt_after(created)], now=START + 2 * MINUTE, feed_at_end=True)
+    assert keys_of(sealer.log) == [receipt(1).key, receipt(8).key]
+    assert_sound(sealer.log)
+
+
+def receipt_after(before: Receipt) -> Receipt:
+    return replace(receipt(8, before.at), feed_id=before.feed_id.replace("-0", "-1"))
+
+
+def test_receipts_of_a_new_ledger_whose_clock_is_behind_are_sealed(store: MemoryStore) -> None:
+    seal(store, [replace(receipt(number), feed_id=f"5000-{number}") for number in range(3)])
+    behind = [replace(receipt(number, START - MINUTE), feed_id=f"4000-{number}") for number in range(2, 6)]
+    sealed = seal(store, behind, minutes=-1)
+    assert keys_of(AuditLog(store, ORIGIN)) == [receipt(number).key for number in range(6)]
+    assert sealed.seal.seal.feed == "5000-2"
+    assert_sound(AuditLog(store, ORIGIN))
+
+
+@pytest.mark.parametrize("hours", [0.2, 1, 20])
+def test_what_was_told_of_is_not_late_because_its_machine_is_hours_ahead(
+    store: MemoryStore, hours: float
+) -> None:
+    """By the run's id and the file's time it was written long after the seal that holds it."""
+    seal(store, receipts(range(3)))
+    mine = f"2026-08-01/{new_uuid7(START + hours * HEARTBEAT)}.json"
+    sealer = sealer_of(store)
+    sealer.seal([replace(receipt(7), key=mine, feed_id="2000-0")], now=START + MINUTE, feed_at_end=True)
+    again = replace(receipt(7), key=mine, feed_id="", found="late")
+    for number in range(30):
+        sealer.seal(
+            [replace(receipt(100 + number), feed_id=f"3000-{number}", at=START + number * HEARTBEAT)],
+            now=START + number * HEARTBEAT,
+            feed_at_end=True,
+        )
+    for other in (sealer, sealer_of(store)):
+        other.seal([again], now=datetime.now(UTC), feed_at_end=True)
+    assert keys_of(sealer.log).count(mine) == 1
+
+
 def test_more_than_fits_into_a_seal_is_left_for_the_next(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,7 +225,7 @@ def test_more_than_fits_into_a_seal_is_left_for_the_next(
 def test_a_seal_reads_the_right_edge_of_the_tree_and_nothing_else(store: MemoryStore, signer: Signer) -> None:
     for first in range(0, 70_000, 10_000):
         seal(store, receipts(range(first, first + 10_000)), signer)
-    read: list[str] = []
+    later, read = START + 10 * MINUTE, list[str]()
     real = store.get
 
     def get(key: str) -> bytes | None:
@@ -153,8 +233,8 @@ def test_a_seal_reads_the_right_edge_of_the_tree_and_nothing_else(store: MemoryS
         return real(key)
 
     store.get = get  # type: ignore[method-assign]
-    sealed = seal(store, receipts(range(70_000, 71_000)), signer)
-    assert sealed.start == 70_007
+    sealer = sealer_of(store, signer)
+    sealer.seal(receipts(range(70_000, 71_000), later), now=later, feed_at_end=True)
     assert read == [
         "checkpoints/000/000/070/007",
         "tile/0/273.p/119",
@@ -164,6 +244,22 @@ def test_a_seal_reads_the_right_edge_of_the_tree_and_nothing_else(store: MemoryS
         "seals/000/000/070/007",
         # Whether the log's first seals adopted anything; asked once.
         "tile/entries/039.p/17",
+        # Whether somebody told of one of them in the last two minutes: nobody told of anything.
+        "tile/entries/273.p/119",
+        "tile/entries/273.p/119",
+        "checkpoints/000/000/070/007",
+    ]
+    read.clear()
+    # What it sealed itself is in its memory, as long as the log is the same.
+    sealer.seal(receipts(range(71_000, 72_000), later), now=later, feed_at_end=True)
+    assert read == [
+        "checkpoints/000/000/071/008",
+        "tile/0/277.p/96",
+        "tile/1/001.p/21",
+        "tile/2/000.p/1",
+        "tile/entries/277.p/96",
+        "seals/000/000/071/008",
+        "checkpoints/000/000/071/008",
     ]
 
 
@@ -326,6 +422,7 @@ STEPS = st.lists(
         st.booleans(),  # whether some come that came before
         st.none() | st.tuples(st.integers(0, 14), st.booleans()),  # the write at which the sealer dies
         st.integers(0, 5),  # how many of the feed's last are not read yet
+        st.sampled_from([1, 1, 1, 0, -1, -30, 30]),  # minutes by which the ledger's clock goes on
     ),
     max_size=8,
 )
@@ -334,13 +431,13 @@ STEPS = st.lists(
 @given(STEPS)
 @settings(max_examples=25)
 def test_whatever_happens_to_sealers_each_file_is_in_one_log_once(
-    steps: list[tuple[int, bool, tuple[int, bool] | None, int]],
+    steps: list[tuple[int, bool, tuple[int, bool] | None, int, int]],
 ) -> None:
     store = MemoryStore()
     told: list[Receipt] = []
     now = START
-    for new, again, death, unread in [*steps, (1, False, None, 0)]:
-        now += MINUTE
+    for new, again, death, unread, minutes in [*steps, (1, False, None, 0, 1)]:
+        now += minutes * MINUTE
         number = len(told)
         more = receipts(range(number, number + new), now)
         told += [replace(each, feed_id=f"{number}-{at}") for at, each in enumerate(more)]

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from rmos_shared.auditlog.checkpoint import Checkpoint
 from rmos_shared.auditlog.entry import Entry, EntryInvalid, RecordEntry, SealEntry, key_of, parse_entry
 from rmos_shared.auditlog.layout import CHECKPOINTS, MOST, checkpoint_key, checkpoint_size
 from rmos_shared.auditlog.note import Note, NoteInvalid
+from rmos_shared.auditlog.tail import Tail
 from rmos_shared.auditlog.tiles import WIDTH, HashReader, Tile, read_bundle, width_at
 from rmos_shared.errors import CorruptArtifact
 from rmos_shared.store.base import ArtifactStore
 
 #: A file is searched for from that long before its time on: clocks of machines differ.
 SLACK = timedelta(minutes=5)
+#: And from that long before it, before it is called absent: they may differ by hours where nobody looks.
+MOST_SLACK = timedelta(days=1)
 
+#: Nothing was sealed before; names may tell of any year.
+_FIRST = datetime(1970, 1, 3, tzinfo=UTC)
 #: Keys whose place is remembered; some 20 MiB.
 _REMEMBERED = 100_000
 
@@ -49,6 +54,7 @@ class AuditLog:
         #: Where keys were found, and the checkpoint of that time: what is asked for once is asked for again.
         self._found: dict[str, int] = {}
         self._found_in: Checkpoint | None = None
+        self._tail: Tail | None = None
 
     # -- checkpoints ----------------------------------------------------------------------------------
 
@@ -162,11 +168,20 @@ class AuditLog:
     def find(self, keys: Mapping[str, datetime], *, size: int | None = None) -> dict[str, int]:
         """Return the indexes of those keys that are in the log.
 
-        Each is given with the earliest time at which it can have been sealed, by clocks that may be ``SLACK``
-        apart. Entries are looked through from the earliest of them to the newest entry, or until all are
-        found: the cost is that of what was sealed since then, once for a key that is in the log. A key that
-        has several entries is found at the first of these.
+        Each is given with the earliest time at which it can have been sealed, by clocks that may be
+        ``MOST_SLACK`` apart. Entries are looked through from the earliest of them to the newest entry, or
+        until all are found: the cost is that of what was sealed since then, once for a key that is in the
+        log. A key that has several entries is found at the first of these.
         """
+        size = self.newest_size() if size is None else size
+        found: dict[str, int] = {}
+        for slack in (SLACK, MOST_SLACK):
+            rest = {key: max(time, _FIRST) - slack for key, time in keys.items() if key not in found}
+            found |= self.find_since(rest, size=size)
+        return found
+
+    def find_since(self, keys: Mapping[str, datetime], *, size: int | None = None) -> dict[str, int]:
+        """As ``find``, by times of the ledger's own clock, which is that of the seals."""
         size = self.newest_size() if size is None else size
         if not keys or not size:
             return {}
@@ -176,27 +191,47 @@ class AuditLog:
         wanted = {key: time for key, time in keys.items() if key not in found}
         if wanted:
             new = self._search(wanted, size)
-            if new:
-                self._remember(new, size)
+            self._remember(new, size)
             found |= new
         return found
 
+    def grown(self, start: int, lines: Sequence[bytes], checkpoint: Checkpoint) -> None:
+        """Take note of the entries that were added from ``start`` on: what is in memory is not read again."""
+        if self._tail is not None and self._tail.end == start:
+            self._tail.add(lines)
+            self._found_in = checkpoint
+
     def _search(self, keys: Mapping[str, datetime], size: int) -> dict[str, int]:
+        """Return the indexes of those that were sealed since; what lies in the tail is not read again."""
+        since = min(keys.values())
+        tail = self._tail if self._tail is not None and self._tail.start <= size else None
         found: dict[str, int] = {}
-        start = self.size_before(min(keys.values()) - SLACK, size)
-        for index, line in enumerate(self.entries(start, size=size), start):
-            key = key_of(line)
-            if key is not None and key in keys and key not in found:
-                found[key] = index
-                if len(found) == len(keys):
-                    break
-        return found
+        if tail is None or since < tail.since:
+            start = self.size_before(since, size)
+            end = size if tail is None else max(start, tail.start)
+            before = Tail(start, since)
+            for index, line in enumerate(self.entries(start, end, size=size), start):
+                before.add([line])
+                key = key_of(line)
+                if key is not None and key in keys and key not in found:
+                    found[key] = index
+                    if len(found) == len(keys):
+                        return found
+            if tail is not None and before.end == tail.start:
+                before.join(tail)
+            tail = before if tail is None or before.end >= tail.end else tail
+        if tail.end < size:
+            tail.add(self.entries(tail.end, size, size=size))
+        self._tail = tail
+        held = {key: place for key in keys if (place := tail.find(key)) is not None and place < size}
+        return held | found
 
     def _remember(self, found: Mapping[str, int], size: int) -> None:
         self._found |= found
         for key in list(islice(self._found, max(0, len(self._found) - _REMEMBERED))):
             del self._found[key]
         if self._found_in is None or size > self._found_in.size:
+            # The tail is of that tree, too.
             self._found_in = self.checkpoint(size)
 
     def size_before(self, moment: datetime, size: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 
@@ -27,12 +27,16 @@ class Receipt:
     at: datetime
     #: Its place in the ledger's feed, ``milliseconds-number``; "" for what was found.
     feed_id: str = ""
-    #: Whether the file was created less than a minute before, so that nobody can have sealed it as late.
-    #: False: the log may have it.
+    #: Whether the file was created less than a minute before, so that nobody can have sealed it as late;
+    #: another job may have told of it. False: the log may have had it for long.
     created: bool = True
     #: On the act that introduces a new signing key: that key (a vkey).
     trusts: str | None = None
     found: Found | None = None
+
+    def no_earlier(self, at: datetime) -> Receipt:
+        """Return it as taken at that time, if it was taken before."""
+        return self if self.at >= at else replace(self, at=at)
 
     def to_line(self) -> bytes:
         """Return the entry that the receipt becomes; raises as ``record_line``."""

@@ -30,6 +30,9 @@ from rmos_shared.store.base import ArtifactStore, Outcome
 MOST_RECORDS = 10_000
 #: Before anything that may be searched for.
 _ALWAYS = datetime(1970, 1, 2, tzinfo=UTC)
+#: What its receipt calls created is searched for from that long before the receipt on: another job may have
+#: found it there, told of it and been sealed meanwhile.
+_JUST_NOW = timedelta(minutes=2)
 #: Sealers that may come first, one after the other, before this one gives up.
 _ATTEMPTS = 100
 
@@ -81,6 +84,8 @@ class _Gathered:
     feed: str
     #: When the ledger took that receipt.
     last_at: datetime | None
+    #: The latest time of an entry; None without any.
+    latest_at: datetime | None
     more: bool
 
 
@@ -252,8 +257,7 @@ class Sealer:
     # -- what comes next ------------------------------------------------------------------------------
 
     def _gather(self, head: _Head, receipts: Sequence[Receipt], now: datetime) -> _Gathered:
-        taken = _place(head.feed)
-        fresh = [receipt for receipt in receipts if receipt.feed_id and _place(receipt.feed_id) > taken]
+        fresh = self._fresh(head, receipts)
         of_feed = _whole_places(fresh, MOST_RECORDS)
         # Until adoption has come by nothing is late. Those of the feed come first: their receipts are right
         # about a file that both tell of.
@@ -264,13 +268,34 @@ class Sealer:
         for receipt in looked_at[: max(MOST_RECORDS, len(of_feed))]:
             by_key.setdefault(receipt.key, receipt)
         left_out = self._left_out(by_key.values(), head.size, now)
-        lines = [receipt.to_line() for key, receipt in by_key.items() if key not in left_out]
+        taken = [receipt for key, receipt in by_key.items() if key not in left_out]
         if head.adopted is not None:
-            adopted = self._adopted(head.adopted, head.size, now, by_key, MOST_RECORDS - len(lines))
-            lines += [receipt.to_line() for receipt in adopted]
+            adopted = self._adopted(head.adopted, head.size, now, by_key, MOST_RECORDS - len(taken))
+            taken += adopted
             more = more or bool(adopted)
+        # The last seal speaks for all that was told of before a time, which the ledger's clock may have left
+        # behind it since.
+        taken = [receipt.no_earlier(head.seal.seal.upto) if head.seal else receipt for receipt in taken]
         last = of_feed[-1] if of_feed else None
-        return _Gathered(lines, last.feed_id if last else head.feed, last.at if last else None, more)
+        return _Gathered(
+            [receipt.to_line() for receipt in taken],
+            max(head.feed, last.feed_id, key=_place) if last else head.feed,
+            last.at if last else None,
+            max((receipt.at for receipt in taken), default=None),
+            more,
+        )
+
+    def _fresh(self, head: _Head, receipts: Sequence[Receipt]) -> list[Receipt]:
+        """Return those of the feed that no seal has taken: all behind the place of the last one.
+
+        One that lies before it was sealed and is read again, as after a crash; or the ledger was lost, and
+        the clock of the new one is behind. The log tells which.
+        """
+        taken = _place(head.feed)
+        of_feed = [(_place(receipt.feed_id), receipt) for receipt in receipts if receipt.feed_id]
+        before = {receipt.key: receipt.at for place, receipt in of_feed if place <= taken}
+        known = self.log.find(before, size=head.size)
+        return [receipt for place, receipt in of_feed if place > taken or receipt.key not in known]
 
     def _adopted(
         self, after: str, size: int, now: datetime, taken: Mapping[str, Receipt], most: int
@@ -280,7 +305,7 @@ class Sealer:
         before = self.log.begun_at() or to_milliseconds(now)
         while chunk := list(adopt(self._store, after, now, max(1, most), before=before)):
             # Receipts may have told of some of it already.
-            known = self.log.find({receipt.key: _ALWAYS for receipt in chunk}, size=size)
+            known = self.log.find_since({receipt.key: _ALWAYS for receipt in chunk}, size=size)
             if new := [receipt for receipt in chunk if receipt.key not in known and receipt.key not in taken]:
                 return new
             after = chunk[-1].key
@@ -291,21 +316,25 @@ class Sealer:
         adopted_until = self.log.adopted_until()
         begun_at = self.log.begun_at() if adopted_until else None
         search: dict[str, datetime] = {}
+        created: dict[str, datetime] = {}
         too_soon: set[str] = set()
         for receipt in receipts:
             # Only adoption takes files so young that their receipts may be on the way.
             after_adoption = adopted_until is None or receipt.at - adopted_until > LATE_AFTER
             is_new = receipt.created and not receipt.found
             if is_new and after_adoption:
+                created[receipt.key] = receipt.at - _JUST_NOW
                 continue
             modified_at = self._modified_at(receipt.key)
             if is_new and modified_at is not None and begun_at is not None and modified_at >= begun_at:
+                created[receipt.key] = receipt.at - _JUST_NOW
                 continue
             if receipt.found == "late" and modified_at is not None and now - modified_at < LATE_AFTER:
                 too_soon.add(receipt.key)
             else:
                 search[receipt.key] = earliest(receipt.key, modified_at, receipt.at)
-        return too_soon | set(self.log.find(search, size=size))
+        known = self.log.find_since(created, size=size) | self.log.find(search, size=size)
+        return too_soon | known.keys()
 
     def _modified_at(self, key: str) -> datetime | None:
         try:
@@ -340,6 +369,7 @@ class Sealer:
         if self._store.create(key, note.to_bytes()) is Outcome.CONFLICT:
             raise CorruptArtifact(key, f"it is not what follows from {begun.key}")
         self._durable = edge.size
+        self.log.grown(head.size, begun.lines, checkpoint)
         return Sealed(head.size, checkpoint, note, begun.seal, more)
 
 
@@ -365,12 +395,13 @@ def _whole_places(receipts: Sequence[Receipt], most: int) -> Sequence[Receipt]:
 def _seal_entry(
     head: _Head, gathered: _Gathered, now: datetime, heartbeat: timedelta, *, feed_at_end: bool
 ) -> SealEntry:
-    # Times of seals never step back, for they are searched.
-    at = now if head.seal is None else max(now, head.seal.at)
+    # Times of seals never step back, for they are searched; the ledger's clock may.
+    at = max(now, gathered.latest_at or now, head.seal.at if head.seal else now)
     if feed_at_end and not gathered.more:
-        upto = at
+        # Not ``at``: what came since the feed was read is not in it.
+        upto = now
     else:
-        upto = gathered.last_at or (head.seal.seal.upto if head.seal else at)
+        upto = gathered.last_at or (head.seal.seal.upto if head.seal else now)
     if head.seal is not None:
         upto = max(upto, head.seal.seal.upto)
     facts = SealFacts(entries=len(gathered.lines) + 1, feed=gathered.feed, next=at + heartbeat, upto=upto)
