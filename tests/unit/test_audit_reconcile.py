@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +15,7 @@ from rmos_shared.auditlog.entry import RecordEntry, parse_entry
 from rmos_shared.auditlog.reconcile import Reconciler
 from rmos_shared.auditlog.sealer import Sealer
 from rmos_shared.canonical import sha256_hex
+from rmos_shared.errors import CorruptArtifact
 from rmos_shared.ids import new_uuid7
 from rmos_shared.store.local import LocalStore
 from support.audit_log import assert_sound, receipt, sealer_of
@@ -197,6 +198,102 @@ def test_much_that_is_late_is_told_of_in_parts(
         found += part
     assert sorted(found) == keys
     assert_sound(sealer.log)
+
+
+def test_a_round_says_whether_it_left_something_late(
+    tmp_path: Path, store: LocalStore, sealer: Sealer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rmos_shared.auditlog.reconcile.MOST_LATE", 3)
+    keys = [put(store, tmp_path, f"{TODAY}/{name}.json") for name in "abcd"]
+    reconciler = Reconciler(store, sealer.log)
+    assert reconciler.find(LATER, whole=True).more
+    assert reconcile(sealer, reconciler, LATER, whole=True) == keys[:3]
+    assert not reconciler.find(LATER, whole=True).more
+    assert reconcile(sealer, reconciler, LATER, whole=True) == keys[3:]
+
+
+def test_what_may_still_be_told_of_takes_no_place_of_what_is_late(
+    tmp_path: Path, store: LocalStore, sealer: Sealer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rmos_shared.auditlog.reconcile.MOST_LATE", 2)
+    at = NOW.replace(microsecond=0)
+    keys = [put(store, tmp_path, f"{TODAY}/{name}.json", at) for name in "abcd"]
+    reconciler = Reconciler(store, sealer.log)
+    reconciler.spare(lambda key, modified_at: key in keys[:2] and modified_at == at)
+    late = reconciler.find(LATER, whole=True)
+    assert ([receipt.key for receipt in late.receipts], late.more) == (keys[2:], False)
+    reconciler.spare(lambda _key, _modified_at: False)
+    assert reconcile(sealer, reconciler, LATER, whole=True) == keys[:2]
+
+
+@pytest.mark.parametrize("amount", [1, 6, 8])
+def test_however_much_lies_in_one_directory_little_of_it_is_held_at_a_time(
+    amount: int, tmp_path: Path, store: LocalStore, sealer: Sealer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rmos_shared.auditlog.reconcile._BATCH", 3)
+    at = NOW - timedelta(minutes=10)
+    runs = [new_uuid7(at) for _ in range(amount)]
+    days = (f"{TODAY}/", f"_attempts/{TODAY}/", "_attachments/ab/")
+    keys = sorted(
+        put(store, tmp_path, key, at)
+        for number, run in enumerate(runs)
+        for key in (
+            f"{TODAY}/{run}.json",
+            f"_attempts/{TODAY}/{run}/{run}.explain_1785585600000.json",
+            f"_attachments/ab/ab{number:062x}.nc",
+        )
+    )
+    held: list[int] = []
+    real = sealer.log.find
+
+    def finding(keys: Mapping[str, datetime], *, size: int | None = None) -> dict[str, int]:
+        held.append(len(keys))
+        return real(keys, size=size)
+
+    monkeypatch.setattr(sealer.log, "find", finding)
+    reconciler = Reconciler(store, sealer.log, clock=Ahead())
+    assert sorted(receipt.key for receipt in reconciler.find(LATER, whole=True).receipts) == keys
+    assert max(held) < 2 * 3
+    assert sorted(reconcile(sealer, reconciler, LATER, whole=True)) == keys
+    assert reconcile(sealer, reconciler, LATER, whole=True) == []
+    with listed(store, monkeypatch) as prefixes:
+        assert reconcile(sealer, reconciler, LATER, whole=True) == []
+    assert {day for day in days if day in prefixes} == {f"_attempts/{TODAY}/"}, "they are remembered"
+
+
+def test_a_part_is_remembered_only_if_nothing_is_missing_in_any_of_its_pieces(
+    tmp_path: Path, store: LocalStore, sealer: Sealer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rmos_shared.auditlog.reconcile._BATCH", 3)
+    young, *keys = [put(store, tmp_path, f"{TODAY}/{name}.json", NOW) for name in "abcdefgh"]
+    os.utime(tmp_path / young, (LATER.timestamp(), LATER.timestamp()))
+    reconciler = Reconciler(store, sealer.log, clock=Ahead())
+    assert reconcile(sealer, reconciler, LATER) == keys
+    assert reconcile(sealer, reconciler, LATER) == [], "all in its last piece is in the log"
+    assert reconcile(sealer, reconciler, LATER + 3 * A_MINUTE) == [young]
+
+
+def test_a_directory_that_cannot_be_read_to_its_end_is_not_remembered(
+    tmp_path: Path, store: LocalStore, sealer: Sealer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rmos_shared.auditlog.reconcile._BATCH", 2)
+    keys = [put(store, tmp_path, f"{TODAY}/{name}.json") for name in "abcde"]
+    reconciler = Reconciler(store, sealer.log, clock=Ahead())
+    real = store.list
+
+    def breaking(prefix: str, after: str = "") -> Iterator[str]:
+        for key in real(prefix, after):
+            if key == keys[3]:
+                raise CorruptArtifact(f"{TODAY}", "it cannot be read (Input/output error)")
+            yield key
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "list", breaking)
+        late = reconciler.find(LATER)
+    assert [error.key for error in late.unreadable] == [TODAY]
+    assert keys[:2] == [receipt.key for receipt in late.receipts], "what was listed before is looked at"
+    sealer.seal(late.receipts, now=LATER, feed_at_end=True)
+    assert reconcile(sealer, reconciler, LATER) == keys[2:]
 
 
 def test_a_store_without_stamps_is_looked_at_each_time(

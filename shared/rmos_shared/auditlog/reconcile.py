@@ -6,10 +6,11 @@ only when all in it was in the log, and had not changed for so long that names w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
+from itertools import chain, islice
 
 from rmos_shared.auditlog.layout import ACTS, ATTACHMENTS, is_day, is_ours
 from rmos_shared.auditlog.log import SLACK, AuditLog
@@ -21,11 +22,14 @@ from rmos_shared.store.base import ArtifactStore, KeyInvalid, StampedStore
 
 #: Late files that one round tells of; the next goes on.
 MOST_LATE = 10_000
+#: Says of a key, and of the time of its file, whether what published it is still to tell of it.
+MayStillTell = Callable[[str, datetime], bool]
 
 #: A stamp that is younger may be kept by names that come after it: clocks of file systems tick slowly.
 _SETTLED_AFTER = timedelta(seconds=2.5)
-#: Keys that are searched for at a time, and held in memory.
-_BATCH = 200_000
+#: Names of a part that are taken at a time, and keys after which all that was taken is searched for: memory
+#: holds fewer than twice as many.
+_BATCH = 100_000
 #: Branches by days; "" are the partitions. Those of the second kind have a directory for each run below the
 #: day.
 _FLAT = ("", ACTS, "_batches/")
@@ -40,6 +44,8 @@ class Unsealed:
     receipts: list[Receipt] = field(default_factory=list)
     #: Directories and files that could not be read, so nothing is known of them.
     unreadable: list[CorruptArtifact] = field(default_factory=list)
+    #: Whether it ended at ``MOST_LATE``, and what lies behind was not looked at.
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +66,28 @@ class _Seen:
     whole: bool = True
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Look:
-    """What is to be held against the log of one part."""
+    """What is to be held against the log of one part, or of a piece of one that is large."""
 
-    stamp: str | None
+    prefix: str
     #: With the times of those whose names tell none.
-    keys: dict[str, datetime | None]
-    whole: bool = True
+    keys: Mapping[str, datetime | None]
+    #: Of the last piece: what to remember, if all of the part is in the log.
+    seen: _Seen | None = None
+
+
+@dataclass(slots=True)
+class _Round:
+    """One look at the store."""
+
+    now: datetime
+    #: Of the log.
+    size: int
+    whole: bool
+    result: Unsealed = field(default_factory=Unsealed)
+    #: Parts of which something is not in the log.
+    lacking: set[str] = field(default_factory=set)
 
 
 class Reconciler:
@@ -82,8 +102,13 @@ class Reconciler:
         self._store = store
         self._log = log
         self._clock = clock or SystemClock()
+        self._may_still_tell: MayStillTell = lambda _key, _modified_at: False
         self._seen: dict[str, _Seen] = {}
         self._replaced = log.replaced
+
+    def spare(self, may_still_tell: MayStillTell) -> None:
+        """From now on leave alone what this says may still be told of; asked before a file is read."""
+        self._may_still_tell = may_still_tell
 
     def find(self, now: datetime, *, whole: bool = False) -> Unsealed:
         """Return what has lain there for ``LATE_AFTER`` and is in no entry; ``now`` is the ledger's time.
@@ -96,22 +121,21 @@ class Reconciler:
             # What was in the log before may not be in this one.
             self._seen.clear()
             self._replaced = self._log.replaced
-        result = Unsealed()
+        round_ = _Round(now, size, whole)
         if not size or self._log.adopted_last(size) is not None:
-            return result
-        looks: dict[str, _Look] = {}
-        parts = self._all() if whole else _recent(now)
-        for part in parts:
-            look = self._look(part, result, whole=whole)
-            if look is not None:
-                looks[part.prefix] = look
-            if sum(len(look.keys) for look in looks.values()) >= _BATCH:
-                self._hold(looks, size, now, result)
-                looks = {}
-            if len(result.receipts) >= MOST_LATE:
-                return result
-        self._hold(looks, size, now, result)
-        return result
+            return round_.result
+        looks: list[_Look] = []
+        taken = 0
+        for look in self._looks(round_):
+            looks.append(look)
+            taken += len(look.keys)
+            if taken >= _BATCH:
+                self._hold(looks, round_)
+                looks, taken = [], 0
+                if round_.result.more:
+                    return round_.result
+        self._hold(looks, round_)
+        return round_.result
 
     # -- what is to be looked at ----------------------------------------------------------------------
 
@@ -131,89 +155,124 @@ class Reconciler:
             # "0" sorts just after "/".
             after = f"{branch}{name}0" if below else key
 
-    def _look(self, part: _Part, result: Unsealed, *, whole: bool) -> _Look | None:
-        """Return the names of a part, and its stamp unless that may change yet; None: nothing has come."""
+    def _looks(self, round_: _Round) -> Iterator[_Look]:
+        for part in self._all() if round_.whole else _recent(round_.now):
+            try:
+                yield from self._look(part, round_)
+            except CorruptArtifact as error:
+                # What was yielded of it is looked at, and the part not remembered.
+                round_.result.unreadable.append(error)
+
+    def _look(self, part: _Part, round_: _Round) -> Iterator[_Look]:
+        """Yield what a part holds, in pieces; nothing if nothing has come.
+
+        Raises:
+            CorruptArtifact: its directory could not be read.
+        """
         began = self._clock.now()
         seen = self._seen.get(part.prefix)
-        try:
-            stamp = None if part.nested else self._stamp([part.prefix], began)
-            if seen is not None and stamp == seen.stamp and (seen.whole or not whole):
-                return None
-            listed = list(self._store.list(part.prefix))
-        except CorruptArtifact as error:
-            result.unreadable.append(error)
-            return None
-        keys = [key for key in listed if is_ours(key)]
+        stamp = None if part.nested else self._stamp([part.prefix], began)
+        if seen is not None and stamp == seen.stamp and (seen.whole or not round_.whole):
+            return
+        names = iter(self._store.list(part.prefix))
+        piece = list(islice(names, _BATCH))
         if part.nested:
-            result.unreadable += self._planted(key for key in listed if not is_ours(key))
-            below = sorted({key[: key.rfind("/") + 1] for key in keys})
-            stamp = self._stamp([part.prefix, *below], began)
+            below = self._directories(chain(piece, names), round_.result)
+            stamp = self._stamp(chain([part.prefix], below), began)
             if seen is not None and stamp == seen.stamp:
-                return None
-        if not part.prefix.startswith(ATTACHMENTS):
-            return _Look(stamp, dict.fromkeys(keys))
-        # Their names tell no time. What is no younger than the last look was in the log then; only a copy
-        # with its old time can have come since, and the look at all finds that.
-        since = None if whole or seen is None else seen.at - SLACK
-        times = self._times(keys, result)
-        recent: dict[str, datetime | None] = {
-            key: at for key, at in times.items() if since is None or at >= since
-        }
-        return _Look(stamp, recent, whole=len(recent) == len(times))
+                return
+            # What is more than a piece is listed once more rather than held.
+            names = iter(self._store.list(part.prefix, piece[-1]) if len(piece) == _BATCH else ())
+        # Names of attachments tell no time. What is no younger than the last look was in the log then; only a
+        # copy with its old time can have come since, and the look at all finds that.
+        timed = part.prefix.startswith(ATTACHMENTS)
+        since = None if round_.whole or seen is None else seen.at - SLACK
+        whole, is_last = True, False
+        while not is_last:
+            is_last = len(piece) < _BATCH
+            ours = [key for key in piece if is_ours(key)]
+            keys: dict[str, datetime | None] = dict.fromkeys(ours)
+            if timed:
+                times = self._times(ours, round_.result)
+                keys = {key: at for key, at in times.items() if since is None or at >= since}
+                whole = whole and len(keys) == len(times)
+            at_end = _Seen(stamp, began, whole) if is_last and stamp is not None else None
+            yield _Look(part.prefix, keys, at_end)
+            piece = list(islice(names, _BATCH))
+
+    def _directories(self, names: Iterable[str], result: Unsealed) -> Iterator[str]:
+        """Yield the directories in which records lie; tell of what is wrong with other names."""
+        last = ""
+        for name in names:
+            directory = name[: name.rfind("/") + 1]
+            if not is_ours(name):
+                result.unreadable += self._planted(name)
+            elif directory != last:
+                last = directory
+                yield directory
 
     def _stamp(self, directories: Iterable[str], began: datetime) -> str | None:
-        """Return what changes with the names in these directories; None where it may miss what comes now."""
-        if not isinstance(self._store, StampedStore):
-            return None
-        digest = sha256()
-        for directory in directories:
-            stamp = self._store.stamp(directory[:-1])
-            if stamp is not None and began - stamp.changed_at <= _SETTLED_AFTER:
-                return None
-            digest.update(f"{directory} {stamp.token if stamp else ''}\n".encode())
-        return digest.hexdigest()
+        """Return what changes with the names in these directories; None where it may miss what comes now.
 
-    def _planted(self, names: Iterable[str]) -> Iterator[CorruptArtifact]:
-        """Yield what is wrong with names that stand where a run's directory should: a list goes past them."""
-        for name in names:
-            try:
-                self._store.head(name)
-            except CorruptArtifact as error:
-                yield error
-            except KeyInvalid:
-                continue
+        Goes through all of them in any case.
+        """
+        digest, is_settled = sha256(), isinstance(self._store, StampedStore)
+        for directory in directories:
+            stamp = self._store.stamp(directory[:-1]) if isinstance(self._store, StampedStore) else None
+            is_settled = is_settled and (stamp is None or began - stamp.changed_at > _SETTLED_AFTER)
+            digest.update(f"{directory} {stamp.token if stamp else ''}\n".encode())
+        return digest.hexdigest() if is_settled else None
+
+    def _planted(self, name: str) -> Iterator[CorruptArtifact]:
+        """Yield what is wrong with a name that stands where a run's directory should: a list goes past it."""
+        try:
+            self._store.head(name)
+        except CorruptArtifact as error:
+            yield error
+        except KeyInvalid:
+            return
 
     # -- what is in the log ---------------------------------------------------------------------------
 
-    def _hold(self, looks: Mapping[str, _Look], size: int, now: datetime, result: Unsealed) -> None:
+    def _hold(self, looks: Sequence[_Look], round_: _Round) -> None:
         """Add what is missing in the log; remember the parts in which nothing is."""
-        at = self._clock.now()
-        keys = {key: time for look in looks.values() for key, time in look.keys.items()}
-        missing = self._missing(keys, size, result)
-        for prefix, look in looks.items():
+        keys = {key: time for look in looks for key, time in look.keys.items()}
+        missing = self._missing(keys, round_)
+        for look in looks:
             lacking = [key for key in look.keys if key in missing]
-            if look.stamp is not None and not lacking:
-                self._seen[prefix] = _Seen(look.stamp, at, look.whole)
+            if lacking:
+                round_.lacking.add(look.prefix)
+            elif look.seen is not None and look.prefix not in round_.lacking:
+                self._seen[look.prefix] = look.seen
             for key in lacking:
                 modified_at = missing[key]
-                if modified_at is None or now - modified_at < LATE_AFTER or len(result.receipts) >= MOST_LATE:
+                if modified_at is None or round_.now - modified_at < LATE_AFTER:
                     continue
-                try:
-                    result.receipts.append(receipt_of(self._store, key, now, "late"))
-                except CorruptArtifact as error:
-                    result.unreadable.append(error)
+                if len(round_.result.receipts) >= MOST_LATE:
+                    round_.result.more = True
+                    return
+                if not self._may_still_tell(key, modified_at):
+                    self._add(key, round_)
 
-    def _missing(
-        self, keys: Mapping[str, datetime | None], size: int, result: Unsealed
-    ) -> dict[str, datetime | None]:
+    def _add(self, key: str, round_: _Round) -> None:
+        try:
+            round_.result.receipts.append(receipt_of(self._store, key, round_.now, "late"))
+        except CorruptArtifact as error:
+            round_.result.unreadable.append(error)
+
+    def _missing(self, keys: Mapping[str, datetime | None], round_: _Round) -> dict[str, datetime | None]:
         """Return which keys are in no entry, with the times of their files; None where none can be read."""
         first = {key: at for key, time in keys.items() if (at := time_in(key) or time) is not None}
-        found = self._log.find(first, size=size)
+        found = self._log.find(first, size=round_.size)
         missing: dict[str, datetime | None] = dict.fromkeys(key for key in keys if key not in found)
-        times = self._times(missing, result)
-        # Ids may be of a clock that was ahead.
-        earlier = {key: at for key, at in times.items() if key not in first or at < first[key]}
-        found = self._log.find(earlier, size=size)
+        times = self._times(missing, round_.result)
+        earlier = {}
+        for key, modified_at in times.items():
+            searched = first.get(key)
+            # Ids may be of a clock that was ahead.
+            if searched is None or modified_at < searched:
+                earlier[key] = modified_at
+        found = self._log.find(earlier, size=round_.size)
         return {key: times.get(key) for key in missing if key not in found}
 
     def _times(self, keys: Iterable[str], result: Unsealed) -> dict[str, datetime]:
