@@ -296,6 +296,30 @@ def test_a_directory_that_cannot_be_read_to_its_end_is_not_remembered(
     assert reconcile(sealer, reconciler, LATER) == keys[2:]
 
 
+def test_a_file_whose_time_lies_ahead_is_late_as_any(
+    tmp_path: Path, store: LocalStore, sealer: Sealer
+) -> None:
+    """Planted, or put there by a machine whose clock is wrong: its time may not come for years."""
+    ahead = LATER + timedelta(days=3650)
+    run = put(store, tmp_path, f"{OLD_DAY}/{new_uuid7(NOW - timedelta(days=400))}.json", ahead)
+    attached = put(store, tmp_path, attachment(1), ahead)
+    put(store, tmp_path, f"{TODAY}/soon.json", LATER + 4 * A_MINUTE)  # clocks may differ that much
+    late = Reconciler(store, sealer.log).find(LATER, whole=True)
+    assert [receipt.key for receipt in late.receipts] == [run, attached]
+
+
+def test_what_is_in_the_log_is_not_late_though_its_time_lies_ahead_by_now(
+    tmp_path: Path, store: LocalStore, sealer: Sealer
+) -> None:
+    attached = put(store, tmp_path, attachment(1), NOW - timedelta(minutes=50))
+    sealed_at = NOW - timedelta(minutes=49)
+    told = receipt(1, sealed_at)
+    sealer.seal([type(told)(attached, told.sha256, 1, sealed_at, "1-1")], now=sealed_at, feed_at_end=True)
+    sealer.seal([receipt(2, NOW)], now=NOW, feed_at_end=True)
+    os.utime(tmp_path / attached, ((LATER + timedelta(days=3650)).timestamp(),) * 2)
+    assert reconcile(sealer, Reconciler(store, sealer.log), LATER + timedelta(days=2), whole=True) == []
+
+
 def test_a_store_without_stamps_is_looked_at_each_time(
     sealer: Sealer, store: LocalStore, tmp_path: Path
 ) -> None:

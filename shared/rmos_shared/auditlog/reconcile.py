@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from itertools import chain, islice
 
@@ -30,6 +30,8 @@ _SETTLED_AFTER = timedelta(seconds=2.5)
 #: Names of a part that are taken at a time, and keys after which all that was taken is searched for: memory
 #: holds fewer than twice as many.
 _BATCH = 100_000
+#: Before anything that may be searched for.
+_ALWAYS = datetime(1970, 1, 2, tzinfo=UTC)
 #: Branches by days; "" are the partitions. Those of the second kind have a directory for each run below the
 #: day.
 _FLAT = ("", ACTS, "_batches/")
@@ -246,7 +248,7 @@ class Reconciler:
                 self._seen[look.prefix] = look.seen
             for key in lacking:
                 modified_at = missing[key]
-                if modified_at is None or round_.now - modified_at < LATE_AFTER:
+                if modified_at is None or _is_recent(modified_at, round_.now):
                     continue
                 if len(round_.result.receipts) >= MOST_LATE:
                     round_.result.more = True
@@ -269,9 +271,11 @@ class Reconciler:
         earlier = {}
         for key, modified_at in times.items():
             searched = first.get(key)
-            # Ids may be of a clock that was ahead.
-            if searched is None or modified_at < searched:
-                earlier[key] = modified_at
+            # Ids may be of a clock that was ahead. Where both times lie ahead, neither tells anything.
+            at = modified_at if searched is None else min(modified_at, searched)
+            at = _ALWAYS if _is_ahead(at, round_.now) else at
+            if searched is None or at < searched:
+                earlier[key] = at
         found = self._log.find(earlier, size=round_.size)
         return {key: times.get(key) for key in missing if key not in found}
 
@@ -286,6 +290,18 @@ class Reconciler:
             if head is not None:
                 times[key] = head.modified_at
         return times
+
+
+def _is_recent(modified_at: datetime, now: datetime) -> bool:
+    """Say whether the receipt of a file of this time may be on the way.
+
+    A time that lies ahead tells nothing of that, and may not come for years.
+    """
+    return now - modified_at < LATE_AFTER and not _is_ahead(modified_at, now)
+
+
+def _is_ahead(at: datetime, now: datetime) -> bool:
+    return at - now > SLACK
 
 
 def _recent(now: datetime) -> Iterator[_Part]:
