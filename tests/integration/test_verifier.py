@@ -10,8 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from rmos_shared.auditlog.proof import prove
 from support import plant
 from support.http_server import Call, HttpServer
 from support.sealed_store import SealedStore, sealed_store
+from support.threaded_server import ThreadedServer
 
 WITNESS = Ed25519PrivateKey.from_private_bytes(b"w" * 32)
 WITNESS_KEY = plant.vkey(plant.WITNESS, 4, WITNESS)
@@ -179,16 +178,8 @@ def test_a_record_that_was_just_written_is_no_finding(
 def test_a_seal_that_a_sealer_has_just_begun_is_no_finding(
     copy: plant.Copy, base: SealedStore, run: Runner
 ) -> None:
-    seals = copy.seals()
-    now = verifier.iso(time.time())
-    size = sum(map(len, seals))
-    copy.put(
-        f"_log/seals/{plant.grouped(size)}",
-        plant.resealed(seals[-1][-1], entries=1, upto=now).replace(
-            json.loads(seals[-1][-1])["at"].encode(), now.encode()
-        )
-        + b"\n",
-    )
+    size = base.sizes[-1]
+    plant.pending(copy)
     copy.put(f"_log/tile/0/{plant.tile_number(size // 256)}.p/{size % 256 + 1}", b"x")
     assert run("verify", copy.root, "--key", base.vkey)[0] == 0
 
@@ -219,6 +210,43 @@ def test_a_key_that_the_old_one_introduced_is_trusted(
     code, out, _ = run("verify", copy.root, "--key", new)
     assert code == 7
     assert "unknown key" in out
+
+
+def test_a_seal_is_signed_by_who_was_trusted_before_it(
+    copy: plant.Copy, base: SealedStore, run: Runner
+) -> None:
+    _rotated(copy)
+    starts = [0, *copy.sizes()]
+    index = next(n for n, seal in enumerate(copy.seals()) if any(b'"trusts"' in line for line in seal))
+
+    def log(first_of_next: int) -> tuple[int, list[str]]:
+        def sign(size: int, text: str) -> bytes:
+            end = starts.index(size)
+            first = first_of_next if text.startswith("rmos-runs seal\n") else index + 2
+            return plant.signed(text, copy.origin, NEXT if end >= first else copy.private)
+
+        copy.write_log(copy.seals(), sign)
+        code, out, _ = run("verify", copy.root, "--key", base.vkey, "--json")
+        return code, [f"{one['kind']} {one['key']}" for one in json.loads(out)["findings"]]
+
+    # One that the old key began and the new one finished, and the other way round.
+    assert log(index + 2) == (0, [])
+    assert log(index + 3) == (0, [])
+    # One that introduces the key that signs it.
+    assert log(index + 1) == (7, [f"inconsistent _log/seals/{plant.grouped(starts[index])}"])
+
+
+def test_a_seal_of_an_unsigned_log_is_a_note_without_a_signature(tmp_path: Path, run: Runner) -> None:
+    made = sealed_store(tmp_path / "unsigned", 20, signed=False)
+    copy = plant.Copy(made.root, made.private, WITNESS)
+    key = copy.files("_log/seals/*/*/*/*")[-1]
+    good = copy.read(key)
+    assert run("verify", copy.root)[0] == 0
+    for bad in (good[:-1], good + b"x\n", good.replace(copy.origin.encode(), b"rmos-runs/" + b"0" * 32)):
+        copy.put(key, bad)
+        code, out, _ = run("verify", copy.root)
+        assert code == 7
+        assert out.startswith(f"inconsistent: {key}: ")
 
 
 def test_a_key_that_introduces_itself_is_not(copy: plant.Copy, base: SealedStore, run: Runner) -> None:
@@ -289,12 +317,10 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture
 def address(copy: plant.Copy) -> Iterator[str]:
     handler = functools.partial(_Quiet, directory=str(copy.root))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join(timeout=10)
+    server = ThreadedServer(handler)
+    server.start()
+    yield f"{server.url}/"
+    server.stop()
 
 
 def test_files_that_are_served_are_verified(
@@ -412,6 +438,7 @@ def test_a_proof_says_what_is_wrong(
         b"\xff" * 100,
         text[: len(text) // 2],
         text + b"\n",
+        text + lines[-2] + b"\n",
         text.replace(b"extra", b"other"),
     ):
         assert kinds(garbage, file) == ["inconsistent"]

@@ -66,7 +66,8 @@ class Copy:
 
     def seals(self) -> list[list[bytes]]:
         """Return the lines of each seal, in order."""
-        return [self.read(key).splitlines() for key in self.files("_log/seals/*/*/*/*")]
+        texts = (self.read(key).partition(b"\n\n")[0] for key in self.files("_log/seals/*/*/*/*"))
+        return [text.split(b"\n")[3:] for text in texts]
 
     def sizes(self) -> list[int]:
         return [number(key) for key in self.files("_log/checkpoints/*/*/*/*")]
@@ -78,7 +79,8 @@ class Copy:
         lines: list[bytes] = []
         leaves: list[bytes] = []
         for seal in seals:
-            self.put(f"_log/seals/{grouped(len(lines))}", b"".join(line + b"\n" for line in seal))
+            end = len(lines) + len(seal)
+            self.put(f"_log/seals/{grouped(len(lines))}", sign(end, seal_text(self.origin, len(lines), seal)))
             lines += seal
             leaves += [hashlib.sha256(b"\0" + line).digest() for line in seal]
             text = f"{self.origin}\n{len(lines)}\n{base64.b64encode(mth(leaves)).decode()}\n"
@@ -101,6 +103,12 @@ class Copy:
             )
             if not (self.root / key).exists():
                 self.put(key, b"".join(part))
+
+
+def seal_text(origin: str, start: int, lines: list[bytes]) -> str:
+    """Return what is signed of a seal."""
+    entries = b"".join(line + b"\n" for line in lines)
+    return f"rmos-runs seal\n{origin}\n{start}\n" + entries.decode(errors="surrogateescape")
 
 
 def mth(leaves: list[bytes]) -> bytes:
@@ -137,8 +145,9 @@ def vkey(name: str, kind: int, private: Ed25519PrivateKey) -> str:
 
 
 def signed(text: str, name: str, private: Ed25519PrivateKey) -> bytes:
-    signature = key_id(name, 1, private) + private.sign(text.encode())
-    return f"{text}\n\N{EM DASH} {name} {base64.b64encode(signature).decode()}\n".encode()
+    raw = text.encode(errors="surrogateescape")
+    signature = base64.b64encode(key_id(name, 1, private) + private.sign(raw)).decode()
+    return raw + f"\n\N{EM DASH} {name} {signature}\n".encode()
 
 
 WITNESS = "witness.example"
@@ -411,6 +420,12 @@ def bad_signature_malformed(copy: Copy) -> set[str]:
     return {key}
 
 
+def bad_signature_twice(copy: Copy) -> set[str]:
+    key = f"_log/checkpoints/{grouped(copy.sizes()[1])}"
+    copy.put(key, copy.read(key) + copy.read(key).partition(b"\n\n")[2])
+    return {key}
+
+
 def bad_signature_stripped(copy: Copy) -> set[str]:
     key = f"_log/checkpoints/{grouped(copy.sizes()[-1])}"
     copy.put(key, copy.read(key).partition(b"\n\n")[0] + b"\n\n")
@@ -475,8 +490,40 @@ def _inconsistent(pattern: str, which: int) -> Callable[[Copy], set[str]]:
 
 def inconsistent_seal_longer(copy: Copy) -> set[str]:
     key = copy.files("_log/seals/*/*/*/*")[1]
-    copy.put(key, copy.read(key) + copy.read(key).splitlines()[0] + b"\n")
+    text, _, signature = copy.read(key).partition(b"\n\n")
+    copy.put(key, b"%b\n%b\n\n%b" % (text, text.splitlines()[3], signature))
     return {key}
+
+
+def _seal_in_place(which: int, change: Callable[[Copy, bytes, str], bytes]) -> Callable[[Copy], set[str]]:
+    """Plant a seal with the same entries and something else about its note."""
+
+    def plant(copy: Copy) -> set[str]:
+        key = copy.files("_log/seals/*/*/*/*")[which]
+        text, _, signature = copy.read(key).partition(b"\n\n")
+        copy.put(key, change(copy, text + b"\n", f"{signature.decode()}"))
+        return {key}
+
+    return plant
+
+
+def _pending(sign: Callable[[Copy, str], bytes]) -> Callable[[Copy], set[str]]:
+    """Plant a seal behind the log's end, of this moment, with a file that it calls a record."""
+
+    def plant(copy: Copy) -> set[str]:
+        start, now = copy.sizes()[-1], time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
+        last = json.loads(copy.seals()[-1][-1])
+        facts = {"entries": 1, "feed": "", "next": now, "upto": now}
+        key = f"_log/seals/{grouped(start)}"
+        copy.put(key, sign(copy, seal_text(copy.origin, start, [dumped(last | {"at": now, "seal": facts})])))
+        return {key}
+
+    return plant
+
+
+def pending(copy: Copy) -> set[str]:
+    """Not found: a seal that a sealer has begun a moment ago."""
+    return _pending(lambda copy, text: signed(text, copy.origin, copy.private))(copy)
 
 
 def inconsistent_checkpoint(copy: Copy) -> set[str]:
@@ -597,6 +644,7 @@ PLANTED: dict[str, list[Plant]] = {
         bad_signature_bit,
         bad_signature_of_other_text,
         bad_signature_malformed,
+        bad_signature_twice,
         bad_signature_stripped,
         bad_signature_of_a_witness,
     ],
@@ -615,6 +663,15 @@ PLANTED: dict[str, list[Plant]] = {
         _inconsistent("_log/tile/entries/00?", 0),
         _inconsistent("_log/tile/entries/*.p/*", -1),
         inconsistent_seal_longer,
+        _seal_in_place(0, lambda _copy, text, _line: text + b"\n"),
+        _seal_in_place(1, lambda copy, text, _line: signed(text.decode(), copy.origin, _stranger())),
+        _seal_in_place(1, lambda _copy, text, line: text + b"\n" + 2 * line.encode()),
+        _seal_in_place(-1, lambda _copy, text, line: text + b"\n" + line.encode() + b"\n"),
+        _seal_in_place(-1, lambda copy, text, _line: signed(text.decode(), copy.origin + "x", copy.private)),
+        _seal_in_place(-1, lambda copy, _text, _line: copy.read(copy.files("_log/seals/*/*/*/*")[0])),
+        _pending(lambda _copy, text: f"{text}\n".encode()),
+        _pending(lambda copy, text: signed(text, copy.origin, _stranger())),
+        _pending(lambda copy, text: signed(text.replace("\n", "x\n", 1), copy.origin, copy.private)),
         inconsistent_checkpoint,
         inconsistent_newest,
         inconsistent_origin,

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import time
+from datetime import UTC, datetime
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rmos_runs.auditor import verifier
 from rmos_shared.auditlog import merkle
 from rmos_shared.auditlog.checkpoint import Checkpoint
+from rmos_shared.auditlog.entry import SealEntry, SealFacts, record_line
+from rmos_shared.auditlog.note import Signer
+from rmos_shared.auditlog.seal_file import SealFile
 from support.audit_log import tiles_of
 
 ENTRIES = st.lists(st.binary(max_size=40), min_size=1, max_size=700)
@@ -61,10 +67,44 @@ def test_a_checkpoint_of_the_writer_is_read(size: int, root: bytes) -> None:
     assert (note.origin, note.size, note.root, note.signatures) == ("rmos-runs/x", size, root, ())
 
 
+NOW = datetime(2026, 11, 29, tzinfo=UTC)
+SIGNER = Signer("rmos-runs/x", Ed25519PrivateKey.from_private_bytes(b"k" * 32))
+
+
+@given(st.integers(0, 10**12 - 1), st.integers(0, 20), st.sampled_from([SIGNER, None]))
+def test_a_seal_of_the_writer_is_read(start: int, records: int, signer: Signer | None) -> None:
+    lines = [record_line(NOW, f"2026-11-29/{number}.json", "0" * 64, number) for number in range(records)]
+    entry = SealEntry(at=NOW, seal=SealFacts(entries=records + 1, feed="", next=NOW, upto=NOW))
+    lines.append(entry.to_line())
+    data = SealFile.made("rmos-runs/x", start, lines, entry, signer).to_bytes()
+    seal = verifier.seal_file(data)
+    assert seal is not None
+    assert (seal.origin, seal.start, seal.lines) == ("rmos-runs/x", start, lines)
+    labels = [f"rmos-runs/x+{signer.verifier.key_id.hex()}"] if signer else []
+    assert [label for label, _ in seal.signatures] == labels
+    assert data.startswith(seal.text)
+    for bad in (data[:-1], data + b"\n", data + b"x\n", seal.text, data.replace(b"seal\n", b"seal \n", 1)):
+        assert verifier.seal_file(bad) is None
+
+
+def test_what_is_too_large_for_a_seal_is_none_and_costs_nothing() -> None:
+    heading = b"rmos-runs seal\nrmos-runs/x\n0\n"
+    began = time.perf_counter()
+    most = (b"x\n" * verifier.SEAL_LINES)[:-1]
+    assert verifier.seal_file(heading + most + b"\n\n") is not None
+    assert verifier.seal_file(heading + most + b"\nx\n\n") is None
+    assert verifier.seal_file(heading + b"x" * 65_535 + b"\n\n") is not None
+    assert verifier.seal_file(heading + b"x" * 65_536 + b"\n\n") is None
+    for newlines in (heading + b"\n" * verifier.SEAL_BYTES, b"\n" * verifier.SEAL_BYTES):
+        assert verifier.seal_file(newlines) is None
+    assert time.perf_counter() - began < 2
+
+
 @given(st.binary(max_size=400))
 def test_garbage_is_nothing(data: bytes) -> None:
     assert verifier.checkpoint(data) is None
     assert verifier.vkey(data.decode("utf-8", "surrogateescape"), verifier.ED25519) is None
     assert verifier.record(data) is None
     assert verifier.seal_of([data]) is None
+    assert verifier.seal_file(data) is None
     verifier.unbundled(data)

@@ -14,8 +14,9 @@ with the program that writes the log, so that a mistake in one cannot hide in th
 
 How to read it. The log under `_log/` is a Merkle tree (RFC 6962) whose leaves are lines of JSON; the line of
 a record names its key, size and SHA-256. A *seal* holds the lines that were added at a time, the last of them
-its own; a *checkpoint* is a signed note of the tree's size and root after that seal. *Bundles* hold the same
-lines again and *tiles* the hashes of the tree, in the files that C2SP tlog-tiles lays down. So:
+its own, in a note that the log's key signs; a *checkpoint* is a signed note of the tree's size and root after
+that seal. *Bundles* hold the same lines again and *tiles* the hashes of the tree, in the files that C2SP
+tlog-tiles lays down. So:
 
 1. `Walk` reads the seals from the first, grows the tree line by line, and holds its root against each
    checkpoint, whose signature `Signatures` judges. What tiles and bundles must hold follows from the lines.
@@ -75,6 +76,7 @@ KINDS = (
 GRACE, SLACK, GAP = timedelta(seconds=120), timedelta(seconds=1), timedelta(seconds=60)
 #: What a file may have at most, in bytes. Anything larger is none of that kind, and is not read.
 NOTE_BYTES, SEAL_BYTES, BUNDLE_BYTES, TOKEN_BYTES, PROOF_BYTES = 1 << 16, 1 << 26, 1 << 25, 1 << 18, 1 << 20
+SEAL_LINES, LINE_BYTES = 1 << 14, (1 << 16) - 1  # of one seal; of one entry
 PIECE_BYTES = 1 << 20
 LINES_IN_MEMORY = 50_000
 PARTS = 64
@@ -331,18 +333,56 @@ def checkpoint(data: bytes) -> Checkpoint | None:
         text, blank, tail = data.decode().rpartition("\n\n")
     except UnicodeDecodeError:
         return None
-    note = _NOTE.fullmatch(text + "\n")
+    note, signatures = _NOTE.fullmatch(text + "\n"), signature_lines(tail)
     root = unbase64(note[3]) if note else None
-    signatures = []
+    if note is None or root is None or not blank or signatures is None:
+        return None
+    return Checkpoint(f"{text}\n".encode(), note[1], int(note[2]), root, signatures)
+
+
+def signature_lines(tail: str) -> tuple[tuple[str, bytes], ...] | None:
+    """Return each key's label and signature below a note; None if a line is none, or a key's second."""
+    signatures: dict[str, bytes] = {}
     for line in tail.splitlines(keepends=True):
         found = _SIGNATURE.fullmatch(line)
         raw = unbase64(found[2]) if found else None
         if found is None or raw is None or len(raw) < 4 + 64:
             return None
-        signatures.append((f"{found[1]}+{raw[:4].hex()}", raw[4:]))
-    if note is None or root is None or not blank:
+        label = f"{found[1]}+{raw[:4].hex()}"
+        if label in signatures:
+            return None
+        signatures[label] = raw[4:]
+    return tuple(signatures.items())
+
+
+@dataclass(frozen=True)
+class SealFile:
+    """A note, too: which log gets which entries from which index on; and who says so, if it has a key."""
+
+    text: bytes
+    origin: str
+    start: int
+    lines: list[bytes]
+    signatures: tuple[tuple[str, bytes], ...]
+
+
+_HEADING = re.compile(rb"rmos-runs seal\n([\x21-\x7e]+)\n(0|[1-9][0-9]{0,17})\n")
+
+
+def seal_file(data: bytes) -> SealFile | None:
+    """Return the seal that a file holds; None if it is malformed, whatever its entries say."""
+    heading = _HEADING.match(data)
+    entries, blank, tail = data[heading.end() if heading else 0 :].partition(b"\n\n")
+    # A file of nothing but newlines would make millions of lines.
+    if heading is None or not blank or entries.count(b"\n") >= SEAL_LINES or len(tail) > NOTE_BYTES:
         return None
-    return Checkpoint(f"{text}\n".encode(), note[1], int(note[2]), root, tuple(signatures))
+    lines, origin = entries.split(b"\n"), heading[1].decode()
+    signatures = signature_lines(tail.decode("utf-8", "replace"))
+    if signatures is None or len(signatures) > 1 or max(map(len, lines)) > LINE_BYTES:
+        return None
+    if any(label.rpartition("+")[0] != origin or len(signed) != 64 for label, signed in signatures):
+        return None
+    return SealFile(data[: heading.end() + len(entries) + 1], origin, int(heading[2]), lines, signatures)
 
 
 class Signatures:
@@ -357,6 +397,27 @@ class Signatures:
         self._signed = False
         self.unsigned = 0
         self._add = findings.add
+
+    def trusted(self) -> dict[str, Vkey]:
+        """Return the keys that may sign now, by label."""
+        return self._trusted.copy()
+
+    def judge_seal(self, key: str, seal: SealFile, trusted: dict[str, Vkey]) -> bool:
+        """Say whether one of the keys that were trusted before it signed a seal of a signed log."""
+        if not (self.given and self._signed):
+            return True
+        label, signature = seal.signatures[0] if seal.signatures else ("", b"")
+        if not label:
+            self._add(
+                "inconsistent", key, "it is unsigned, and the log is signed: anybody may have planted it"
+            )
+        elif label not in trusted:
+            self._add("inconsistent", key, f"it is signed by {label}, which was not trusted before it")
+        elif not trusted[label].signed(signature, seal.text):
+            self._add("inconsistent", key, f"the signature of {label} does not verify")
+        else:
+            return True
+        return False
 
     def judge(self, key: str, note: Checkpoint) -> bool:
         """Say whether the note under `key` may be believed; without any public key, whether it is in form."""
@@ -783,6 +844,8 @@ class Walk:
         self._sizes = Numbers(source, CHECKPOINTS), Numbers(source, SEALS)
         #: Seals and checkpoints at and behind the edge: each is read once. None: it is of no use.
         self._files: dict[str, bytes | None] = {}
+        #: The seal that was parsed last, with its bytes.
+        self._parsed: tuple[bytes | None, SealFile | None] | None = None
         self._partial: dict[int, str] = {}
         self._trusts: list[tuple[str, str]] = []
         self.origin, self.seals, self.size, self.root = "", 0, 0, b""
@@ -797,10 +860,15 @@ class Walk:
     def steps(self) -> Iterator[tuple[int, bytes]]:
         """Go on from seal to seal; yield the size of the tree and the text that its checkpoint must have."""
         while (end := self._end()) is not None:
-            start, note = self._edge.size, self._checkpoint(end)
+            # Who may sign this seal: not whom it introduces itself, but whom its checkpoint retires.
+            start, trusted = self._edge.size, self._signatures.trusted()
+            note = self._checkpoint(end)
             edge, lines = self._lines(start, end, note.root if note else None)
             if edge is None:
                 return
+            sealed = self._sealed(start)
+            if sealed and sealed.lines == lines and note and note.signatures:
+                self._signatures.judge_seal(SEALS + grouped(start), sealed, trusted)
             self._edge = edge
             self._entries(start, lines)
             self._settle(end, note)
@@ -820,17 +888,21 @@ class Walk:
             self._must.add(b"c", key)
         return self._files[key]
 
-    def _sealed(self, start: int) -> list[bytes]:
-        lines = (self._fetch(SEALS + grouped(start), SEAL_BYTES) or b"").split(b"\n")
-        return lines[:-1] if lines[-1] == b"" else []
+    def _sealed(self, start: int) -> SealFile | None:
+        """Return the seal of the entries from `start` on; None if there is none, or none of this place."""
+        data = self._fetch(SEALS + grouped(start), SEAL_BYTES)
+        if self._parsed is None or self._parsed[0] is not data:
+            self._parsed = data, seal_file(data or b"")
+        seal = self._parsed[1]
+        return seal if seal and (seal.origin, seal.start) == (self.origin or seal.origin, start) else None
 
     def _end(self) -> int | None:
         """Return where the next step ends: where the seal does, if something else says so; or None."""
         start = self._edge.size
-        lines = self._sealed(start)
-        end = start + len(lines)
+        sealed = self._sealed(start)
+        end = start + len(sealed.lines if sealed else ())
         for key, most in ((CHECKPOINTS + grouped(end), NOTE_BYTES), (SEALS + grouped(end), SEAL_BYTES)):
-            if lines and (self._fetch(key, most) is not None or key in self._files):
+            if sealed and (self._fetch(key, most) is not None or key in self._files):
                 return end
         later = min(numbers.after(start) for numbers in self._sizes)
         return None if later == float("inf") else int(later)
@@ -860,7 +932,8 @@ class Walk:
         If neither do, the seal's; if there are none at all, no tree.
         """
         key, place = SEALS + grouped(start), f"entries {start} to {end - 1}"
-        sealed = self._sealed(start)
+        seal = self._sealed(start)
+        sealed = seal.lines if seal else []
         edge = self._edge.grown(sealed) if len(sealed) == end - start else None
         if edge and (root is None or edge.root() == root):
             return edge, sealed
@@ -968,14 +1041,18 @@ class Walk:
 
     def _pending(self) -> None:
         """Look at a seal without a checkpoint: a sealer is at work, or was killed there."""
-        start, lines = self._edge.size, self._sealed(self._edge.size)
+        start, sealed = self._edge.size, self._sealed(self._edge.size)
+        key, lines = SEALS + grouped(start), sealed.lines if sealed else []
         seal, end = seal_of(lines), start + len(lines)
-        if SEALS + grouped(start) not in self._files:
+        if key not in self._files:
+            return
+        if sealed is None or seal is None:
+            self._add("inconsistent", key, "it is no whole seal of this place in the log")
+            return
+        if not self._signatures.judge_seal(key, sealed, self._signatures.trusted()):
             return
         edge = self._edge.grown(lines)
-        if seal is None:
-            self._add("inconsistent", SEALS + grouped(start), "it is no whole seal")
-        elif seal.at > datetime.now(UTC) - GRACE:
+        if seal.at > datetime.now(UTC) - GRACE:
             for key, _ in [*edge.full, *edge.partial(), (CHECKPOINTS + grouped(end), b"")]:
                 self._must.add(b"c", key)
         else:
