@@ -205,18 +205,18 @@ class SealingRun:
         """Seal what lies in the store and nobody told of, with what was told of meanwhile."""
         whole = state.whole_at is None or state.now - state.whole_at >= _WHOLE_EVERY
         self._renew()
+        # Asked anew in each run, for what is under way changes.
+        self._parts.reconciler.spare(UnfinishedRuns(self._ledger).may_still_tell)
         found = self._parts.reconciler.find(state.now, whole=whole)
         for damage in found.unreadable:
             emit(FileCorrupt(file=damage.key, reason=damage.reason))
-        unfinished = UnfinishedRuns(self._ledger)
-        late = [receipt for receipt in found.receipts if not unfinished.may_still_tell(receipt.key)]
         gathered = self._gather(come.place)
-        if late and not gathered.at_end:
+        if found.receipts and not gathered.at_end:
             # What is told of goes first. The next round finds the rest, for it is not called done.
             come.more = True
             return
         told = {receipt.key for receipt in gathered.receipts}
-        late = [receipt for receipt in late if receipt.key not in told]
+        late = [receipt for receipt in found.receipts if receipt.key not in told]
         gathered.receipts += late
         self._take(come, gathered, since)
         come.late += len(late)

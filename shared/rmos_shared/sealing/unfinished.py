@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 
+from rmos_shared.auditlog.log import SLACK
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.tasks.table import ATTACH, CREATE, SUGGEST
 
@@ -21,18 +23,22 @@ class UnfinishedRuns:
     def __init__(self, ledger: JobLedger) -> None:
         """Ask ``ledger``."""
         self._ledger = ledger
-        self._known: dict[str, bool] = {}
+        #: When the first of the jobs that are under way was accepted; None where there is none.
+        self._since: dict[str, datetime | None] = {}
 
-    def may_still_tell(self, key: str) -> bool:
-        """Say whether a job is under way that may have published ``key``, and tells of it at its end.
+    def may_still_tell(self, key: str, published_at: datetime) -> bool:
+        """Say whether a job is under way that may have published ``key`` then, and tells of it at its end.
 
-        Its worker was killed between the two, or the broker was away.
+        Its worker was killed between the two, or the broker was away. What lay there before a job was
+        accepted is not of that job, which may be paused, or wait for the advisory store, for weeks.
         """
         match = _RUN.match(key)
         if match is None:
             return False
         run_id = match[1]
-        if run_id not in self._known:
+        if run_id not in self._since:
             jobs = (self._ledger.job_about(topic, run_id) for topic in _TOPICS)
-            self._known[run_id] = any(job is not None and job.state.pending for job in jobs)
-        return self._known[run_id]
+            pending = [job.accepted_at_utc for job in jobs if job is not None and job.state.pending]
+            self._since[run_id] = min(pending, default=None)
+        since = self._since[run_id]
+        return since is not None and since - SLACK <= published_at
