@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from shutil import copytree, rmtree
@@ -12,13 +14,17 @@ from typing import Any
 import pytest
 import redis
 
+from rmos_runs.operations.sealing import seal_now
 from rmos_shared.auditlog.checkpoint import origin_of
 from rmos_shared.auditlog.entry import RecordEntry, parse_entry
 from rmos_shared.auditlog.introduction import introduce
 from rmos_shared.auditlog.keys import generate
 from rmos_shared.auditlog.log import AuditLog
+from rmos_shared.auditlog.receipt import receipt_of
+from rmos_shared.auditlog.reconcile import Reconciler, Unsealed
 from rmos_shared.canonical import sha256_hex
 from rmos_shared.errors import CorruptArtifact, SealerBusy, SettingsInvalid
+from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.acts import ActKind, ActOutcome
 from rmos_shared.jobs.ledger import Acceptance, JobLedger
 from rmos_shared.jobs.model import Failure
@@ -298,3 +304,74 @@ def test_in_a_log_without_a_key_nobody_can_introduce_one(ledger: JobLedger, stor
     ledger.acts.begin(ActKind.KEY_ROTATION, by="op", why="", about={"trusts": "a+00+b"}, found=1)
     do(ledger, store)
     assert [entry.trusts for entry in records(store)] == [None]
+
+
+@pytest.fixture
+def untold(ledger: JobLedger, store: LocalStore, runs_dir: Path) -> list[str]:
+    """Return a dozen old files that nobody told of, in a log that adopts no more."""
+    run(ledger, store)
+    old = datetime.now(UTC) - timedelta(days=5)
+    keys = [f"{old.date().isoformat()}/{new_uuid7(old)}.json" for _ in range(12)]
+    for key in keys:
+        store.create(key, key.encode())
+        os.utime(runs_dir / key, (old.timestamp(), old.timestamp()))
+    return keys
+
+
+def late(store: LocalStore) -> list[str]:
+    return [entry.key for entry in records(store) if entry.found == "late"]
+
+
+LIMITS = ["rmos_shared.auditlog.reconcile.MOST_LATE", "rmos_shared.auditlog.sealer.MOST_RECORDS"]
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_round_that_left_something_late_is_not_called_done(
+    limit: str,
+    ledger: JobLedger,
+    store: LocalStore,
+    untold: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limit, 5)
+    for _ in range(2):
+        come = run(ledger, store, reconcile=True)
+        assert (come.late, come.records, come.more) == (5, 5, True)
+        assert come.reconciled_at is come.whole_at is None
+        assert not {"reconciled_at", "whole_at"} & come.result().keys()
+    come = run(ledger, store, reconcile=True)
+    assert (come.late, come.more) == (2, False)
+    assert come.reconciled_at is not None
+    assert come.whole_at is not None
+    assert sorted(late(store)) == sorted(untold)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_sealing_all_by_hand_seals_all(
+    limit: str,
+    ledger: JobLedger,
+    store: LocalStore,
+    untold: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limit, 5)
+    done = seal_now(ledger, AuditSettings.load(), store, whole=True)
+    assert (done.seals, done.records, done.late) == (3, 12, 12)
+    assert sorted(late(store)) == sorted(untold)
+
+
+def test_what_the_sealer_takes_nothing_of_is_not_looked_for_again_at_once(
+    ledger: JobLedger, store: LocalStore, untold: list[str]
+) -> None:
+    """Else one job would follow the other, for ever."""
+    run(ledger, store, reconcile=True)
+
+    class Mistaken(Reconciler):
+        def find(self, now: datetime, *, whole: bool = False) -> Unsealed:  # noqa: ARG002
+            return Unsealed([receipt_of(store, key, now, "late") for key in untold], more=True)
+
+    parts = SealParts.of(AuditSettings.load(), store, ledger)
+    parts = replace(parts, reconciler=Mistaken(store, parts.sealer.log))
+    come = SealingRun(ledger, parts, lock_seconds=5).run(lambda _: True)
+    assert (come.late, come.more) == (0, False)
+    assert come.reconciled_at is not None

@@ -10,11 +10,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rmos_shared.auditlog.checkpoint import Checkpoint
-from rmos_shared.auditlog.entry import SealEntry, format_time
+from rmos_shared.auditlog.entry import RecordEntry, SealEntry, format_time, parse_entry
 from rmos_shared.auditlog.introduction import introduces
 from rmos_shared.auditlog.log import AuditLog
 from rmos_shared.auditlog.note import Note, NoteInvalid
 from rmos_shared.auditlog.receipt import Receipt
+from rmos_shared.auditlog.sealer import Sealed
 from rmos_shared.errors import BrokerUnavailable, SealerBusy
 from rmos_shared.jobs.acts import Act, ActKind
 from rmos_shared.jobs.ledger import JobLedger
@@ -187,7 +188,7 @@ class SealingRun:
         emit(KeyUnintroduced(act_id=act.act_id))
         return None
 
-    def _take(self, come: Come, gathered: _Gathered, since: Checkpoint | None) -> None:
+    def _take(self, come: Come, gathered: _Gathered, since: Checkpoint | None) -> Sealed | None:
         sealed = self._parts.sealer.seal(
             gathered.receipts, now=gathered.now, feed_at_end=gathered.at_end, since=since
         )
@@ -198,8 +199,9 @@ class SealingRun:
             if sealed.more:
                 # It left some, so they are read again: what the log holds of them it passes by.
                 come.more = True
-                return
+                return sealed
         come.place = gathered.place
+        return sealed
 
     def _reconcile(self, come: Come, state: SealingState, since: Checkpoint | None) -> None:
         """Seal what lies in the store and nobody told of, with what was told of meanwhile."""
@@ -218,11 +220,22 @@ class SealingRun:
         told = {receipt.key for receipt in gathered.receipts}
         late = [receipt for receipt in found.receipts if receipt.key not in told]
         gathered.receipts += late
-        self._take(come, gathered, since)
-        come.late += len(late)
+        sealed = self._take(come, gathered, since)
+        if late and sealed is not None:
+            come.late = self._late_in(sealed)
+            # Where it sealed none of what it was given, a next round would be the same, and the one after it.
+            come.more = come.more or (found.more and come.late > 0)
+            if come.more:
+                return
         come.reconciled_at = state.now
         if whole:
             come.whole_at = state.now
+
+    def _late_in(self, sealed: Sealed) -> int:
+        """Return how much of a seal is late: the sealer leaves out what it cannot call so."""
+        lines = self._parts.sealer.log.entries(sealed.start, size=sealed.size)
+        entries = map(parse_entry, lines)
+        return sum(isinstance(entry, RecordEntry) and entry.found == "late" for entry in entries)
 
 
 def _first_of(entries: Sequence[FeedEntry], most: int) -> Sequence[FeedEntry]:
