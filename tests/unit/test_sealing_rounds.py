@@ -16,6 +16,7 @@ from support.sealing import sealing
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
 SETTINGS = AuditSettings.load()
 SECOND = timedelta(seconds=1)
+END = datetime.max.replace(tzinfo=UTC)
 
 
 def state(**changes: Any) -> SealingState:
@@ -59,6 +60,19 @@ def state(**changes: Any) -> SealingState:
         ({"reconciled_at": NOW - timedelta(seconds=600)}, True),
         ({"reconciled_at": None}, True),
         ({"reconciled_at": None, "since": NOW - SECOND}, False),
+        # The ledger's clock was set back: what lies ahead of it is not waited for.
+        ({"unsealed": 1, "oldest_at": NOW + SECOND}, True),
+        ({"unsealed": 1, "oldest_at": END}, True),
+        ({"reconciled_at": NOW + SECOND}, True),
+        ({"reconciled_at": END}, True),
+        ({"reconciled_at": None, "since": NOW + SECOND}, True),
+        ({"next_at": None, "sealed_at": None, "since": NOW + SECOND, "reconciled_at": NOW}, True),
+        ({"next_at": NOW + timedelta(days=1)}, False),
+        ({"next_at": NOW + timedelta(days=1, seconds=1)}, True),
+        ({"next_at": END}, True),
+        # A promise of the clock before stands: the sealer, asked each second, would make no seal.
+        ({"next_at": NOW + timedelta(hours=49), "sealed_at": NOW + timedelta(hours=48)}, False),
+        ({"next_at": END, "sealed_at": END - timedelta(hours=1)}, False),
     ],
 )
 def test_a_seal_is_due_by_amount_age_promise_or_reconciliation(changes: dict[str, Any], *, due: bool) -> None:

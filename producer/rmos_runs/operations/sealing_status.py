@@ -27,7 +27,8 @@ class SealingStatus(Frozen):
     overdue_seconds: float
     #: Id of the key that signed it, 8 hex digits; None: nobody has.
     signed_by: SingleLine | None
-    #: Publications and acts that no seal holds, and how long the oldest of them waits.
+    #: Publications and acts that no seal holds, and how long the oldest of them waits. Where it is of a time
+    #: that is ahead, the ledger's clock was set back, and this is how far: how long it waits, nobody knows.
     unsealed: int
     oldest_unsealed_seconds: float | None
     #: Since the ledger's record of them began: seals, and entries that nobody had told of in time.
@@ -60,7 +61,7 @@ def sealing_status(ledger: JobLedger) -> SealingStatus:
         overdue_seconds=0.0 if promised is None else max(0.0, (state.now - promised).total_seconds()),
         signed_by=state.signed_by or None,
         unsealed=state.unsealed,
-        oldest_unsealed_seconds=None if oldest is None else max(0.0, (state.now - oldest).total_seconds()),
+        oldest_unsealed_seconds=None if oldest is None else abs((state.now - oldest).total_seconds()),
         seals=state.seals,
         late=state.late,
         unintroduced=state.unintroduced,

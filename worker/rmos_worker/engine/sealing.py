@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from rmos_shared.ids import seal_job_id
 from rmos_shared.jobs.ledger import JobLedger
@@ -18,6 +18,8 @@ from rmos_worker.timestamps.schedule import TimestampRounds
 AUDIT_LOG = "audit-log"
 #: Publications and acts that are not made to wait for more of them.
 DUE_PUBLICATIONS = 1_000
+#: No seal promises the next one later than that, whatever the settings of the worker that made it.
+LONGEST_PROMISE = timedelta(days=1)
 
 
 class SealRounds:
@@ -67,23 +69,34 @@ def seal_job(number: int) -> Job:
 
 def heartbeat_is_due(state: SealingState, settings: AuditSettings) -> bool:
     """Say whether a seal is due though nothing is published."""
-    heartbeat = timedelta(seconds=settings.audit_heartbeat_seconds)
-    # The verifier grants a promise a minute more, so there is no need to come early.
-    return state.now >= (state.next_at or state.since + heartbeat)
+    if state.next_at is None:
+        return _is_over(timedelta(seconds=settings.audit_heartbeat_seconds), state.since, state.now)
+    # The verifier grants a promise a minute more, so there is no need to come early. Where the clock was set
+    # back, a promise of before stands until its time, and the sealer makes no empty seal before that; but one
+    # that no seal can have given is another program's, and the job reads the true one from the log.
+    promised = state.next_at - max(state.now, state.sealed_at or state.now)
+    return state.now >= state.next_at or promised > LONGEST_PROMISE
 
 
 def reconciliation_is_due(state: SealingState, settings: AuditSettings) -> bool:
     """Say whether the log is to be held against the store."""
-    last = state.reconciled_at or state.since
-    return state.now >= last + timedelta(seconds=settings.audit_reconcile_seconds)
+    every = timedelta(seconds=settings.audit_reconcile_seconds)
+    return _is_over(every, state.reconciled_at or state.since, state.now)
 
 
 def _is_due(state: SealingState, settings: AuditSettings) -> bool:
     wait = timedelta(seconds=settings.audit_seal_seconds)
-    waited = state.oldest_at is not None and state.now >= state.oldest_at + wait
     return (
         state.unsealed >= DUE_PUBLICATIONS
-        or waited
+        or (state.oldest_at is not None and _is_over(wait, state.oldest_at, state.now))
         or heartbeat_is_due(state, settings)
         or reconciliation_is_due(state, settings)
     )
+
+
+def _is_over(wait: timedelta, since: datetime, now: datetime) -> bool:
+    """Say whether ``wait`` is over; so it is where ``since`` is ahead.
+
+    The ledger's clock was set back then, and how long it is since nobody knows.
+    """
+    return not since <= now < since + wait
