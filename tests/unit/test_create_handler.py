@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 
 from rmos_shared.canonical import sha256_hex
-from rmos_shared.errors import ArtifactConflict, AttachmentPending, CorruptArtifact, InvalidRequest
+from rmos_shared.errors import (
+    ArtifactConflict,
+    AttachmentPending,
+    CorruptArtifact,
+    InvalidRequest,
+    StoreUnavailable,
+)
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.model import Failure
 from rmos_shared.jobs.work import Claim, Finish
@@ -20,6 +26,7 @@ from rmos_shared.runs.model import RunArtifact, RunRequest
 from rmos_shared.runs.reader import RunReader
 from rmos_shared.store.base import Outcome
 from rmos_shared.store.memory import MemoryStore
+from rmos_shared.store.publication import Publication
 from rmos_shared.tasks.payloads import CreateRun
 from rmos_shared.tasks.table import CREATE_MANY
 from support.handlers import create_handler
@@ -134,6 +141,29 @@ def test_the_audit_log_is_told_of_all_that_a_job_published_as_it_lies_there() ->
     (again,) = create_handler(store).handle([made])
     # Whoever published it first may have been killed before it told.
     assert published(again) == dict.fromkeys(published(end), False)
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("disk full"), MemoryError()])
+def test_of_what_a_job_attached_the_log_is_told_when_its_run_cannot_be_published(error: Exception) -> None:
+    class Full(MemoryStore):
+        """Has no room for a run."""
+
+        def create_many(self, items: Sequence[tuple[str, bytes]]) -> list[Outcome]:
+            if any(key.startswith("2") for key, _ in items):
+                raise error
+            return super().create_many(items)
+
+    heard: list[Publication] = []
+    store = Full()
+    handler = create_handler(store, tell=heard.extend)
+    made = claim({"request_id": "r", "mode": "router", "outputs": {"gcode_text": LARGE}})
+    try:
+        (end,) = handler.handle([made])
+    except MemoryError as raised:
+        end = raised
+    assert end is error
+    assert [(item.key, item.created) for item in heard] == [(key, False) for key in store.list("")]
+    assert len(heard) == 1
 
 
 def test_of_a_job_that_dies_the_log_is_told_what_lies_there() -> None:

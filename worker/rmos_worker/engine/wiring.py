@@ -99,7 +99,7 @@ class Services:
             Attachments(store, most_bytes=settings.max_attachment_bytes),
             wait_seconds=settings.attachment_wait_seconds,
         )
-        create = CreateHandler(writer, reader, named)
+        create = CreateHandler(writer, reader, named, ledger.unsealed.tell)
         explainer = chosen_explainer()
         suggest = SuggestHandler(
             writer=writer,

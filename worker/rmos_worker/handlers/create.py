@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rmos_shared.errors import ArtifactConflict, InvalidRequest, RmosError
 from rmos_shared.ids import explain_job_id
@@ -14,6 +14,7 @@ from rmos_shared.runs.reader import RunReader
 from rmos_shared.runs.writer import RunWriter, StoredRun, as_stored
 from rmos_shared.store.base import Outcome
 from rmos_shared.store.publication import Publication
+from rmos_shared.store.told import Tell
 from rmos_shared.tasks.payloads import CreateRun, SuggestAndAttach
 from rmos_shared.tasks.table import SUGGEST
 from rmos_shared.telemetry.scope import busy_with
@@ -42,11 +43,15 @@ class _Ready:
 class CreateHandler:
     """Stores the runs of a group together, so that they share file syncs."""
 
-    def __init__(self, writer: RunWriter, reader: RunReader, named: NamedAttachments) -> None:
-        """Publish with ``writer``; ``reader`` tells a rival from damage; ``named`` proves attachments."""
+    def __init__(self, writer: RunWriter, reader: RunReader, named: NamedAttachments, tell: Tell) -> None:
+        """Publish with ``writer``; ``reader`` tells a rival from damage; ``named`` proves attachments.
+
+        ``tell``, which must not raise, hears of what was published by jobs that do not end.
+        """
         self._writer = writer
         self._reader = reader
         self._named = named
+        self._tell = tell
 
     def handle(self, claims: Sequence[Claim]) -> list[Finish | Exception]:
         """Store each run; a run of this id with other content is a conflict, the same content a repeat."""
@@ -58,7 +63,7 @@ class CreateHandler:
                     ready.append((claim, self._make(claim)))
             except Exception as error:  # noqa: BLE001 - one bad job must not touch the others of its group
                 ends[claim.job_id] = error
-        outcomes = self._put([item.run for _, item in ready])
+        outcomes = self._put_all([item for _, item in ready])
         for (claim, item), outcome in zip(ready, outcomes, strict=True):
             with busy_with(claim.scope):
                 ends[claim.job_id] = self._end(claim, item, outcome)
@@ -67,21 +72,40 @@ class CreateHandler:
     def _make(self, claim: Claim) -> _Ready:
         payload = read_payload(claim, CreateRun)
         artifact, gcode = artifact_of(payload.run)
-        # Before the artifact that names them, so that no reader finds a name without its file.
-        written = () if gcode is None else (self._writer.publish_attachment(gcode, GCODE_SUFFIX),)
         self._named.prove(
             artifact.outputs,
-            written=written[0].key if written else None,
+            written=None if gcode is None else artifact.outputs.gcode_path,
             waiting_seconds=claim.waiting_seconds,
         )
+        run = as_stored(artifact)
+        # Last of all that may fail or wait: what a job publishes the audit log is told at its end, and calls
+        # it late two minutes after. And before the artifact, so that no reader finds a name without its file.
+        written = () if gcode is None else (self._writer.publish_attachment(gcode, GCODE_SUFFIX),)
         return _Ready(
-            as_stored(artifact),
+            run,
             artifact.run_id,
             artifact.status,
             payload.run.missing(),
             _following(claim, payload),
             written,
         )
+
+    def _put_all(self, items: Sequence[_Ready]) -> list[Outcome | RmosError]:
+        """Publish the runs; tell of the attachment of each that fails, for its job may wait for days."""
+        try:
+            outcomes = self._put([item.run for item in items])
+        except Exception:
+            self._tell_of(items)
+            raise
+        self._tell_of(
+            [item for item, outcome in zip(items, outcomes, strict=True) if isinstance(outcome, RmosError)]
+        )
+        return outcomes
+
+    def _tell_of(self, items: Sequence[_Ready]) -> None:
+        # As of what was there before: nobody knows how long ago that was, and the job tells of it once more.
+        if attached := [replace(each, created=False) for item in items for each in item.attached]:
+            self._tell(attached)
 
     def _put(self, runs: list[StoredRun]) -> list[Outcome | RmosError]:
         try:
