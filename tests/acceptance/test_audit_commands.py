@@ -322,6 +322,34 @@ def test_a_pack_is_checked_in_an_empty_directory_by_one_file_and_python_alone(
     assert whole.returncode == 0, whole.stdout
 
 
+@pytest.mark.parametrize(
+    ("key", "readers"),
+    [
+        ("_log/checkpoints/000/000/000/003", {"status", "timestamps", "witness"}),
+        ("_log/tile/0/000.p/3", {"witness"}),
+        ("_log/tile/entries/000.p/3", {"status"}),
+    ],
+)
+def test_a_part_of_the_log_that_fills_any_memory_is_damage(
+    shop: Shop, tmp_path: Path, key: str, readers: set[str]
+) -> None:
+    """A sparse file of 64 GiB takes no room on the disk."""
+    witness = tmp_path / "w.pem"
+    assert shop("keygen", str(witness), "--name", "w.example/w1").returncode == 0
+    words = {
+        "status": ("status",),
+        "timestamps": ("timestamps",),
+        "witness": ("witness", str(shop.runs_dir), "--key", str(witness), "--state", str(tmp_path / "seen")),
+    }
+    spoil(shop.runs_dir / key, b"")
+    os.truncate(shop.runs_dir / key, 1 << 36)
+    for name in readers:
+        done = shop(*words[name], *(["--once"] if name == "witness" else []))
+        assert done.returncode == 7, name
+        assert f"{key} is corrupt: it has {1 << 36} bytes" in " ".join(done.stderr.split())
+    assert shop("verify").returncode == 7
+
+
 def test_no_key_that_a_store_names_is_believed_to_be_an_earlier_one(shop: Shop, tmp_path: Path) -> None:
     """Who can write to the store, and has no key, writes a log in which a key of his introduces ours."""
     evil = new_signer(shop.sealed.origin)

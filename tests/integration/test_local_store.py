@@ -723,6 +723,29 @@ def test_what_stands_in_for_an_artifact_is_never_read_or_replaced(
         assert list(store.list("")) == [KEY]
 
 
+@pytest.mark.parametrize(
+    ("key", "most"), [("_log/checkpoints/000/000/000/007", 1 << 26), ("2026-08-01/a.json", 1 << 30)]
+)
+def test_what_is_too_large_to_be_ours_is_not_read(root: Path, key: str, most: int) -> None:
+    store, path = local_store(root), root / key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+    for size in (most + 1, 1 << 36):
+        os.truncate(path, size)  # sparse: it takes no room on the disk
+        with pytest.raises(CorruptArtifact, match=f"it has {size} bytes"):
+            store.get(key)
+        head = store.head(key)
+        assert head is not None
+        assert head.size_bytes == size
+        with store.pieces(key) as pieces:
+            assert pieces is not None
+            assert len(next(pieces)) == 1 << 20
+        assert store.create(key, b"small") is Outcome.CONFLICT
+    # As much as the largest seal has, and more, is read for a record.
+    os.truncate(path, 1 << 26)
+    assert len(store.get(key) or b"") == 1 << 26
+
+
 def test_foreign_files_are_listed_under_the_name_they_have(root: Path) -> None:
     for name in (b"a b.json", b".x.json", b"\xff.json", "é".encode()):
         (Path(os.fsdecode(os.fsencode(root) + b"/2026-08-01/" + name))).write_bytes(b"")

@@ -28,6 +28,11 @@ from rmos_shared.store.os_errors import PLANTED, UNREADABLE, store_error
 #: process leaves in it; they may be removed while no worker runs.
 STAGING = "_staging"
 
+#: What is read whole has at most so many bytes: four times the largest payload that a setting can allow, and
+#: of the audit log as much as a seal may have. What is larger is none of ours, and would fill any memory.
+_MOST_BYTES = 1 << 30
+_LOG, _MOST_LOG_BYTES = "_log/", 1 << 26
+
 _FILE_MODE = 0o440
 _DIRECTORY_MODE = 0o750
 #: Files of one ``create_many`` that are open at a time; with their directories, far below 1,024.
@@ -156,14 +161,22 @@ class LocalStore:
         Raises:
             KeyInvalid: see ``check_key``.
             StoreUnavailable: the store could not be read.
-            CorruptArtifact: something is there, but no file that can be read.
+            CorruptArtifact: something is there, but no file that can be read; or one too large for any record
+                or part of the audit log. Attachments, which may be larger, are read in pieces.
         """
         with ExitStack() as stack:
             file = self._open_file(key, stack)
             if file is None:
                 return None
+            most = _MOST_LOG_BYTES if key.startswith(_LOG) else _MOST_BYTES
             with self._guard("read", key, UNREADABLE):
-                return _read(file)
+                size = os.fstat(file).st_size
+                data = _read(file, size) if size <= most else None
+            if data is None:
+                raise CorruptArtifact(
+                    key, f"it has {size} bytes, and no file of its kind has more than {most}"
+                )
+            return data
 
     @contextmanager
     def pieces(self, key: str) -> Iterator[Iterator[bytes] | None]:
@@ -521,7 +534,7 @@ def _write(file: int, data: bytes) -> None:
 
 
 def _holds(data: bytes, size: int, file: int) -> bool:
-    return size == len(data) and _read(file) == data
+    return size == len(data) and _read(file, size) == data
 
 
 def _alike(draft: int, size: int, file: int) -> bool:
@@ -537,9 +550,11 @@ def _alike(draft: int, size: int, file: int) -> bool:
     return True
 
 
-def _read(file: int) -> bytes:
+def _read(file: int, size: int) -> bytes:
+    # By its size: a file that somebody else makes longer meanwhile must not be read without end. One byte
+    # more tells that it is longer, so that it is not taken for what it was.
     with open(file, "rb", closefd=False) as stream:
-        return stream.read()
+        return stream.read(size + 1)
 
 
 def _entry_name(entry: os.DirEntry[str]) -> str:
