@@ -350,6 +350,28 @@ def test_a_part_of_the_log_that_fills_any_memory_is_damage(
     assert shop("verify").returncode == 7
 
 
+def test_the_checkpoint_before_is_not_taken_for_the_newest_where_a_directory_stands(
+    shop: Shop, tmp_path: Path
+) -> None:
+    witness = tmp_path / "w.pem"
+    assert shop("keygen", str(witness), "--name", "w.example/w1").returncode == 0
+    shop.sealed.grow()
+    newest = shop.runs_dir / checkpoint_key(shop.sealed.newest.size)
+    newest.unlink()
+    (newest / "below").mkdir(parents=True)
+    (newest / "below" / "x").write_bytes(b"x")
+    for words in (
+        ("status",),
+        ("timestamps",),
+        ("witness", str(shop.runs_dir), "--key", str(witness), "--state", str(tmp_path / "seen"), "--once"),
+        ("prove", shop.run.run_id, "-o", str(tmp_path / "proof"), "--newest"),
+    ):
+        done = shop(*words)
+        assert done.returncode == 7, words
+        assert "it is no checkpoint, and stands where only a newer one may" in " ".join(done.stderr.split())
+    assert not (tmp_path / "seen" / "checkpoint").exists()
+
+
 def test_no_key_that_a_store_names_is_believed_to_be_an_earlier_one(shop: Shop, tmp_path: Path) -> None:
     """Who can write to the store, and has no key, writes a log in which a key of his introduces ours."""
     evil = new_signer(shop.sealed.origin)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rmos_runs.local.home import Home
 from rmos_shared.auditlog.checkpoint import Checkpoint, origin_of
-from rmos_shared.auditlog.layout import COSIGNATURES, checkpoint_key, grouped
+from rmos_shared.auditlog.layout import CHECKPOINTS, COSIGNATURES, checkpoint_key, checkpoint_size, grouped
 from rmos_shared.auditlog.log import AuditLog
 from rmos_shared.auditlog.note import Note, NoteInvalid, Signer
 from rmos_shared.errors import CorruptArtifact
@@ -29,10 +29,14 @@ def audit_log_of(store: ArtifactStore) -> AuditLog | None:
     Whether that is the name of this store is for the verifier to say.
 
     Raises:
-        CorruptArtifact: its newest checkpoint cannot be read.
+        CorruptArtifact: its newest checkpoint cannot be read, or what is none stands behind it.
         StoreUnavailable: the store is away.
     """
     size = AuditLog(store, "").newest_size()
+    behind = next(store.list(CHECKPOINTS, checkpoint_key(size)), None)
+    if behind is not None and checkpoint_size(behind) is None:
+        # A directory in the place of the newest, say: the one before must not be taken for it.
+        raise CorruptArtifact(behind, "it is no checkpoint, and stands where only a newer one may")
     if not size:
         return None
     key = checkpoint_key(size)
