@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -16,6 +19,16 @@ from rmos_runs.cli.main import app
 from support import spawn
 
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+def below(commands: dict[str, Any], *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every command and group with the words that lead to it."""
+    for name, command in commands.items():
+        yield (*path, name), command
+        yield from below(getattr(command, "commands", {}), *path, name)
+
+
+EVERY: dict[tuple[str, ...], Any] = {(): typer.main.get_command(app), **dict(below(COMMANDS))}
 
 
 def rmos(*words: str) -> subprocess.CompletedProcess[str]:
@@ -54,6 +67,46 @@ def test_every_command_has_a_help_of_its_own(name: str) -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"Usage: rmos {name} ")
+
+
+@pytest.fixture
+def help_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Return what renders the help of a command or group in this process, at 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def render(*path: str) -> str:
+        command = EVERY[path]
+        return str(command.get_help(command.context_class(command, info_name=" ".join(("rmos", *path)))))
+
+    return render
+
+
+@pytest.mark.parametrize("path", EVERY, ids=lambda path: " ".join(("rmos", *path)))
+def test_no_summary_of_a_command_is_cut_at_80_columns(
+    path: tuple[str, ...], help_of: Callable[..., str]
+) -> None:
+    told = help_of(*path)
+    # The choices of an option are one word, however many they are.
+    assert [line for line in told.splitlines() if len(line) > 80 and "|" not in line] == []
+    commands = getattr(EVERY[path], "commands", {})
+    if commands:
+        (rows,) = re.findall(r"^Commands:\n((?:  .*(?:\n|\Z))+)", told, re.MULTILINE)
+        summaries = {name: command.get_short_help_str(1_000) for name, command in commands.items()}
+        assert all(summaries.values())
+        shown = [tuple(row.split(maxsplit=1)) for row in rows.splitlines()]
+        assert shown == list(summaries.items()), "cut: make the first sentence of its docstring shorter"
+
+
+def test_the_commands_of_the_audit_log_come_by_reader(help_of: Callable[..., str]) -> None:
+    shop = ["keygen", "key", "status", "seal", "rotate", "prove"]
+    auditor = ["verify", "check", "script", "timestamps"]
+    assert list(COMMANDS["audit"].commands) == [*shop, *auditor, "witness"]
+    told = " ".join(help_of("audit").split())
+    assert "The shop uses keygen to prove, the auditor verify to timestamps, the witness witness." in told
+
+
+def test_the_help_says_where_to_start(help_of: Callable[..., str]) -> None:
+    assert "  Start with `rmos demo`, then `rmos up`.\n" in help_of()
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,9 @@ def show(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Show an act: who, when, why, from where, what it was about, how many were meant, done and refused.
+    """Show an act: who, when, why, from where, and what it was about.
+
+    How many were meant, done and refused is shown too.
 
     --json: all its fields.
     """

@@ -51,7 +51,7 @@ def put(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Store FILE as an attachment, and print the key by which a run may name it.
+    """Store FILE as an attachment, and print its key. A run may name it by that key.
 
     The same content again is the same file. Store it before the run that names it is enqueued.
     """
@@ -72,7 +72,7 @@ def get(
     output: Annotated[Path, typer.Option("--output", "-o", help="The new file to write it to.")],
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Write an attachment to a new file, which is there only once its hash is proven."""
+    """Write an attachment to a new file. The file is there only once its hash is proven."""
     attachments = _attachments_of(home)
     with _new_file(output) as file:
         for piece in attachments.read(key):
@@ -111,7 +111,7 @@ def runs(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """List the runs that name an attachment, newest first; reads every run."""
+    """List the runs that name an attachment, newest first. Every run is read."""
     damage, store = Damage(), store_of(home)
     if Attachments(store).head(key) is None:
         raise AttachmentNotFound(key)

@@ -38,16 +38,8 @@ from rmos_shared.errors import CorruptArtifact, SettingsInvalid
 from rmos_shared.models.base import format_utc
 
 app = typer.Typer(no_args_is_help=True)
-app.command("verify")(verify)
-app.command("check")(check)
-app.command("script")(script)
-app.command("prove")(prove)
-app.command("seal")(seal)
-app.command("rotate")(rotate_key)
-app.command("witness")(witness)
 
 
-@app.command()
 def keygen(
     file: Annotated[
         Path | None,
@@ -65,7 +57,7 @@ def keygen(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Make the log's private key, or a witness's, and print the public one: that is what auditors get.
+    """Make the log's private key, or a witness's. The public key is printed: that is what auditors get.
 
     The private key is for its owner alone (mode 0600). Keep a copy of it where the store is not, and give the
     public one to auditors by a way that does not lead through this system. RMOS_AUDIT_KEY_FILE names it to
@@ -85,9 +77,8 @@ def keygen(
         )
 
 
-@app.command()
 def key(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
-    """Print the public key of the configured private key: what auditors verify with.
+    """Print the public key of the configured private key. Auditors verify with it.
 
     Below it those that it followed, newest first, as `rmos audit rotate` wrote them beside the private key.
 
@@ -106,9 +97,8 @@ def key(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None
             typer.echo(vkey)
 
 
-@app.command()
 def status(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
-    """Show the log's size, its newest checkpoint and key, and how much waits to be sealed."""
+    """Show the log's size, its newest checkpoint and key. It also tells how much waits to be sealed."""
     place = Home(home)
     store = store_of(home)
     signer = _signer(place)
@@ -153,7 +143,6 @@ def _waits(sealing: SealingStatus | None) -> str:
     return said
 
 
-@app.command()
 def timestamps(
     *,
     tsa_cert: Annotated[
@@ -168,7 +157,7 @@ def timestamps(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """List the log's time stamps, and hold each against its checkpoint.
+    """List the log's time stamps, each held against its checkpoint.
 
     One that does not fit makes the exit code 7. Without certificates only the hash is compared, not who
     signed it.
@@ -213,3 +202,19 @@ def _print_key(signer: Signer, *, as_json: bool, **more: object) -> None:
         print_json({"vkey": signer.vkey, "name": signer.name, **more})
     else:
         typer.echo(signer.vkey)
+
+
+# By reader, in the order in which the help lists them: the shop,
+app.command("keygen")(keygen)
+app.command("key")(key)
+app.command("status")(status)
+app.command("seal")(seal)
+app.command("rotate")(rotate_key)
+app.command("prove")(prove)
+# the auditor,
+app.command("verify")(verify)
+app.command("check")(check)
+app.command("script")(script)
+app.command("timestamps")(timestamps)
+# and the witness.
+app.command("witness")(witness)

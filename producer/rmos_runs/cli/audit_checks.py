@@ -78,11 +78,11 @@ def verify(
     as_json: VerifierJsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Tell whether anything in a store was changed, removed, swapped, back-dated or added out of turn.
+    """Tell whether anything in a store was changed or removed.
 
-    Runs the file that `rmos audit script` prints. Whatever it finds is named by kind, key and place, and
-    makes the exit code 7; docs/how-to/verify-a-copy.md says what each kind means. Nothing in the store is
-    changed.
+    It also finds what was swapped, back-dated or added out of turn. Runs the file that `rmos audit script`
+    prints. Whatever it finds is named by kind, key and place, and makes the exit code 7;
+    docs/how-to/verify-a-copy.md says what each kind means. Nothing in the store is changed.
     """
     place = Home(home)
     root = _root(place) if store is None else store
@@ -108,7 +108,7 @@ def check(
     as_json: VerifierJsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Tell whether a file is the record that a log holds, by its proof alone: no store and no network.
+    """Tell whether a file is the record that a log holds. The proof alone is enough: no store and no network.
 
     Without a key it only says what the proof claims. Where it is not proven the exit code is 7.
     """
@@ -118,7 +118,7 @@ def check(
 
 
 def script() -> None:
-    """Print the verifier: one file that needs only Python and cryptography, and no program of ours.
+    """Print the verifier, one file that needs no program of ours. It needs only Python and cryptography.
 
     rmos audit script > verifier.py; python3 -I verifier.py verify STORE --key KEY
     """

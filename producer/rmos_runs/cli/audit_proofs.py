@@ -41,10 +41,11 @@ def prove(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Write the proofs of all records of a run: artifact, links, reviews, failed attempts, attachments.
+    """Write the proofs of all records of a run.
 
-    Each is checked by `rmos audit check PROOF FILE`. `rmos runs pack` puts the same into the run's pack, with
-    the files. A record that is not sealed yet is named, and makes the exit code 6: a minute later it is.
+    The records are its artifact, links, reviews, failed attempts and attachments. Each proof is checked by
+    `rmos audit check PROOF FILE`. `rmos runs pack` puts the same into the run's pack, with the files. A
+    record that is not sealed yet is named, and makes the exit code 6: a minute later it is.
     """
     store = store_of(home)
     folder = Folders(RunReader(store), store).gather(run_id, _refuse)

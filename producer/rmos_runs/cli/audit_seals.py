@@ -35,7 +35,7 @@ def seal(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Seal now what was published since the last seal; worker-audit may run at the same time.
+    """Seal now what was published since the last seal. The process worker-audit may run at the same time.
 
     Needs the log's key (RMOS_AUDIT_KEY_FILE), and the broker, which keeps what is to be sealed.
 
@@ -81,7 +81,7 @@ def rotate_key(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Introduce a new key of the log, under the signature of the one in use, and say what to do next.
+    """Introduce a new key of the log, signed by the one in use. It then says what to do next.
 
     Whoever has the old public key can go on with it: the log itself says that the new one is to be trusted.
     This is no help against a stolen key, for the thief can do the same: see docs/how-to/audit.md.

@@ -60,7 +60,7 @@ def list_batches(
 
 @app.command()
 def show(batch_id: BatchArgument, *, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
-    """Show what a batch is to do, what it has come to, and its report once it has ended.
+    """Show what a batch is to do and what it has come to. Once it has ended, its report is shown too.
 
     With --json an object: batch, what the ledger has of it, with its counts and those still pending; report,
     the file that was written at its end; and dead_job, a dead letter for which the batch stands still until
@@ -92,7 +92,7 @@ def pause(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Put no further runs of a batch in line; what is in line comes to its end.
+    """Put no further runs of a batch in line. What is in line comes to its end.
 
     With --json an object of batch_id and state.
     """
@@ -124,7 +124,7 @@ def cancel(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """End a batch early: what is in line comes to its end, then its report is written.
+    """End a batch early. What is in line comes to its end, then the batch's report is written.
 
     With --json an object of batch_id and state.
     """

@@ -105,7 +105,7 @@ def groups(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Group the dead letters by reason, error and place, the largest group first.
+    """Group the dead letters by reason, error and place. The largest group comes first.
 
     The place is the last line of our own code in the traceback; the example is the letter that died last.
 
@@ -140,7 +140,7 @@ def show(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Show a dead letter: what went wrong, where, how often, and what was done about it."""
+    """Show a dead letter: what went wrong, where and how often. It also shows what was done about it."""
     with ledger_of(home) as ledger:
         letter = ledger.find(letter_id) or ledger.dead_letters.find_raw(letter_id)
         if letter is None:
@@ -173,7 +173,7 @@ def export(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Write the dead letters to a file, one a line, as they come: memory stays flat.
+    """Write the dead letters to a file, one a line, as they come. Memory stays flat.
 
     JSON lines hold the history too; CSV is harmless to spreadsheets.
 

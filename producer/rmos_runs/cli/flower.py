@@ -29,7 +29,7 @@ def flower(
     ] = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Run Flower alone: pages of tasks, workers and queues, which change nothing.
+    """Run Flower alone: pages of tasks, workers and queues. The pages change nothing.
 
     FLOWER_BASIC_AUTH is user:password of who may look; beside `rmos up` it is that of the home. Without it
     Flower serves this machine only, and never its controls. Other FLOWER_* variables are Flower's own.

@@ -31,7 +31,7 @@ def rebuild(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Make the index anew from every file of the store; the old one stays in use until the end."""
+    """Make the index anew from every file of the store. The old one stays in use until the end."""
     from rmos_shared.index.process import processes_for_a_rebuild  # noqa: PLC0415 - as for all that follow
     from rmos_shared.index.rebuild import Progress as Done  # noqa: PLC0415
     from rmos_shared.index.rebuild import rebuild as make  # noqa: PLC0415
@@ -68,7 +68,7 @@ def status(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> N
 
 @app.command()
 def reconcile(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
-    """Look once for all that the store holds and the index does not, and for what only the index does."""
+    """Look once for all that only the store or only the index holds."""
     settings = _settings(home)
     store = store_of(home)
     store_id = store_id_of(store)
@@ -83,7 +83,7 @@ def reconcile(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -
 
 @app.command()
 def run(*, home: HomeOption = DEFAULT_HOME) -> None:
-    """Keep the index as the store is, until stopped: what `rmos up` runs as the process indexer.
+    """Keep the index as the store is, until stopped. It is what `rmos up` runs as the process indexer.
 
     A second one waits until the first has gone.
     """

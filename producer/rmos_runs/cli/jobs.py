@@ -172,7 +172,7 @@ def cancel(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Cancel jobs that nobody has begun: they become discarded, with who did it and why in their history.
+    """Cancel jobs that nobody has begun. They become discarded, with who did it and why in their history.
 
     A running job is refused, not killed. Webhooks hear of it as job.discarded; the explanation of its run may
     be asked for again. Jobs that options choose are cancelled once their number is confirmed.

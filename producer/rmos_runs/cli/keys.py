@@ -35,7 +35,7 @@ def add(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Make a key and print it: the only time, for the file holds its hash alone.
+    """Make a key and print it. It is printed this once, for the file holds its hash alone.
 
     A running gateway knows it at once.
     """

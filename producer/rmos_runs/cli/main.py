@@ -69,7 +69,12 @@ app.add_typer(store, name="store", help="The directory that holds the artifacts.
 app.add_typer(migrate, name="migrate", help="The records of older systems.")
 app.add_typer(dlq, name="dlq", help="The dead letters: what could not be done.")
 app.add_typer(acts, name="acts", help="The acts on record: who, when, why, to how many.")
-app.add_typer(audit, name="audit", help="The audit log: prove the record to a stranger.")
+app.add_typer(
+    audit,
+    name="audit",
+    help="The audit log: prove the record to a stranger. "
+    "The shop uses keygen to prove, the auditor verify to timestamps, the witness witness.",
+)
 app.add_typer(batches, name="batches", help="The batches of re-explanations.")
 app.add_typer(keys, name="keys", help="The API keys of the HTTP gateway.")
 app.add_typer(reviews, name="reviews", help="The review queue.")
@@ -89,7 +94,10 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Record why every cut was allowed: put runs in, watch their jobs, read their artifacts."""
+    """Record why every cut was allowed: put runs in, watch their jobs, read their artifacts.
+
+    Start with `rmos demo`, then `rmos up`.
+    """
 
 
 def run() -> None:

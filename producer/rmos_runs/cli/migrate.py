@@ -71,7 +71,7 @@ def status(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Count what the source and the store hold, by ids alone: quick, and no proof."""
+    """Count what the source and the store hold, by ids alone. This is quick, and no proof."""
     with _opened(source, kind, home) as parts:
         print_object(status_of(parts.source, parts.target, parts.scratch), as_json=as_json)
 
@@ -109,7 +109,7 @@ def run(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Store every record of the source, with its advisories and reviews; repeating it changes nothing.
+    """Store every record of the source, with advisories and reviews. Repeating it changes nothing.
 
     An incomplete record becomes BLOCKED. A record that cannot be stored is named, and makes the exit code 7.
     Workers may be live on the store. Recorded as an act, unless the broker is away.
@@ -137,7 +137,7 @@ def verify(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Compare every record of the source with what the store holds of it, byte for byte; write nothing.
+    """Compare the source's records with the store's, byte for byte. All are compared, and nothing is written.
 
     A record that is missing, differs or cannot be read is named, and makes the exit code 7.
     """

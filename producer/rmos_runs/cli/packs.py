@@ -64,7 +64,7 @@ def pack(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Write all records of a run as a ZIP, by default RUN_ID.zip: the same records are the same bytes.
+    """Write all records of a run as a ZIP, by default RUN_ID.zip. The same records are the same bytes.
 
     Unpacked, it is checked by: sha256sum -c MANIFEST.sha256. Recorded as an act; without the broker it is
     written all the same, on no record.
@@ -91,10 +91,11 @@ def export(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Write the records of many runs: a ZIP, by default runs.zip, or the flat log as CSV or JSON lines.
+    """Write the records of many runs as a ZIP or a flat log.
 
-    What is damaged is named in the file and makes the exit code 7; the rest is there all the same. Recorded
-    as an act; without the broker it is written all the same, on no record.
+    The ZIP is runs.zip by default; the flat log is CSV or JSON lines. What is damaged is named in the file
+    and makes the exit code 7; the rest is there all the same. Recorded as an act; without the broker it is
+    written all the same, on no record.
     """
     archive = form is ExportForm.ZIP
     default = "runs.zip" if archive else STANDARD_OUTPUT

@@ -48,7 +48,7 @@ def pause(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Hold back a queue, a task or the schedule, until it is resumed: over restarts of everything.
+    """Hold back a queue, a task or the schedule until resumed. A pause outlasts restarts of everything.
 
     Workers take no more of its jobs. Those that they have taken already finish, and accepting goes on: jobs
     stay in line. While the schedule is paused, what falls due on it is not accepted.
@@ -76,7 +76,7 @@ def resume(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Let a queue, a task or the schedule go on; workers take its jobs at once, in the order of their line.
+    """Let a queue, a task or the schedule go on. Workers take its jobs at once, in the order of their line.
 
     --json: act_id, subject, resumed (false: it was not paused).
     """

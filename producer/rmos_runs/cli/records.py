@@ -43,7 +43,7 @@ def history(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Tell what happened to a run, oldest first: its jobs, failures, replays, advisories and reviews.
+    """Tell what happened to a run, oldest first. That is its jobs, failures, replays, advisories and reviews.
 
     The ledger forgets a done job after a week; files are kept for ever.
     """
@@ -62,7 +62,7 @@ def compare(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Say what differs between two runs: risk, blocking, rules, parameters, hashes, outputs."""
+    """Say what differs between two runs. It compares risk, blocking, rules, parameters, hashes, outputs."""
     comparison = comparing.compare(*_two(RunReader(store_of(home)), run_id, other, parent=parent))
     if as_json:
         print_json(comparison.dump())
@@ -81,7 +81,7 @@ def diff(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Show two artifacts line against line, as indented JSON; never the text of a G-code program."""
+    """Show two artifacts line against line, as indented JSON. The text of a G-code program is never shown."""
     left, right = _two(RunReader(store_of(home)), run_id, other, parent=parent)
     difference = differing.unified_diff(left, right, most_lines=lines)
     if as_json:

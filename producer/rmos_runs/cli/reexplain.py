@@ -67,7 +67,7 @@ def reexplain(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Explain again the runs of some days that the engine in use has not explained, in a batch.
+    """Explain again the runs of some days, in a batch. It takes what the engine in use has not explained.
 
     A batch gives way to all other work, makes no second link for a run and a version of the engine, and goes
     on after any crash. --json prints batch_id and state; with --dry-run the counts meant, explained,

@@ -106,7 +106,7 @@ def list_reviews(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """List the advisories that the policy left to a person and nobody has reviewed.
+    """List the advisories that wait for a review. The policy left them to a person; nobody has reviewed them.
 
     A damaged file that may hide one is named, and makes the exit code 7.
 
@@ -133,10 +133,10 @@ def show(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Show all that a reviewer of a run's advisories needs: the run, the whole words, all verdicts so far.
+    """Show all that a reviewer of a run's advisories needs.
 
-    The words are asked of the advisory store, and proven by the hash in their link. Without it the summary
-    stands alone, and the page says so.
+    That is the run, the whole words, and all verdicts so far. The words are asked of the advisory store, and
+    proven by the hash in their link. Without it the summary stands alone, and the page says so.
 
     --json prints one object: run_id, created_at_utc, request_id, mode, tool_id, place, run_verdict, hashes,
     explanation_status, explanation_summary, and advisories: each with link, needs_review, words,
@@ -158,7 +158,7 @@ def history(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """List every verdict of a person on the advisories of a run, oldest first; none is ever lost.
+    """List every person's verdict on the advisories of a run. The oldest comes first; none is ever lost.
 
     --json prints a list of objects: at_utc, verdict, reviewed_by, reason, note, counts (whether it is the
     last on its advisory), advisory_id, review_id, act_id.

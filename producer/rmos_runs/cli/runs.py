@@ -84,7 +84,7 @@ def show(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Show a run as readers see it: its own verdict first, then who approved which explanation of it."""
+    """Show a run as readers see it. Its own verdict is first, then who approved which explanation of it."""
     with runs_of(home) as runs:
         run = runs.read(run_id)
     # The same fields in JSON as in the store; what was decided on the run itself stands first.

@@ -26,9 +26,10 @@ from rmos_shared.store.choice import chosen_store
 
 
 def status(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
-    """Show the state of the whole system: queues, jobs, rates, what waits and is dead, workers, storage.
+    """Show the state of the whole system.
 
-    Its cost is bounded: of very many jobs of a state the first 10,000 are looked at, and it says so.
+    That is queues, jobs, rates, what waits and is dead, workers, storage. The command's cost is bounded: of
+    very many jobs of a state the first 10,000 are looked at, and it says so.
 
     --json prints one object: ledger (the counts), pending, invariant, figures (queues, tasks, waiting,
     dead_letters, flow, breaker, workers; capped names the states that were not looked at to their end),

@@ -25,7 +25,7 @@ def init(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Make a store in RMOS_RUNS_DIR, or in the home; only a new and empty directory becomes one.
+    """Make a store in RMOS_RUNS_DIR, or in the home. Only a new and empty directory becomes one.
 
     A store that is there already stays as it is. The home is held to it from then on.
     """

@@ -34,7 +34,7 @@ _STALE_SECONDS = 5.0
 
 
 def top(*, home: HomeOption = DEFAULT_HOME) -> None:
-    """Show the status on the terminal, renewed each second, until q or Ctrl-C.
+    """Show the status on the terminal, renewed each second. The key q or Ctrl-C ends it.
 
     Looks at fewer jobs than `rmos status`: at the first 1,000 of a state. Without a terminal it prints one
     status and ends, as `rmos status` does.

@@ -45,7 +45,7 @@ def tree(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Show runs by session, batch and parent, with the counts of their risks, the worst first.
+    """Show runs by session, batch and parent, with counts by risk. The worst risk comes first.
 
     RED is worst, then ERROR and UNKNOWN, of which nobody knows, then YELLOW. Without an
     index a RUN_ID costs a walk through the store for each run of the tree.

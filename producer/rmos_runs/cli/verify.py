@@ -31,7 +31,7 @@ def verify(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Parse every file, prove its hashes and its place, and match links, reviews and attachments.
+    """Parse every file, and prove its hashes and its place. Links, reviews and attachments are matched.
 
     Damaged files are named, each on a line, and make the exit code 7. Nothing is changed.
     """

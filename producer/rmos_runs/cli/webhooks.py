@@ -29,7 +29,7 @@ EndpointArgument = Annotated[str, typer.Argument(help="The endpoint, as `rmos we
 
 @app.command("list")
 def list_endpoints(*, as_json: JsonOption = False, home: HomeOption = DEFAULT_HOME) -> None:
-    """List the endpoints that the worker found in its settings, and which of them are disabled."""
+    """List the endpoints that the worker found in its settings. The list says which of them are disabled."""
     with ledger_of(home) as ledger:
         print_rows(map(_row, ledger.webhooks.endpoints()), as_json=as_json, title="webhook endpoints")
 
@@ -53,7 +53,7 @@ def send_test(
     as_json: JsonOption = False,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Send a message of the type webhook.test, signed as all are, and wait for its end."""
+    """Send a message of the type webhook.test, and wait for its end. It is signed as all are."""
     with ledger_of(home) as ledger, client_of(home) as client:
         job = ledger.webhooks.test_job(endpoint)
         ledger.accept([job])
@@ -71,7 +71,7 @@ def send_test(
 
 @app.command()
 def enable(endpoint: EndpointArgument, *, home: HomeOption = DEFAULT_HOME) -> None:
-    """Take an endpoint up again that its receiver's answer (410) had disabled.
+    """Take up an endpoint that its receiver's answer 410 disabled.
 
     What was on its way to it then is among the dead letters, reason endpoint_disabled; replay that with
     rmos dlq replay.

@@ -70,12 +70,12 @@ def witness(
     ] = 10.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Cosign a log's newest checkpoint, as long as its tiles prove that it only grew since the last one.
+    """Cosign a log's newest checkpoint, as long as it only grew.
 
-    Run it on another machine, with a key that the log's owner does not hold. What it signs is in its state,
-    for good, before anybody sees the signature. A log that was cut or rewritten is not signed, ever: both
-    checkpoints are named, and the exit code is 7. While the log cannot be reached it waits, with --once it
-    ends with 6.
+    Its tiles must prove that it only grew since the last one. Run the witness on another machine, with a key
+    that the log's owner does not hold. What it signs is in its state, for good, before anybody sees the
+    signature. A log that was cut or rewritten is not signed, ever: both checkpoints are named, and the exit
+    code is 7. While the log cannot be reached it waits, with --once it ends with 6.
     """
     from rmos_runs.auditor.key_file import named_signer, verifiers_of  # noqa: PLC0415 - no other command needs it
     from rmos_runs.auditor.log_source import DirectorySource, TimedSource, source_of  # noqa: PLC0415
