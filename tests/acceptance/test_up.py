@@ -21,7 +21,10 @@ import redis
 from rmos_runs.client import RunsClient
 from rmos_runs.local.home import Addresses, Home
 from rmos_runs.local.ports import is_free
+from rmos_shared.auditlog.checkpoint import origin_of
+from rmos_shared.auditlog.keys import generate, load_file
 from rmos_shared.jobs.model import LedgerStats
+from rmos_shared.store.local import LocalStore
 
 RMOS = (sys.executable, "-c", "from rmos_runs.cli import main; main()")
 Eventually = Callable[..., None]
@@ -259,6 +262,35 @@ def test_a_home_is_closed_to_others_and_its_server_asks_for_the_password(
         check=True,
     )
     assert sourced.stdout == addresses.broker_url
+
+
+def test_the_audit_key_is_given_to_the_process_that_seals_and_to_no_other(
+    start: Callable[..., Up], tmp_path: Path, sample_requests: list[dict[str, Any]], eventually: Eventually
+) -> None:
+    signer = generate(tmp_path / "key.pem", "any")
+    pem = (tmp_path / "key.pem").read_text()
+    # The text outranks the file.
+    told = {"RMOS_AUDIT_KEY": pem, "RMOS_AUDIT_KEY_FILE": str(tmp_path / "no.pem")}
+    up = start(env=clean(**told, RMOS_AUDIT_SEAL_SECONDS="1"))
+    up.wait()
+    with up.client() as client:
+        receipt = client.create_run(sample_requests[0])
+        assert client.wait(receipt.job_id, 30).state == "done"
+        eventually(lambda: client.ledger.unsealed.state().signed_by, 30)
+        signed_by = client.ledger.unsealed.state().signed_by
+    key = load_file(tmp_path / "key.pem", origin_of(LocalStore(up.home.runs_dir).identity().store_id))
+    assert signed_by == key.verifier.key_id.hex() != signer.verifier.key_id.hex(), "it is named by the log"
+    holders = {line for pid, line in processes(up.home).items() if has_key(pid)}
+    # The shell gave it to ``rmos up`` itself.
+    assert {" up " in line or "audit@" in line for line in holders} == {True}, holders
+    assert len(holders) == 2
+    assert len(processes(up.home)) > len(holders)
+
+
+def has_key(pid: int) -> bool:
+    with suppress(OSError):
+        return b"RMOS_AUDIT_KEY" in (Path("/proc") / str(pid) / "environ").read_bytes()
+    return False
 
 
 def test_a_stop_keeps_the_state_and_a_port_that_another_took_is_named_and_not_exchanged(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from types import TracebackType
@@ -70,8 +70,12 @@ PROCESSES: Mapping[str, tuple[str, ...]] = {
 }
 #: How the names of workers begin: each gets a port to be watched by.
 _WORKERS = "worker-"
+#: The one process that seals the audit log, and the variables that tell of its key: the fewer processes have
+#: them, the fewer can be made to tell it.
+SEALER = "worker-audit"
+_AUDIT_KEY = ("RMOS_AUDIT_KEY", "RMOS_AUDIT_KEY_FILE")
 #: What the main job needs; beat and Flower only watch and plan.
-MAIN_JOB = ("advisory-store", "worker-create", "worker-advise", "worker-audit")
+MAIN_JOB = ("advisory-store", "worker-create", "worker-advise", SEALER)
 
 
 class ProcessFailed(TryLater):
@@ -157,19 +161,13 @@ class Pipeline:
             "FLOWER_PORT": str(flower_port),
             "FLOWER_BASIC_AUTH": addresses.flower_auth or "",
         }
-        if (key_file := self._home.audit_settings().audit_key_file) is not None:
-            environment["RMOS_AUDIT_KEY_FILE"] = str(key_file)
         if index_url is not None:
             environment["RMOS_INDEX_URL"] = index_url.get_secret_value()
         if addresses.advisory_token is not None:
             environment["RMOS_ADVISORY_TOKEN"] = addresses.advisory_token
         for name in names:
-            own = (
-                {"RMOS_WORKER_HTTP_HOST": "127.0.0.1", "RMOS_WORKER_HTTP_PORT": str(worker_ports[name])}
-                if name in worker_ports
-                else {}
-            )
-            self.supervisor.start(name, (sys.executable, *PROCESSES[name]), environment | own)
+            own = self._told_alone(name, worker_ports)
+            self._start(name, (sys.executable, *PROCESSES[name]), environment | own)
         gateway = {"gateway": addresses.gateway_url} if addresses.gateway_url else {}
         self._probes = Probes({**addresses.worker_urls, **gateway})
         if "advisory-store" in names:
@@ -209,6 +207,26 @@ class Pipeline:
         """Stop."""
         self.stop()
 
+    def _told_alone(self, name: str, worker_ports: Mapping[str, int]) -> dict[str, str]:
+        """Return the variables that are this process's own."""
+        own = {}
+        if name in worker_ports:
+            own = {"RMOS_WORKER_HTTP_HOST": "127.0.0.1", "RMOS_WORKER_HTTP_PORT": str(worker_ports[name])}
+        if name == SEALER and (key_file := self._home.audit_settings().audit_key_file) is not None:
+            own["RMOS_AUDIT_KEY_FILE"] = str(key_file)
+        return own
+
+    def _start(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        inherited: tuple[int, ...] = (),
+    ) -> None:
+        withheld = () if name == SEALER else _AUDIT_KEY
+        self.supervisor.start(name, command, environment, withheld=withheld, inherited=inherited)
+
     def _start_server(self) -> str:
         # The wheel with the server comes with an extra, and is not needed beside a server elsewhere.
         from rmos_runs.local.embedded import answers, server_command, server_url  # noqa: PLC0415
@@ -217,7 +235,7 @@ class Pipeline:
         url = server_url(port, password)
         command = server_command(self._home.server_dir, port, password=password)
         # It holds the lock too: no other may open its files while it lives, whatever becomes of us.
-        self.supervisor.start(SERVER, command, {}, inherited=(self._ownership.descriptor,))
+        self._start(SERVER, command, {}, inherited=(self._ownership.descriptor,))
         self._wait_for(SERVER, lambda: answers(url, self.supervisor.pids().get(SERVER)))
         return url
 

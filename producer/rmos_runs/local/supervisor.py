@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,11 +65,16 @@ class Supervisor:
         command: Sequence[str],
         environment: Mapping[str, str],
         *,
+        withheld: Collection[str] = (),
         inherited: tuple[int, ...] = (),
     ) -> None:
-        """Start a process with ``environment`` added to our own, and the descriptors ``inherited`` open."""
+        """Start a process with ``environment`` added to our own, and the descriptors ``inherited`` open.
+
+        Variables of our own that are ``withheld`` it does not get.
+        """
         self._logs_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        child = _Child(command, {**os.environ, **environment}, self._logs_dir / f"{name}.log", inherited)
+        ours = {variable: value for variable, value in os.environ.items() if variable not in withheld}
+        child = _Child(command, {**ours, **environment}, self._logs_dir / f"{name}.log", inherited)
         self._children[name] = child
         self._spawn(child)
 
