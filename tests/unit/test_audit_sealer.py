@@ -331,6 +331,15 @@ def test_what_was_found_is_late_only_after_two_minutes(store: MemoryStore) -> No
     assert keys_of(sealer.log) == [NEXT[0].key, receipt(1).key]
 
 
+def test_what_was_found_with_a_time_that_lies_ahead_is_late_at_once(store: MemoryStore) -> None:
+    sealer = sealer_of(store)
+    sealer.seal([], now=START, feed_at_end=True)
+    store.create(receipt(1).key, b"")
+    long_before = datetime.now(UTC) - timedelta(days=1)
+    sealer.seal([replace(receipt(1), feed_id="", found="late")], now=long_before, feed_at_end=True)
+    assert keys_of(sealer.log) == [receipt(1).key]
+
+
 def test_a_checkpoint_of_another_tree_that_is_planted_meanwhile_is_named() -> None:
     other = Note(Checkpoint(ORIGIN, 4, bytes(32)).text).to_bytes()
     store = Overtaken(checkpoint_key(4), lambda store: MemoryStore.create(store, checkpoint_key(4), other))

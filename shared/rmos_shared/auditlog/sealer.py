@@ -16,7 +16,7 @@ from rmos_shared.auditlog.adoption import adopt
 from rmos_shared.auditlog.checkpoint import Checkpoint
 from rmos_shared.auditlog.entry import RecordEntry, SealEntry, SealFacts, to_milliseconds
 from rmos_shared.auditlog.layout import checkpoint_key, seal_key
-from rmos_shared.auditlog.log import AuditLog, last_adopted, last_seal
+from rmos_shared.auditlog.log import SLACK, AuditLog, last_adopted, last_seal
 from rmos_shared.auditlog.merkle import complete_root, leaf_hash, verify_inclusion
 from rmos_shared.auditlog.moment import earliest
 from rmos_shared.auditlog.note import Note, NoteInvalid, Signer, verified
@@ -329,7 +329,9 @@ class Sealer:
             if is_new and modified_at is not None and begun_at is not None and modified_at >= begun_at:
                 created[receipt.key] = receipt.at - _JUST_NOW
                 continue
-            if receipt.found == "late" and modified_at is not None and now - modified_at < LATE_AFTER:
+            # A time that lies ahead by more than clocks differ says nothing.
+            age = None if modified_at is None else now - modified_at
+            if receipt.found == "late" and age is not None and -SLACK <= age < LATE_AFTER:
                 too_soon.add(receipt.key)
             else:
                 search[receipt.key] = earliest(receipt.key, modified_at, receipt.at)
