@@ -13,16 +13,21 @@ from typing import Any
 
 import pytest
 
+from rmos_runs.operations import sealing
 from rmos_runs.operations.proofs import Prover, Stored
 from rmos_shared.auditlog.checkpoint import origin_of
 from rmos_shared.auditlog.entry import RecordEntry, parse_entry
 from rmos_shared.auditlog.layout import ACTS, checkpoint_key
 from rmos_shared.auditlog.log import AuditLog
 from rmos_shared.auditlog.note import Note
+from rmos_shared.errors import SettingsInvalid
 from rmos_shared.ids import new_uuid7
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Failure
 from rmos_shared.jobs.work import Lease
+from rmos_shared.sealing.parts import SealParts
+from rmos_shared.sealing.run import SealingRun
+from rmos_shared.settings.audit import AuditSettings
 from rmos_shared.store.base import Outcome
 from rmos_shared.store.local import LocalStore
 from rmos_shared.store.publication import Publication
@@ -212,6 +217,35 @@ def test_each_new_key_is_given_the_public_keys_of_all_before_it(shop: Shop) -> N
     assert refused.returncode == 2
     assert "is not the public half" in refused.stderr
     assert [record.trusts for record in shop.records() if record.trusts] == vkeys[1::-1]
+
+
+def test_a_rotation_that_a_sealer_without_the_key_took_is_called_none(
+    shop: Shop, ledger: JobLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log is unsigned so far, and a worker-audit that was not restarted since the first key has none."""
+    keyed = AuditSettings.load(audit_key_file=shop.key)
+    new = shop.place / "two.pem"
+    shop("keygen", str(new))
+    keyless = SealingRun(ledger, SealParts.of(AuditSettings.load(), shop.store, ledger), lock_seconds=5)
+    keyless.run(lambda _: False)
+    introduce = sealing._introduce
+
+    def taken(*given: Any, **told: Any) -> str:
+        act_id = introduce(*given, **told)
+        keyless.run(lambda _: False)
+        return act_id
+
+    with monkeypatch.context() as between:
+        between.setattr(sealing, "_introduce", taken)
+        with pytest.raises(SettingsInvalid, match=r"does not trust the new key.*worker-audit.*rotate again"):
+            sealing.rotate(ledger, keyed, shop.store, new, by="op", why="yearly")
+    assert [record.trusts for record in shop.records()] == [None, None]
+    # Done as it says, it works.
+    done = shop.json("rotate", str(new), "--why", "yearly")
+    assert [record.trusts for record in shop.records() if record.trusts] == [done["new_vkey"]]
+    shop.publish(1)
+    assert shop.json("seal", key=new)["records"] >= 1
+    assert_sound(shop.log)
 
 
 def test_without_a_key_there_is_nothing_to_rotate(shop: Shop) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -12,10 +13,11 @@ from rmos_runs.operations.audit_log import audit_log_of, configured_keys
 from rmos_runs.operations.on_record import Doing, on_record
 from rmos_shared.auditlog.checkpoint import Checkpoint
 from rmos_shared.auditlog.configured import earlier_keys
+from rmos_shared.auditlog.entry import RecordEntry
 from rmos_shared.auditlog.introduction import introduce
 from rmos_shared.auditlog.keys import load_file, write_public
 from rmos_shared.auditlog.layout import act_begun_key
-from rmos_shared.auditlog.note import NoteInvalid, Signer
+from rmos_shared.auditlog.note import NoteInvalid, Signer, verified
 from rmos_shared.auditlog.reconcile import Reconciler, Unsealed
 from rmos_shared.clock import Clock, SystemClock
 from rmos_shared.errors import FieldProblem, InvalidRequest, SealerBusy, SettingsInvalid, TransitionRefused
@@ -142,6 +144,20 @@ class Rotation:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Introduced:
+    """The act that introduces a key."""
+
+    act_id: str
+    since: datetime
+    vkey: str
+
+    @property
+    def key(self) -> str:
+        """Where the record lies that names the key: that of its begin."""
+        return act_begun_key(self.since.date().isoformat(), self.act_id)
+
+
 def rotate(
     ledger: JobLedger, settings: AuditSettings, store: LocalStore, new_file: Path, *, by: str, why: str
 ) -> Rotation:
@@ -152,7 +168,7 @@ def rotate(
 
     Raises:
         SettingsInvalid: no key is in use, or one of the two cannot be read, or the file beside the new one
-            cannot be written; and as ``seal_now``.
+            cannot be written; or another sealer has not the key in use, and came first; and as ``seal_now``.
         InvalidRequest: it is the same key.
     """
     old = log_signer(settings, store)
@@ -168,10 +184,9 @@ def rotate(
     _follow(public_file(new_file), new, configured_keys(settings, old))
     act_id = _introduce(ledger, old, new, by=by, why=why)
     seal_now(ledger, settings, store)
-    act = ledger.acts.get(act_id)
-    key = act_begun_key(act.begun_at_utc.date().isoformat(), act_id)
+    act = _Introduced(act_id, ledger.acts.get(act_id).begun_at_utc, new.vkey)
     until = time.monotonic() + _PATIENCE_SECONDS
-    while (size := _size_with(store, key, act.begun_at_utc)) is None:
+    while (size := _size_with(store, act, old)) is None:
         # The act was taken from the feed by another sealer, whose checkpoint is on its way.
         if time.monotonic() >= until:
             raise SealerBusy(
@@ -198,7 +213,23 @@ def _introduce(ledger: JobLedger, old: Signer, new: Signer, *, by: str, why: str
     return str(progress.act_id)
 
 
-def _size_with(store: LocalStore, key: str, since: datetime) -> int | None:
+def _size_with(store: LocalStore, act: _Introduced, old: Signer) -> int | None:
+    """Return the size of the first checkpoint by which the old key says so; None: the act is in no seal yet.
+
+    Raises:
+        SettingsInvalid: another sealer came first, which has not this key: the log trusts no new one.
+    """
     log = audit_log_of(store)
-    index = None if log is None else log.find({key: since}).get(key)
-    return None if log is None or index is None else next(log.sizes(index), None)
+    index = None if log is None else log.find({act.key: act.since}).get(act.key)
+    if log is None or index is None:
+        return None
+    entry = log.entry(index, log.newest_size())
+    if isinstance(entry, RecordEntry) and entry.trusts == act.vkey:
+        for size in log.sizes(index):
+            with suppress(NoteInvalid):
+                verified(log.note(size)[1], [old.verifier])
+                return size
+    raise SettingsInvalid(
+        f"the log does not trust the new key: act {act.act_id} was sealed by another sealer, without the key "
+        "in use; name that one in RMOS_AUDIT_KEY_FILE of worker-audit too, restart it, then rotate again"
+    )
