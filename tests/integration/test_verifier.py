@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import ast
 import functools
+import hashlib
 import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,10 +22,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from rmos_runs.auditor import verifier
 from rmos_shared.auditlog.log import AuditLog
+from rmos_shared.auditlog.note import Signer
 from rmos_shared.auditlog.proof import prove
-from support import plant
-from support.http_server import Call, HttpServer
-from support.sealed_store import SealedStore, sealed_store
+from rmos_shared.auditlog.sealer import Sealer
+from rmos_shared.ids import new_uuid7
+from support import plant, sealed
+from support.http_server import Call, HttpServer, drips
+from support.sealed_store import SealedStore, new_store, sealed_store
 from support.threaded_server import ThreadedServer
 
 WITNESS = Ed25519PrivateKey.from_private_bytes(b"w" * 32)
@@ -166,22 +173,110 @@ def test_what_is_adopted_is_counted_and_is_no_finding(
 # -- a live store -----------------------------------------------------------------------------------------
 
 
-def test_a_record_that_was_just_written_is_no_finding(
+def test_a_record_that_was_just_written_is_no_finding_and_is_named(
     copy: plant.Copy, base: SealedStore, run: Runner
 ) -> None:
-    copy.put(copy.artifacts()[-1].replace(".json", "0.json"), b"{}")
+    now = datetime.now(UTC)
+    old, run_id = copy.artifacts()[0].removesuffix(".json"), new_uuid7(now)
+    young = [
+        f"{now:%Y-%m-%d}/{run_id}.json",
+        f"{now:%Y-%m-%d}/of-no-uuid.json",
+        f"{old}_advisory_{run_id}.json",
+        f"_reviews/{old}/{run_id}.json",
+        f"_attempts/{old}/{run_id}_{round(now.timestamp() * 1000)}.json",
+        f"_acts/{now:%Y-%m-%d}/{run_id}_begun.json",
+        f"_acts/{old}_ended.json",
+        f"_batches/{old}.json",
+        "_attachments/ab/" + "ab" * 32 + ".nc",
+    ]
+    for key in young:
+        copy.put(key, b"{}")
     code, out, _ = run("verify", copy.root, "--key", base.vkey, "--json")
+    assert (code, json.loads(out)["findings"]) == (0, [])
+    assert json.loads(out)["summary"]["not_sealed_yet"] == len(young)
+    assert {one["key"] for one in json.loads(out)["young"]} == set(young)
+    code, out, _ = run("verify", copy.root, "--key", base.vkey)
     assert code == 0
-    assert json.loads(out)["summary"]["not_sealed_yet"] == 1
+    assert all(f"{key}, written at 2" in out for key in young)
 
 
-def test_a_seal_that_a_sealer_has_just_begun_is_no_finding(
+def test_a_record_with_the_name_of_another_time_was_not_just_written(
     copy: plant.Copy, base: SealedStore, run: Runner
 ) -> None:
-    size = base.sizes[-1]
-    plant.pending(copy)
-    copy.put(f"_log/tile/0/{plant.tile_number(size // 256)}.p/{size % 256 + 1}", b"x")
-    assert run("verify", copy.root, "--key", base.vkey)[0] == 0
+    old = copy.artifacts()[0].removesuffix(".json")[:-4] + "beef"
+    run_id, soon = old.rpartition("/")[2], new_uuid7(datetime.now(UTC) + timedelta(days=2))
+    planted = {
+        f"{old}.json",
+        f"{old.partition('/')[0]}/of-no-uuid.json",
+        f"{datetime.now(UTC):%Y-%m-%d}/{soon}.json",
+        f"_reviews/{old}/{run_id}.json",
+        f"_attempts/{old}/{run_id}_1000000000000.json",
+        f"_acts/{old}_begun.json",
+    }
+    for key in planted:
+        copy.put(key, b"{}")
+    code, out, _ = run("verify", copy.root, "--key", base.vkey, "--json")
+    assert code == 7
+    assert {(one["kind"], one["key"]) for one in json.loads(out)["findings"]} == {
+        ("unsealed", key) for key in planted
+    }
+
+
+def test_what_waits_for_the_next_seal_is_unsealed_and_not_extra(tmp_path: Path, run: Runner) -> None:
+    """The newest seal took the first receipts of a backlog, and says so."""
+    made, now = new_store(tmp_path / "store"), datetime.now(UTC)
+    sealer = Sealer(made.store, made.origin, made.signer, heartbeat=timedelta(hours=1))
+    sealer.seal([], now=now - timedelta(minutes=20), feed_at_end=True)
+    times = [now - timedelta(minutes=10 - number) for number in range(6)]
+    backlog = [made.publish(f"{at:%Y-%m-%d}/{new_uuid7(at)}.json", b"{}", at, 1) for at in times]
+    sealer.seal(backlog[:3], now=now - timedelta(seconds=10), feed_at_end=False)
+    code, out, _ = run("verify", made.root, "--key", made.vkey, "--json")
+    assert code == 7
+    told = [(one["kind"], one["key"]) for one in json.loads(out)["findings"]]
+    assert sorted(told) == sorted(("unsealed", receipt.key) for receipt in backlog[3:])
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> plant.Copy:
+    """A store that was sealed a moment ago."""
+    shop = sealed.SealedStore(tmp_path / "live", Signer("x", NEXT))
+    shop.signer = Signer(shop.origin, NEXT)
+    shop.grow(3)
+    return plant.Copy(shop.root, NEXT, WITNESS)
+
+
+def _findings(run: Runner, copy: plant.Copy, *words: object) -> set[tuple[str, str]]:
+    out = run("verify", copy.root, "--key", plant.vkey(copy.origin, 1, NEXT), "--json", *words)[1]
+    return {(one["kind"], one["key"]) for one in json.loads(out)["findings"]}
+
+
+def test_a_seal_that_a_sealer_has_just_begun_is_no_finding(live: plant.Copy, run: Runner) -> None:
+    record = "_batches/a.json"
+    live.put(record, b"{}", time.time() - 600)  # its receipt waited
+    now = verifier.iso(time.time())
+    entry = {"at": now, "key": record, "sha256": hashlib.sha256(b"{}").hexdigest(), "size": 2, "v": 1}
+    plant.pending(live, before=(plant.dumped(entry),))
+    size = live.sizes()[-1]
+    live.put(f"_log/tile/0/000.p/{size + 2}", b"x")
+    assert _findings(run, live, "--live") == set()
+    live.put(record, b"[]", time.time() - 600)
+    assert _findings(run, live, "--live") == {("modified", record)}
+
+
+def test_the_entries_of_a_seal_that_was_begun_are_looked_at(live: plant.Copy, run: Runner) -> None:
+    late = plant.dumped(
+        {"at": "2021-03-03T12:00:00.000Z", "key": "x.json", "sha256": "0" * 64, "size": 2, "v": 1}
+    )
+    key = plant.pending(live, before=(late, b"nonsense"))
+    assert _findings(run, live) == {("clock", "x.json"), ("missing", "x.json"), ("inconsistent", key)}
+
+
+def test_a_seal_of_the_future_is_found(live: plant.Copy, run: Runner) -> None:
+    key = plant.pending(live, at="9000-01-01T00:00:00.000Z")
+    assert _findings(run, live) == {("clock", key), ("gap", key)}
+    live.write_log(live.seals())
+    assert len(live.sizes()) == 2
+    assert _findings(run, live) == {("clock", key), ("gap", key)}
 
 
 # -- keys that change -----------------------------------------------------------------------------------
@@ -350,6 +445,12 @@ def _silent(call: Call) -> None:
     call.stop.wait(20)
 
 
+def _continues(call: Call) -> None:
+    with suppress(OSError):
+        while not call.stop.is_set():
+            call.send(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+
+
 def _answer(head: bytes, body: bytes = b"", times: int = 1) -> HttpServer:
     def act(call: Call) -> None:
         call.send(head)
@@ -361,7 +462,20 @@ def _answer(head: bytes, body: bytes = b"", times: int = 1) -> HttpServer:
     return HttpServer(act)
 
 
-@pytest.mark.parametrize("fault", ["refuses", "an error", "no HTTP", "never answers", "never ends"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "refuses",
+        "an error",
+        "no HTTP",
+        "never answers",
+        "never ends",
+        "never begins",
+        "drips its head",
+        "drips its body",
+        "drips its chunks",
+    ],
+)
 def test_a_server_that_fails_is_away(fault: str, run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verifier, "SECONDS", 0.2)
     server = {
@@ -369,6 +483,12 @@ def test_a_server_that_fails_is_away(fault: str, run: Runner, monkeypatch: pytes
         "an error": lambda: _answer(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"),
         "no HTTP": lambda: _answer(b"nonsense\r\n\r\n"),
         "never answers": lambda: HttpServer(_silent),
+        "never begins": lambda: HttpServer(_continues),
+        "drips its head": lambda: HttpServer(drips(b"HTTP/1.1 200 OK\r\nX: ", b"a", each_seconds=0.05)),
+        "drips its body": lambda: HttpServer(drips(b"HTTP/1.1 200 OK\r\n\r\n", b"a", each_seconds=0.05)),
+        "drips its chunks": lambda: HttpServer(
+            drips(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0", each_seconds=0.05)
+        ),
         "never ends": lambda: _answer(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 65_536, 100_000),
     }[fault]()
     with server:

@@ -122,6 +122,33 @@ def huge_strangers(copy: plant.Copy) -> None:
         os.truncate(copy.root / key, HUGE)
 
 
+def a_seal_of_newlines(copy: plant.Copy) -> None:
+    copy.put(f"_log/seals/{plant.grouped(copy.sizes()[-1])}", b"\n" * ((1 << 26) - 1))
+    key = copy.files("_log/seals/*/*/*/*")[0]
+    copy.put(key, copy.read(key)[:90] + b"\n" * (1 << 25))
+
+
+def a_seal_of_many_lines(copy: plant.Copy) -> None:
+    for start in (0, copy.sizes()[-1]):
+        heading = b"rmos-runs seal\n%b\n%d\n" % (copy.origin.encode(), start)
+        copy.put(f"_log/seals/{plant.grouped(start)}", heading + b"x\n" * (1 << 24) + b"\n")
+
+
+def seals_of_long_lines(copy: plant.Copy) -> None:
+    plant.pending(copy, before=(b"x" * 70_000,))
+    for key in copy.files("_log/seals/*/*/*/*")[:2]:
+        text, _, tail = copy.read(key).partition(b"\n\n")
+        copy.put(key, text + b"\n" + b"\n".join([b"x" * 70_000] * 300) + b"\n\n" + tail)
+
+
+def bundles_of_nothing(copy: plant.Copy) -> None:
+    """Bundles with sixteen million entries of no bytes are read, because seals are missing."""
+    for key in copy.files("_log/seals/*/*/*/*"):
+        copy.remove(key)
+    for key in copy.files("_log/tile/entries/**/*"):
+        copy.put(key, b"\0" * (1 << 25))
+
+
 def deep_json(copy: plant.Copy) -> None:
     copy.put("_store.json", b"[" * 4_000 + b"]" * 4_000)
     for key in copy.files("_log/seals/*/*/*/*"):
@@ -213,6 +240,10 @@ HOSTILE = (
     no_log,
     huge_files,
     huge_strangers,
+    a_seal_of_newlines,
+    a_seal_of_many_lines,
+    seals_of_long_lines,
+    bundles_of_nothing,
     deep_json,
     deep_json_in_every_copy_of_an_entry,
     hostile_keys,

@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -307,9 +308,9 @@ def _missing_of_log(pattern: str, which: int) -> Callable[[Copy], set[str]]:
 
 
 def unsealed_artifact(copy: Copy) -> set[str]:
-    key = copy.artifacts()[-1].replace("-", "", 0)
-    key = key.partition("/")[0] + "/" + "01a0ffffffff7fff8fffffffffffffff.json"
-    copy.put(key, b"{}", time.time() - 200)
+    at = time.time() - 200
+    key = f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}/{int(at * 1000):012x}7fff8fffffffffffffff.json"
+    copy.put(key, b"{}", at)
     return {key}
 
 
@@ -507,23 +508,37 @@ def _seal_in_place(which: int, change: Callable[[Copy, bytes, str], bytes]) -> C
     return plant
 
 
-def _pending(sign: Callable[[Copy, str], bytes]) -> Callable[[Copy], set[str]]:
-    """Plant a seal behind the log's end, of this moment, with a file that it calls a record."""
+def pending(
+    copy: Copy, at: str = "", before: tuple[bytes, ...] = (), sign: Callable[[str], bytes] | None = None
+) -> str:
+    """Write a seal behind the log's end, of this moment or of another; return its key."""
+    start, now = copy.sizes()[-1], datetime.now(UTC).isoformat(timespec="milliseconds")
+    at = at or now.replace("+00:00", "Z")
+    facts = {"entries": len(before) + 1, "feed": "", "next": at, "upto": at}
+    lines = [*before, dumped({"at": at, "seal": facts, "v": 1})]
+    key = f"_log/seals/{grouped(start)}"
+    sign = sign or (lambda text: signed(text, copy.origin, copy.private))
+    copy.put(key, sign(seal_text(copy.origin, start, lines)))
+    return key
 
-    def plant(copy: Copy) -> set[str]:
-        start, now = copy.sizes()[-1], time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
-        last = json.loads(copy.seals()[-1][-1])
-        facts = {"entries": 1, "feed": "", "next": now, "upto": now}
-        key = f"_log/seals/{grouped(start)}"
-        copy.put(key, sign(copy, seal_text(copy.origin, start, [dumped(last | {"at": now, "seal": facts})])))
-        return {key}
 
-    return plant
+def inconsistent_pending_unsigned(copy: Copy) -> set[str]:
+    return {pending(copy, sign=lambda text: f"{text}\n".encode())}
 
 
-def pending(copy: Copy) -> set[str]:
-    """Not found: a seal that a sealer has begun a moment ago."""
-    return _pending(lambda copy, text: signed(text, copy.origin, copy.private))(copy)
+def inconsistent_pending_of_a_stranger(copy: Copy) -> set[str]:
+    return {pending(copy, sign=lambda text: signed(text, copy.origin, _stranger()))}
+
+
+def inconsistent_pending_of_another_place(copy: Copy) -> set[str]:
+    """A copy of an earlier seal, whose signature is right."""
+    key = f"_log/seals/{grouped(copy.sizes()[-1])}"
+    copy.put(key, copy.read(copy.files("_log/seals/*/*/*/*")[-1]))
+    return {key}
+
+
+def inconsistent_pending_with_a_long_line(copy: Copy) -> set[str]:
+    return {pending(copy, before=(b"x" * 65_536,))}
 
 
 def inconsistent_checkpoint(copy: Copy) -> set[str]:
@@ -595,6 +610,49 @@ def clock_of_a_seal(copy: Copy) -> set[str]:
     return {f"_log/seals/{grouped(start)}"}
 
 
+def clock_adopted_late(copy: Copy) -> set[str]:
+    """A file is called older than the log, in a seal after one that adopted nothing."""
+    seals = copy.seals()
+    seals[-1][0] = changed(seals[-1][0], found="adopted", at="2021-03-03T12:00:00.000Z")
+    copy.write_log(seals)
+    return {json.loads(seals[-1][0])["key"]}
+
+
+def clock_upto_steps_back(copy: Copy) -> set[str]:
+    seals = copy.seals()
+    seals[-1][-1] = resealed(seals[-1][-1], upto="1971-01-02T00:00:00.000Z")
+    start = sum(map(len, seals[:-1]))
+    copy.write_log(seals)
+    return {f"_log/seals/{grouped(start)}"}
+
+
+def clock_promise(copy: Copy) -> set[str]:
+    """The next seal is promised for so late that nobody will miss it."""
+    seals = copy.seals()
+    seals[0][-1] = resealed(seals[0][-1], next="5000-01-01T00:00:00.000Z")
+    copy.write_log(seals)
+    return {f"_log/seals/{grouped(0)}"}
+
+
+def inconsistent_form_of_an_entry(copy: Copy) -> set[str]:
+    """The log is right in itself, and some of its entries are not in canonical form."""
+    seals = copy.seals()
+    for at, line in enumerate((seals[-1][0].replace(b",", b", "), seals[-1][1][:-1] + b',"v":1}')):
+        copy.remove(json.loads(seals[-1][at])["key"])  # it would have no entry
+        seals[-1][at] = line
+    start = sum(map(len, seals[:-1]))
+    copy.write_log(seals)
+    return {f"_log/seals/{grouped(start)}"}
+
+
+def unsealed_in_an_old_day(copy: Copy) -> set[str]:
+    """Written just now, and named after a run of some days ago."""
+    old = copy.artifacts()[0]
+    key = old.partition("/")[0] + "/" + Path(old).stem[:-4] + "beef.json"
+    copy.put(key, copy.read(old), time.time())
+    return {key}
+
+
 def rolled_back(copy: Copy) -> None:
     """The last seals are gone, with all that follows from them, and so are their records."""
     seals = copy.seals()
@@ -636,7 +694,12 @@ PLANTED: dict[str, list[Plant]] = {
         _missing_of_log("_log/tile/entries/00?", 0),
         _missing_of_log("_log/tile/entries/*.p/*", 0),
     ],
-    "unsealed": [unsealed_artifact, unsealed_of_the_future, unsealed_by_cutting_the_log],
+    "unsealed": [
+        unsealed_artifact,
+        unsealed_of_the_future,
+        unsealed_in_an_old_day,
+        unsealed_by_cutting_the_log,
+    ],
     "extra": [extra_back_dated, extra_review, extra_shape, extra_link, extra_in_the_log],
     "late": [late_entry],
     "duplicate": [duplicate_entry],
@@ -669,15 +732,24 @@ PLANTED: dict[str, list[Plant]] = {
         _seal_in_place(-1, lambda _copy, text, line: text + b"\n" + line.encode() + b"\n"),
         _seal_in_place(-1, lambda copy, text, _line: signed(text.decode(), copy.origin + "x", copy.private)),
         _seal_in_place(-1, lambda copy, _text, _line: copy.read(copy.files("_log/seals/*/*/*/*")[0])),
-        _pending(lambda _copy, text: f"{text}\n".encode()),
-        _pending(lambda copy, text: signed(text, copy.origin, _stranger())),
-        _pending(lambda copy, text: signed(text.replace("\n", "x\n", 1), copy.origin, copy.private)),
+        inconsistent_pending_unsigned,
+        inconsistent_pending_of_a_stranger,
+        inconsistent_pending_of_another_place,
+        inconsistent_pending_with_a_long_line,
         inconsistent_checkpoint,
         inconsistent_newest,
+        inconsistent_form_of_an_entry,
         inconsistent_origin,
         inconsistent_witness,
         inconsistent_timestamp,
     ],
     "gap": [gap_between],
-    "clock": [clock_back_dated, clock_ahead, clock_of_a_seal],
+    "clock": [
+        clock_back_dated,
+        clock_ahead,
+        clock_of_a_seal,
+        clock_adopted_late,
+        clock_upto_steps_back,
+        clock_promise,
+    ],
 }

@@ -39,6 +39,7 @@ import json
 import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -51,8 +52,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 CLEAN, BROKEN, USAGE, AWAY, FOUND, STOPPED = 0, 1, 2, 6, 7, 130
 
@@ -60,7 +62,7 @@ CLEAN, BROKEN, USAGE, AWAY, FOUND, STOPPED = 0, 1, 2, 6, 7, 130
 KINDS = (
     "modified",  # a file does not hold what its entry says
     "missing",  # an entry without its file, or a file of the log that must be there
-    "unsealed",  # a record without an entry, written after the newest seal and longer than GRACE ago
+    "unsealed",  # a record without an entry, of a time after all that the newest seal has
     "extra",  # a file that no entry tells of and that was there before; or of no shape of ours
     "late",  # an entry of a file that was found in the store without a receipt
     "duplicate",  # two entries of one key
@@ -69,16 +71,23 @@ KINDS = (
     "inconsistent",  # the log contradicts itself, or what somebody remembers of it
     "rolled_back",  # somebody remembers a longer log
     "gap",  # no seal by the time at which the one before promised one
-    "clock",  # an entry whose time lies outside its seal's bounds
+    "clock",  # an entry whose time lies outside its seal's bounds; a seal whose times cannot be right
 )
+
+#: No finding: a record that is too young to be in the log.
+YOUNG = "young"
+#: What speaks against the newest checkpoint, so that it is not remembered; and what is missing in the log.
+DOUBTS = {"bad_signature", "unknown_key", "inconsistent", "rolled_back"}
 
 #: How long a record may lie there unsealed; how far clocks may differ; how late a seal may be.
 GRACE, SLACK, GAP = timedelta(seconds=120), timedelta(seconds=1), timedelta(seconds=60)
+DAY = timedelta(days=1)  # as far ahead as a seal may promise the next one
 #: What a file may have at most, in bytes. Anything larger is none of that kind, and is not read.
 NOTE_BYTES, SEAL_BYTES, BUNDLE_BYTES, TOKEN_BYTES, PROOF_BYTES = 1 << 16, 1 << 26, 1 << 25, 1 << 18, 1 << 20
 SEAL_LINES, LINE_BYTES = 1 << 14, (1 << 16) - 1  # of one seal; of one entry
 PIECE_BYTES = 1 << 20
 LINES_IN_MEMORY = 50_000
+MOST_NAMED = 20  # of what is young, without --json
 PARTS = 64
 WIDTH = 256  # hashes in a full tile, entries in a full bundle
 DEPTH = 10  # directories below each other that are looked into
@@ -124,6 +133,11 @@ class Findings:
         if len(self._lines) == LINES_IN_MEMORY:
             self._write()
 
+    def young(self, key: str, detail: str) -> None:
+        """Take note of a record that may be too young to be in the log: no finding, and told beside them."""
+        self.add(YOUNG, key, detail)
+        self.seen[YOUNG] += self.counts.pop(YOUNG)
+
     def close(self) -> None:
         self._lines.append(json.dumps({"counts": self.counts, "seen": self.seen}) + "\n")
         self._write()
@@ -139,6 +153,14 @@ def read_findings(paths: Iterable[Path]) -> Iterator[Any]:
     for path in paths:
         with path.open(encoding="utf-8") as file:
             yield from map(json.loads, file)
+
+
+def read_told(paths: Sequence[Path], count: int, *, young: bool = False) -> Iterable[list[str]]:
+    """Return the findings, or what is young, in order unless there is very much of it."""
+    told = (one for one in read_findings(paths) if isinstance(one, list) and (one[0] == YOUNG) == young)
+    if count > LINES_IN_MEMORY:
+        return told
+    return sorted(told, key=lambda one: ((YOUNG, *KINDS).index(one[0]), one))
 
 
 # --- The tree (RFC 6962) and its files (C2SP tlog-tiles) --------------------------------------------------
@@ -231,8 +253,9 @@ def bundle(lines: Iterable[bytes]) -> bytes:
 
 
 def unbundled(data: bytes) -> list[bytes]:
-    lines, place = [], 0
-    while place < len(data):
+    lines: list[bytes] = []
+    place = 0
+    while place < len(data) and len(lines) <= WIDTH:
         end = place + 2 + int.from_bytes(data[place : place + 2], "big")
         lines.append(data[place + 2 : end])
         place = end
@@ -294,8 +317,8 @@ def vkeys(words: Iterable[str], kind: int) -> list[Vkey]:
     """Return the keys that the command line names, each as its text or as a file with one on a line."""
     found = []
     for word in words:
-        lines = [word] if vkey(word, kind) else local_bytes(word).decode("utf-8", "replace").splitlines()
-        keys = [vkey(line, kind) for line in lines if line and line[0] != "#"]
+        text = word if vkey(word, kind) else local_bytes(word, piped=True).decode("utf-8", "replace")
+        keys = [vkey(line, kind) for line in text.splitlines() if line and line[0] != "#"]
         if not keys or None in keys:
             what = "log" if kind == ED25519 else "witness"
             raise Usage(f"{word} holds no public key of a {what}, which looks like name+1a2b3c4d+base64")
@@ -585,6 +608,37 @@ def passed_over(name: str) -> bool:
     return name in {"_staging", "lost+found"} or re.fullmatch(r"_store\.[0-9a-f]{16}", name) is not None
 
 
+class InTime(io.RawIOBase):
+    """What comes by a connection until a moment; a socket's own timeout begins anew with each byte."""
+
+    def __init__(self, connection: socket.socket, stream: io.RawIOBase) -> None:
+        self._connection, self._stream = connection, stream
+        self.until = time.monotonic() + SECONDS
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(f"slower than {BYTES_A_SECOND} bytes a second")
+        self._connection.settimeout(left)
+        return self._stream.readinto(buffer)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+class Answer(http.client.HTTPResponse):
+    """An answer whose head must be there after `SECONDS`, however many parts it comes in."""
+
+    def __init__(self, sock: socket.socket, *rest: Any, **named: Any) -> None:
+        super().__init__(sock, *rest, **named)
+        self.stream = InTime(sock, self.fp.detach())
+        self.fp = io.BufferedReader(self.stream)
+
+
 class Web:
     """A store whose files are served as they are, over HTTP. Nothing can be listed."""
 
@@ -597,6 +651,7 @@ class Web:
             self._connection = made(parts.hostname or "", parts.port, timeout=SECONDS)
         except (ValueError, http.client.HTTPException) as error:
             raise Usage(f"the address of the store is none: {error}") from None
+        self._connection.response_class = Answer
         if not parts.hostname or parts.username or parts.query or parts.fragment:
             raise Usage("the address of a store looks like http(s)://HOST[:PORT]/PATH, and nothing more")
         self._path = parts.path.rstrip("/")
@@ -638,8 +693,10 @@ class Web:
 
     def _answer(self, key: str, most: int, take: Callable[[bytes], object]) -> int:
         """Hand on what the server has, up to one byte more than `most`; return how much that was."""
+        if self._connection.sock:
+            self._connection.sock.settimeout(SECONDS)
         self._connection.request("GET", f"{self._path}/{key}", headers={"Accept-Encoding": "identity"})
-        answer = self._connection.getresponse()
+        answer: Any = self._connection.getresponse()
         good = answer.status == 200
         # Of what a server says of an error as much as is usual, so that the connection can go on.
         most, total, began = most if good else NOTE_BYTES, 0, time.monotonic()
@@ -647,8 +704,7 @@ class Web:
             total += len(piece)
             if good:
                 take(piece)
-            if time.monotonic() - began > SECONDS + total / BYTES_A_SECOND:
-                raise TimeoutError(f"slower than {BYTES_A_SECOND} bytes a second")
+            answer.stream.until = began + SECONDS + total / BYTES_A_SECOND
         if not answer.isclosed():
             self._connection.close()  # rather than read what else there is
         if answer.status in {404, 410}:
@@ -732,7 +788,7 @@ _TIME = rb"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z)"
 _KEY = rb"(?!_log/|_staging/|_store\.)(?:[A-Za-z0-9_][A-Za-z0-9_-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*"
 _RECORD = re.compile(
     rb'^\{"at":"' + _TIME + rb'",(?:"found":"(late|adopted)",)?"key":"(' + _KEY + rb')",'
-    rb'"sha256":"([0-9a-f]{64})","size":(0|[1-9][0-9]{0,17}),(?:"trusts":"([^"\\\n]+)",)?"v":1\}$',
+    rb'"sha256":"([0-9a-f]{64})","size":(0|[1-9][0-9]{0,17}),(?:"trusts":"([ !#-\[\]-~]+)",)?"v":1\}$',
     re.MULTILINE,
 )
 _SEAL = re.compile(
@@ -751,12 +807,8 @@ _SHAPE = re.compile(
 
 
 def record(line: bytes) -> Record | None:
-    """Return the record of an entry, also if it is not written in the one canonical way."""
-    try:
-        canonical = json.dumps(json.loads(line), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        found = _RECORD.fullmatch(canonical.encode())
-    except (ValueError, RecursionError):
-        return None
+    """Return the record of an entry; None if it is none, or not written in the one canonical way."""
+    found = _RECORD.fullmatch(line)
     return found and (found[1], found[2] or b"", found[3], found[4], found[5], found[6] or b"")
 
 
@@ -849,6 +901,8 @@ class Walk:
         self._partial: dict[int, str] = {}
         self._trusts: list[tuple[str, str]] = []
         self.origin, self.seals, self.size, self.root = "", 0, 0, b""
+        #: Whether a seal may adopt what lay there before the log: until one does not.
+        self._adopts = True
         #: The newest seal; the newest checkpoint that is believed, and its file.
         self.seal: Seal | None = None
         self.newest: Checkpoint | None = None
@@ -943,7 +997,8 @@ class Walk:
         other = self._edge.grown(bundled) if len(bundled) == end - start else None
         if other and (root is None or other.root() == root):
             if self._files.get(key) is not None:
-                self._add("inconsistent", key, f"it does not hold {place} as they are in the tree")
+                what = "does not hold" if seal else "is malformed, or of another place, and does not hold"
+                self._add("inconsistent", key, f"it {what} {place} as they are in the tree")
             return other, bundled
         if root is not None:
             self._add("inconsistent", CHECKPOINTS + grouped(end), f"its root is not that of {place}")
@@ -973,15 +1028,27 @@ class Walk:
         elif self.seal:
             if seal.at < self.seal.at - SLACK:
                 self._add("clock", key, f"it is of {iso(seal.at)}, the one before of {iso(self.seal.at)}")
+            if seal.upto < self.seal.upto:
+                told = f"it speaks for {iso(seal.upto)}, and the one before for {iso(self.seal.upto)} already"
+                self._add("clock", key, f"{told}; records of the next seal may be back-dated")
             if seal.at > self.seal.next + GAP:
                 promised = f"it is of {iso(seal.at)}, and was promised for {iso(self.seal.next)}"
                 self._add("gap", key, f"{promised}; nothing of the time between is proven")
         if seal and seal.upto > seal.at + SLACK:
             self._add("clock", key, f"it is of {iso(seal.at)}, and speaks for {iso(seal.upto)}")
-        found: list[Record | None] = [*_RECORD.findall(b"\n".join(lines[:-1]))]
-        if len(found) != len(lines) - 1:
+        if seal and seal.at > datetime.now(UTC) + GRACE:
+            self._add("clock", key, f"it is of {iso(seal.at)}, which is yet to come")
+        if seal and seal.next > seal.at + DAY + SLACK:
+            promise = f"it is of {iso(seal.at)}, and promises the next for {iso(seal.next)}"
+            self._add("clock", key, f"{promise}; until then nobody could tell that the end was cut off")
+        text = b"\n".join(lines)
+        found: list[Record | None] = [*_RECORD.findall(text)]
+        # A line of a bundle might hold a newline.
+        if not len(found) == len(lines) - 1 == text.count(b"\n"):
             found = [record(line) for line in lines[:-1]]
+        adopted = self._findings.seen["adopted"]
         self._records(start, found, seal)
+        self._adopts = self._adopts and self._findings.seen["adopted"] > adopted
         self.seal = seal or self.seal
 
     def _records(self, start: int, records: Sequence[Record | None], seal: Seal | None) -> None:
@@ -989,7 +1056,8 @@ class Walk:
         highest = iso(seal.at + SLACK).encode() if seal else b"9"
         for index, read in enumerate(records, start):
             if read is None:
-                self._add("inconsistent", SEALS + grouped(start), f"entry {index} is none of a record")
+                what = f"entry {index} is none of a record, in canonical form"
+                self._add("inconsistent", SEALS + grouped(start), what)
                 continue
             at, found, key, sha256, size, trusts = read
             name = key.decode()
@@ -1005,6 +1073,9 @@ class Walk:
             self._add("late", name, f"it lay in the store, and no receipt told of it; {place}")
         elif found:
             self._findings.seen["adopted"] += 1
+            if not self._adopts:
+                detail = "it is called adopted, and a seal before adopted nothing, which ends that for ever"
+                self._add("clock", name, f"{detail}; {place}")
         elif not lowest <= at <= highest:
             bounds = f"{at.decode()} is not between {lowest.decode()} and {highest.decode()}"
             self._add("clock", name, f"{bounds}; {place}")
@@ -1051,16 +1122,17 @@ class Walk:
             return
         if not self._signatures.judge_seal(key, sealed, self._signatures.trusted()):
             return
-        edge = self._edge.grown(lines)
-        if seal.at > datetime.now(UTC) - GRACE:
+        edge, newest, now = self._edge.grown(lines), self.seal, datetime.now(UTC)
+        self._entries(start, lines)
+        self.seal = newest  # nothing proves what this one says
+        if now - GRACE < seal.at <= now + GRACE:
             for key, _ in [*edge.full, *edge.partial(), (CHECKPOINTS + grouped(end), b"")]:
                 self._must.add(b"c", key)
-        else:
+        elif seal.at < now:
             detail = (
                 f"nothing proves the entries of the seal of {iso(seal.at)}; the next sealer will write it"
             )
             self._add("missing", CHECKPOINTS + grouped(end), detail)
-            self._entries(start, lines)
             self._follows(edge, end)
 
 
@@ -1165,8 +1237,8 @@ class Part:
         self._source, self._directory, self._findings = source, directory, findings
         self._add = findings.add
         task = json.loads((directory / "task").read_text())
-        #: Seconds since 1970: the newest seal's time, and when this verification began.
-        self._sealed_at, self._began_at = float(task["sealed_at"]), float(task["began_at"])
+        #: Seconds since 1970: until when the newest seal has all, and when this verification began.
+        self._upto, self._began_at = float(task["upto"]), float(task["began_at"])
 
     def judge(self, number: int) -> None:
         must: dict[bytes, list[bytes]] = {}
@@ -1212,13 +1284,42 @@ class Part:
             at = self._source.modified_at(key)
         except Absent:
             return  # it was there for a moment
-        when, grace = f"no entry tells of it; it was written at {iso(at)}", GRACE.total_seconds()
-        if self._began_at - grace < at < time.time() + grace:
-            self._findings.seen["young"] += 1
-        elif at > self._sealed_at:
-            self._add("unsealed", key, f"{when}, after the newest seal")
-        else:
-            self._add("extra", key, f"{when}, before the newest seal")
+        (first, last), grace = span_of_name(key), GRACE.total_seconds()
+        named = first < at < last
+        if named and self._began_at - grace < at < time.time() + grace:
+            self._findings.young(key, f"written at {iso(at)}")
+            return
+        when = f"written at {iso(at)}" + ("" if named else f", its name is of {iso(first)} to {iso(last)}")
+        upto = f"the newest seal has all until {iso(self._upto)}" if self._upto else "there is no seal"
+        kind = "unsealed" if at > self._upto else "extra"
+        self._add(kind, key, f"no entry tells of it; it was {when}, and {upto}")
+
+
+_MOMENT = r"([0-9a-f]{12})7[0-9a-f]{3}[89ab][0-9a-f]{15}"  # a UUIDv7: milliseconds since 1970, and noise
+#: Names that tell when a file was written, and how far from that it may be: a run may wait in a queue.
+_TIMED = (
+    (re.compile(rf"_reviews/{_DAY}/{_ID}/{_MOMENT}\.json", re.ASCII), 16, GRACE),
+    (re.compile(rf"_attempts/{_DAY}/{_ID}/{_ID}_([0-9]{{1,15}})\.json", re.ASCII), 10, DAY),
+    (re.compile(rf"(?:_acts/)?{_DAY}/{_MOMENT}(?:_begun)?\.json", re.ASCII), 16, DAY),
+)
+_OF_DAY = re.compile(rf"({_DAY})/(?!{_ID}_advisory_){_ID}\.json", re.ASCII)
+
+
+def span_of_name(key: str) -> tuple[float, float]:
+    """Return between which times a file was written, by its name, in seconds since 1970.
+
+    Any time where the name tells of none: of attachments, and of what comes later than the run, batch or act
+    that it is named after: explanations, reports, ends.
+    """
+    for pattern, base, slack in _TIMED:
+        if found := pattern.fullmatch(key):
+            at = int(found[1], base) / 1000
+            return at - slack.total_seconds(), at + slack.total_seconds()
+    with suppress(ValueError):
+        if found := _OF_DAY.fullmatch(key):  # the id of a migrated run may tell no time, its day does
+            day = datetime.fromisoformat(found[1]).replace(tzinfo=UTC)
+            return (day - DAY).timestamp(), (day + 2 * DAY).timestamp()
+    return float("-inf"), float("inf")
 
 
 # --- Several processes ------------------------------------------------------------------------------------
@@ -1288,6 +1389,8 @@ class Verification:
                 if note is None:
                     raise Usage(f"{path} is no checkpoint; give a file as --state writes it")
                 self._notes[path] = note
+        if options.state:
+            self._write_state(b"")
         self._jobs = options.jobs or os.cpu_count() or 1
 
     def run(self) -> int:
@@ -1304,7 +1407,7 @@ class Verification:
             return self._tell(walk, place, time.monotonic() - began)
 
     def _verify(self, source: Source, place: Path, processes: Processes) -> Walk:
-        task = {"store": self._options.store, "began_at": time.time(), "sealed_at": 0.0}
+        task = {"store": self._options.store, "began_at": time.time(), "upto": 0.0}
         (place / "task").write_text(json.dumps(task))
         findings, must = Findings(place / "findings.log"), Spill(place, "must")
         store_id = self._identity(source, findings)
@@ -1319,11 +1422,10 @@ class Verification:
                 "inconsistent", IDENTITY, f"it is the store {store_id}, and the log is of {walk.origin}"
             )
         processes.wait()
-        task["sealed_at"] = walk.seal.at.timestamp() if walk.seal else 0.0
+        task["upto"] = walk.seal.upto.timestamp() if walk.seal else 0.0
         (place / "task").write_text(json.dumps(task))
         processes.start("parts", self._jobs if walk.size > 1000 else 0)  # a start costs some 50 ms
         processes.wait()
-        self._remember(walk, findings)
         findings.close()
         return walk
 
@@ -1388,62 +1490,93 @@ class Verification:
             elif note.size in walk.remembered:
                 findings.add("inconsistent", path, f"the log has no checkpoint of its size, {note.size}")
 
-    def _remember(self, walk: Walk, findings: Findings) -> None:
-        """Write the newest checkpoint into the state file, unless the log contradicts it or itself."""
-        doubtful = ("inconsistent", "rolled_back", "bad_signature", "unknown_key")
-        note = walk.newest
-        if not self._options.state or not note or any(findings.counts[kind] for kind in doubtful):
-            return
+    def _forgets(self, walk: Walk, doubts: int) -> str:
+        """Return why the state file stays as it is; nothing if it is to hold the newest checkpoint."""
+        note, before = walk.newest, self._notes.get(self._options.state)
+        if not note or doubts:
+            return "what was found speaks against the newest checkpoint"
+        if before and note.size < before.size:
+            return "it holds a larger size"
+        if not self._keys and (note.signatures or (before and before.signatures)):
+            return "no --key was given, and what is remembered of a signed log must be proven"
+        return ""
+
+    def _write_state(self, data: bytes) -> None:
+        """Write the state file; of no data only try whether it could be written."""
         path = Path(self._options.state)
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             with draft.open("wb") as file:
-                file.write(walk.note)
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            draft.replace(path)
+            if data:
+                draft.replace(path)
+            else:
+                draft.unlink()
         except OSError as error:
-            draft.unlink(missing_ok=True)
+            with suppress(OSError):
+                draft.unlink()
             raise Usage(f"{path} cannot be written: {error.strerror}") from None
 
     def _tell(self, walk: Walk, place: Path, seconds: float) -> int:
         """Print what was found, in order unless there is very much of it, and what that means."""
-        paths, counts, seen = sorted(place.glob("findings.*")), Counter[str](), Counter[str]()
-        for totals in read_findings(paths):
-            if isinstance(totals, dict):
-                counts.update(totals["counts"])
-                seen.update(totals["seen"])
-        found: Iterator[list[str]] = (told for told in read_findings(paths) if isinstance(told, list))
-        if counts.total() <= LINES_IN_MEMORY:
-            found = iter(sorted(found, key=lambda told: (KINDS.index(told[0]), told)))
-        summary = self._summary(walk, counts, seen) | {"seconds": round(seconds, 1)}
+        paths, counts, seen, doubts = sorted(place.glob("findings.*")), Counter[str](), Counter[str](), 0
+        for told in read_findings(paths):
+            if isinstance(told, dict):
+                counts.update(told["counts"])
+                seen.update(told["seen"])
+            else:
+                doubts += told[0] in DOUBTS or (told[0] == "missing" and told[1].startswith(f"{LOG}/"))
+        forgets = self._forgets(walk, doubts) if self._options.state else ""
+        summary = self._summary(walk, counts, seen, forgets) | {"seconds": round(seconds, 1)}
+        found, young = read_told(paths, counts.total()), read_told(paths, seen["young"], young=True)
         if self._options.json:
-            for number, told in enumerate(found):
-                line = json.dumps(dict(zip(("kind", "key", "detail"), told, strict=True)), ensure_ascii=False)
-                sys.stdout.write(("," if number else '{"findings":[') + "\n" + line)
-            head = "" if counts else '{"findings":['
-            sys.stdout.write(f'{head}],\n"summary":{json.dumps(summary, ensure_ascii=False)}}}\n')
-            return FOUND if counts else CLEAN
+            # A line each, and in ASCII, so that it is JSON whatever a name holds.
+            for names, each in (("findings", found), ("young", young)):
+                sys.stdout.write(("{" if each is found else "],\n") + f'"{names}":[')
+                for number, told in enumerate(each):
+                    one = dict(zip(("kind", "key", "detail"), told, strict=True))
+                    sys.stdout.write(("," if number else "") + "\n" + json.dumps(one))
+            sys.stdout.write(f'],\n"summary":{json.dumps(summary)}}}\n')
+        else:
+            self._say(found, young, summary)
+        code = FOUND if counts else CLEAN
+        if self._options.state and not forgets:
+            # Last, so that nothing that was found is lost with it.
+            sys.stdout.flush()
+            try:
+                self._write_state(walk.note)
+            except Usage as error:
+                code = max(code, failed(error))
+        return code
+
+    def _say(self, found: Iterable[list[str]], young: Iterable[list[str]], summary: dict[str, Any]) -> None:
         for kind, key, detail in found:
             say(f"{human(kind)}: {key}: {detail}")
         for name, value in summary.items():
             lines = value if isinstance(value, list) else [value]
             if name == "findings":
                 lines = [", ".join(f"{human(kind)} {count:,}" for kind, count in value.items()) or "none"]
+            elif name == "not_sealed_yet":
+                lines += [f"{key}, {detail}" for _, key, detail in islice(young, MOST_NAMED)]
             for number, line in enumerate(lines):
                 text = f"{line:,}" if isinstance(line, int) else line
                 say(f"{'' if number else human(name):<15}{text}")
-        return FOUND if counts else CLEAN
 
-    def _summary(self, walk: Walk, counts: Counter[str], seen: Counter[str]) -> dict[str, Any]:
+    def _summary(self, walk: Walk, counts: Counter[str], seen: Counter[str], forgets: str) -> dict[str, Any]:
         note, options, wrong = walk.newest, self._options, counts.__getitem__
         left = [
             (not self._keys, "signatures: no --key was given, so anybody could have written this log"),
-            (walk.unsigned and self._keys, f"signatures of {walk.unsigned:,} checkpoints: they have none"),
+            (
+                walk.unsigned and self._keys,
+                f"signatures of {walk.unsigned:,} checkpoints and their seals: they have none",
+            ),
             (
                 not (options.witness or self._notes),
                 "whether the log was once longer: none of --state, --since and --witness knows",
             ),
+            (forgets, f"the newest checkpoint, for the next time: --state stays as it is, for {forgets}"),
             (not options.live, "whether the newest seal is late: --live was not given"),
             (walk.unread, f"the records among the first {walk.unread:,} entries: --since was given"),
             (
@@ -1500,10 +1633,19 @@ def say(line: str) -> None:
     sys.stdout.write(plain + "\n")
 
 
-def local_bytes(path: str) -> bytes:
-    """Return what a small file of the caller's own holds."""
+def local_file(path: str) -> BinaryIO:
+    """Open a file of the caller's own; only a regular one, for others may never end, or never begin."""
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(file).st_mode):
+        return os.fdopen(file, "rb")
+    os.close(file)
+    raise OSError("it is no regular file")
+
+
+def local_bytes(path: str, *, piped: bool = False) -> bytes:
+    """Return what a small file of the caller's own holds; with `piped` also what comes out of a pipe."""
     try:
-        with Path(path).open("rb") as file:
+        with Path(path).open("rb") if piped else local_file(path) as file:
             return file.read(PROOF_BYTES)
     except (OSError, ValueError) as error:
         raise Usage(f"{path} cannot be read: {error}") from None
@@ -1543,7 +1685,7 @@ def check(options: argparse.Namespace) -> int:
         )
     if options.json:
         told = [dict(zip(("kind", "key", "detail"), one, strict=True)) for one in wrong]
-        say(json.dumps({"findings": told, "proven": None if wrong else right}, ensure_ascii=False))
+        sys.stdout.write(json.dumps({"findings": told, "proven": None if wrong else right}) + "\n")
     else:
         for kind, key, detail in wrong:
             say(f"{human(kind)}: {key}: {detail}")
@@ -1568,7 +1710,7 @@ def differs(path: str, read: Record) -> list[tuple[str, str, str]]:
     key, sha256, size = read[2].decode(), read[3].decode(), int(read[4])
     total, hashed = 0, hashlib.sha256()
     try:
-        with Path(path).open("rb") as file:
+        with local_file(path) as file:
             while total <= size and (piece := file.read(PIECE_BYTES)):
                 total += len(piece)
                 hashed.update(piece)
