@@ -12,10 +12,18 @@ from rmos_shared.errors import SettingsInvalid
 
 #: More than any public key needs.
 _MOST_BYTES = 4_096
+#: Last parts of a path that name a directory whatever lies there: that of the root, and of ``.``, is empty.
+_NO_FILES = ("", "..")
 
 
 def public_file(file: Path) -> Path:
-    """Return where the public half of a key lies: one line, the vkey."""
+    """Return where the public half of a key lies: one line, the vkey.
+
+    Raises:
+        SettingsInvalid: ``file`` can be no file, such as ``/`` or ``.``.
+    """
+    if file.name in _NO_FILES:
+        raise SettingsInvalid(f"{file} is a directory; name a file for the key")
     return file.with_name(f"{file.name}.pub")
 
 
