@@ -287,6 +287,39 @@ def test_a_restored_store_is_gone_on_with_only_on_record(shop: Shop) -> None:
     assert shop.verify("--key", shop.vkey, "--since", str(kept), code=7) & {"rolled_back", "inconsistent"}
 
 
+def test_a_log_whose_key_is_lost_is_kept_and_a_new_one_begins_on_record(shop: Shop) -> None:
+    shop.publish(3)
+    shop.json("seal")
+    remember_in_ledger(shop)
+    old, kept = shop.place / "old", shop.place / "kept"
+    kept.write_bytes(shop.store.get(checkpoint_key(shop.log.newest_size())) or b"")
+    new = shop.place / "new.pem"
+    new_vkey = shop("keygen", str(new)).stdout.strip()
+    shop.publish(2)
+    assert shop("seal", key=new).returncode == 2  # nobody introduced it, and nobody can
+    (shop.runs_dir / "_log").rename(old)
+    refused = shop("seal", key=new)
+    assert (refused.returncode, "--accept-restored" in refused.stderr) == (7, True)
+    assert not (shop.runs_dir / "_log").exists()
+    done = shop.json("seal", "--accept-restored", "--why", "the key is lost", key=new)
+    (act,) = [record.key for record in shop.records() if f"{done['act_id']}_begun" in record.key]
+    assert json.loads(shop.store.get(act) or b"")["about"]["restored"] is None
+    remember_in_ledger(shop)
+    shop.publish(1)
+    assert shop.json("seal", "--all", key=new)["late"] == 0
+    assert len(shop.records()) >= 6
+    assert_sound(shop.log)
+    assert shop.json("verify", key=new)["findings"] == []
+    # The old log proves what it held to whoever remembers it, and never what came after it.
+    assert shop.verify("--key", new_vkey, "--since", str(kept), code=7) & {"rolled_back", "inconsistent"}
+    assert shop.verify("--key", shop.vkey, code=7) == {"unknown_key"}
+    copy = shop.place / "copy"
+    shutil.copytree(shop.runs_dir, copy, ignore=shutil.ignore_patterns("_log"))
+    shutil.copytree(old, copy / "_log")
+    words = ("verify", str(copy), "--no-state", "--key", shop.vkey, "--since", str(kept), "--json")
+    assert {finding["kind"] for finding in json.loads(shop(*words).stdout)["findings"]} <= {"unsealed"}
+
+
 def remember_in_ledger(shop: Shop) -> None:
     """Have the ledger know the newest checkpoint, as the end of a seal job tells it."""
     note = shop.store.get(checkpoint_key(shop.log.newest_size())) or b""
