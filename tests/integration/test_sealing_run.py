@@ -346,6 +346,15 @@ def test_a_round_that_left_something_late_is_not_called_done(
     assert sorted(late(store)) == sorted(untold)
 
 
+def test_the_whole_store_is_looked_at_though_the_clock_was_set_back_since(
+    ledger: JobLedger, store: LocalStore, untold: list[str], redis_client: redis.Redis
+) -> None:
+    ahead = datetime.now(UTC) + timedelta(hours=3)
+    redis_client.hset("rmos:seals", "whole_at", str(round(ahead.timestamp() * 1_000)))
+    assert ledger.unsealed.state().whole_at is not None
+    assert run(ledger, store, reconcile=True).late == len(untold)
+
+
 @pytest.mark.parametrize("limit", LIMITS)
 def test_sealing_all_by_hand_seals_all(
     limit: str,

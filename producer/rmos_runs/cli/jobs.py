@@ -132,8 +132,9 @@ def repair(
 ) -> None:
     """Put jobs back where their state says; unfinished ones run again. Harmless for jobs that are well.
 
-    With --feed the keys of the audit log's feed are taken away that another program damaged; what they told
-    of is found in the store, and sealed as late. Recorded as an act.
+    With --feed what another program damaged of the audit log's feed and of its record is taken away, and ids
+    that tell no time are replaced; what is lost so is found in the store, and sealed as late. Recorded as an
+    act.
     """
     if not job_ids and not feed:
         raise typer.BadParameter("name the jobs that rmos doctor named, or say --feed")

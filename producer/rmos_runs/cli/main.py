@@ -73,7 +73,7 @@ app.add_typer(
     audit,
     name="audit",
     help="The audit log: prove the record to a stranger. "
-    "The shop uses keygen to prove, the auditor verify to timestamps, the witness witness.",
+    "From keygen to prove for the shop, from verify to timestamps for an auditor, the last for a witness.",
 )
 app.add_typer(batches, name="batches", help="The batches of re-explanations.")
 app.add_typer(keys, name="keys", help="The API keys of the HTTP gateway.")

@@ -205,7 +205,8 @@ class SealingRun:
 
     def _reconcile(self, come: Come, state: SealingState, since: Checkpoint | None) -> None:
         """Seal what lies in the store and nobody told of, with what was told of meanwhile."""
-        whole = state.whole_at is None or state.now - state.whole_at >= _WHOLE_EVERY
+        # A time that lies ahead is of a clock that was set back.
+        whole = state.whole_at is None or not timedelta() <= state.now - state.whole_at < _WHOLE_EVERY
         self._renew()
         # Asked anew in each run, for what is under way changes.
         self._parts.reconciler.spare(UnfinishedRuns(self._ledger).may_still_tell)

@@ -281,7 +281,7 @@ class StartUnrecorded(Event, key="start.unrecorded"):
 
 
 class FeedUnreadable(Event, key="feed.unreadable", level=logging.ERROR):
-    """An entry of the audit log's feed was written by another program, and tells of nothing."""
+    """Another program wrote an entry of the audit log's feed, or some of its publications: passed by."""
 
     feed_id: str
     error: str
