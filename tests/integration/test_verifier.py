@@ -21,10 +21,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from rmos_runs.auditor import verifier
+from rmos_shared.auditlog import sealer
 from rmos_shared.auditlog.log import AuditLog
 from rmos_shared.auditlog.note import Signer
 from rmos_shared.auditlog.proof import prove
-from rmos_shared.auditlog.sealer import Sealer
 from rmos_shared.ids import new_uuid7
 from support import plant, sealed
 from support.http_server import Call, HttpServer, drips
@@ -170,6 +170,29 @@ def test_what_is_adopted_is_counted_and_is_no_finding(
     assert json.loads(out)["summary"]["adopted"] == len(seals[0]) - 1
 
 
+def test_adoption_that_takes_several_seals_is_no_finding(
+    tmp_path: Path, run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sealer, "MOST_RECORDS", 20)
+    made, now = new_store(tmp_path / "store"), datetime.now(UTC) - timedelta(minutes=10)
+    works = sealer.Sealer(made.store, made.origin, made.signer, heartbeat=timedelta(days=1))
+    for number in range(50):
+        at = now - timedelta(hours=number + 1)
+        made.publish(f"{at:%Y-%m-%d}/{new_uuid7(at)}.json", b"{}", at, 0)
+    seals = 0
+    for receipts in (5, 20, 0, 20, 20, 3, 0, 0):
+        now += timedelta(seconds=1)
+        told = [
+            made.publish(f"{now:%Y-%m-%d}/{new_uuid7(now)}.json", b"{}", now, number)
+            for number in range(receipts)
+        ]
+        seals += works.seal(told, now=now, feed_at_end=True) is not None
+    code, out, _ = run("verify", made.root, "--key", made.vkey, "--json", "--live")
+    summary = json.loads(out)["summary"]
+    assert (code, summary["adopted"], summary["seals"]) == (0, 50, seals)
+    assert summary["records"] == 50 + 68
+
+
 # -- a live store -----------------------------------------------------------------------------------------
 
 
@@ -225,11 +248,11 @@ def test_a_record_with_the_name_of_another_time_was_not_just_written(
 def test_what_waits_for_the_next_seal_is_unsealed_and_not_extra(tmp_path: Path, run: Runner) -> None:
     """The newest seal took the first receipts of a backlog, and says so."""
     made, now = new_store(tmp_path / "store"), datetime.now(UTC)
-    sealer = Sealer(made.store, made.origin, made.signer, heartbeat=timedelta(hours=1))
-    sealer.seal([], now=now - timedelta(minutes=20), feed_at_end=True)
+    works = sealer.Sealer(made.store, made.origin, made.signer, heartbeat=timedelta(hours=1))
+    works.seal([], now=now - timedelta(minutes=20), feed_at_end=True)
     times = [now - timedelta(minutes=10 - number) for number in range(6)]
     backlog = [made.publish(f"{at:%Y-%m-%d}/{new_uuid7(at)}.json", b"{}", at, 1) for at in times]
-    sealer.seal(backlog[:3], now=now - timedelta(seconds=10), feed_at_end=False)
+    works.seal(backlog[:3], now=now - timedelta(seconds=10), feed_at_end=False)
     code, out, _ = run("verify", made.root, "--key", made.vkey, "--json")
     assert code == 7
     told = [(one["kind"], one["key"]) for one in json.loads(out)["findings"]]
