@@ -350,8 +350,9 @@ def test_a_part_of_the_log_that_fills_any_memory_is_damage(
     assert shop("verify").returncode == 7
 
 
+@pytest.mark.parametrize("holds", ["a file", "nothing"])
 def test_the_checkpoint_before_is_not_taken_for_the_newest_where_a_directory_stands(
-    shop: Shop, tmp_path: Path
+    shop: Shop, tmp_path: Path, holds: str
 ) -> None:
     witness = tmp_path / "w.pem"
     assert shop("keygen", str(witness), "--name", "w.example/w1").returncode == 0
@@ -359,7 +360,8 @@ def test_the_checkpoint_before_is_not_taken_for_the_newest_where_a_directory_sta
     newest = shop.runs_dir / checkpoint_key(shop.sealed.newest.size)
     newest.unlink()
     (newest / "below").mkdir(parents=True)
-    (newest / "below" / "x").write_bytes(b"x")
+    if holds == "a file":
+        (newest / "below" / "x").write_bytes(b"x")
     for words in (
         ("status",),
         ("timestamps",),
@@ -368,7 +370,9 @@ def test_the_checkpoint_before_is_not_taken_for_the_newest_where_a_directory_sta
     ):
         done = shop(*words)
         assert done.returncode == 7, words
-        assert "it is no checkpoint, and stands where only a newer one may" in " ".join(done.stderr.split())
+        assert {"a file": "it is no checkpoint, and stands", "nothing": "not a regular file"}[
+            holds
+        ] in done.stderr
     assert not (tmp_path / "seen" / "checkpoint").exists()
 
 

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from rmos_runs.local.home import Home
 from rmos_shared.auditlog.checkpoint import Checkpoint, origin_of
-from rmos_shared.auditlog.layout import CHECKPOINTS, COSIGNATURES, checkpoint_key, checkpoint_size, grouped
+from rmos_shared.auditlog.layout import (
+    CHECKPOINTS,
+    COSIGNATURES,
+    MOST,
+    checkpoint_key,
+    checkpoint_size,
+    grouped,
+    seal_key,
+)
 from rmos_shared.auditlog.log import AuditLog
 from rmos_shared.auditlog.note import Note, NoteInvalid, Signer
+from rmos_shared.auditlog.seal_file import SealFile
 from rmos_shared.errors import CorruptArtifact
 from rmos_shared.settings.audit import AuditSettings
 from rmos_shared.store.base import ArtifactStore
@@ -29,13 +38,13 @@ def audit_log_of(store: ArtifactStore) -> AuditLog | None:
     Whether that is the name of this store is for the verifier to say.
 
     Raises:
-        CorruptArtifact: its newest checkpoint cannot be read, or what is none stands behind it.
+        CorruptArtifact: its newest checkpoint cannot be read, or something else stands where a newer belongs.
         StoreUnavailable: the store is away.
     """
     size = AuditLog(store, "").newest_size()
     behind = next(store.list(CHECKPOINTS, checkpoint_key(size)), None)
     if behind is not None and checkpoint_size(behind) is None:
-        # A directory in the place of the newest, say: the one before must not be taken for it.
+        # In a directory in the place of the newest, say: the one before must not be taken for it.
         raise CorruptArtifact(behind, "it is no checkpoint, and stands where only a newer one may")
     if not size:
         return None
@@ -44,6 +53,11 @@ def audit_log_of(store: ArtifactStore) -> AuditLog | None:
         checkpoint, _ = Checkpoint.parse_note(store.get(key) or b"")
     except NoteInvalid as error:
         raise CorruptArtifact(key, str(error)) from error
+    begun = store.get(seal_key(size))
+    if begun is not None:
+        # An empty directory is not listed. A seal tells where its checkpoint comes, or is on its way to.
+        end = size + len(SealFile.parse(checkpoint.origin, size, begun).lines)
+        store.head(checkpoint_key(min(end, MOST - 1)))
     return AuditLog(store, checkpoint.origin)
 
 
