@@ -360,7 +360,13 @@ def test_a_seal_of_an_unsigned_log_is_a_note_without_a_signature(tmp_path: Path,
     key = copy.files("_log/seals/*/*/*/*")[-1]
     good = copy.read(key)
     assert run("verify", copy.root)[0] == 0
-    for bad in (good[:-1], good + b"x\n", good.replace(copy.origin.encode(), b"rmos-runs/" + b"0" * 32)):
+    signature = plant.signed(good[:-1].decode(), copy.origin, NEXT)
+    for bad in (
+        signature,
+        good[:-1],
+        good + b"x\n",
+        good.replace(copy.origin.encode(), b"rmos-runs/" + b"0" * 32),
+    ):
         copy.put(key, bad)
         code, out, _ = run("verify", copy.root)
         assert code == 7

@@ -425,21 +425,23 @@ class Signatures:
         """Return the keys that may sign now, by label."""
         return self._trusted.copy()
 
-    def judge_seal(self, key: str, seal: SealFile, trusted: dict[str, Vkey]) -> bool:
-        """Say whether one of the keys that were trusted before it signed a seal of a signed log."""
-        if not (self.given and self._signed):
-            return True
+    def judge_seal(self, key: str, seal: SealFile, trusted: dict[str, Vkey], note: Checkpoint | None) -> bool:
+        """Say whether a seal is signed by whom it may be, if its checkpoint is, or the log where it has none."""
+        signed = bool(note.signatures) if note else self._signed
         label, signature = seal.signatures[0] if seal.signatures else ("", b"")
-        if not label:
-            self._add(
-                "inconsistent", key, "it is unsigned, and the log is signed: anybody may have planted it"
-            )
+        if signed and not label:
+            wrong = "it is unsigned, and the log is signed: anybody may have planted it"
+        elif note and label and not signed:
+            wrong = "it is signed, and its checkpoint is not"
+        elif not (self.given and signed):
+            return True
         elif label not in trusted:
-            self._add("inconsistent", key, f"it is signed by {label}, which was not trusted before it")
+            wrong = f"it is signed by {label}, which was not trusted before it"
         elif not trusted[label].signed(signature, seal.text):
-            self._add("inconsistent", key, f"the signature of {label} does not verify")
+            wrong = f"the signature of {label} does not verify"
         else:
             return True
+        self._add("inconsistent", key, wrong)
         return False
 
     def judge(self, key: str, note: Checkpoint) -> bool:
@@ -921,8 +923,8 @@ class Walk:
             if edge is None:
                 return
             sealed = self._sealed(start)
-            if sealed and sealed.lines == lines and note and note.signatures:
-                self._signatures.judge_seal(SEALS + grouped(start), sealed, trusted)
+            if sealed and sealed.lines == lines and note:
+                self._signatures.judge_seal(SEALS + grouped(start), sealed, trusted, note)
             self._edge = edge
             self._entries(start, lines)
             self._settle(end, note)
@@ -1120,7 +1122,7 @@ class Walk:
         if sealed is None or seal is None:
             self._add("inconsistent", key, "it is no whole seal of this place in the log")
             return
-        if not self._signatures.judge_seal(key, sealed, self._signatures.trusted()):
+        if not self._signatures.judge_seal(key, sealed, self._signatures.trusted(), None):
             return
         edge, newest, now = self._edge.grown(lines), self.seal, datetime.now(UTC)
         self._entries(start, lines)
