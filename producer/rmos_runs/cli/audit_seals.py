@@ -106,7 +106,7 @@ def rotate_key(
     typer.echo(done.new_vkey)
     err.print(
         f"the log trusts this key from size {done.size} on (act {done.act_id}). Now:\n"
-        f"1. name {new_key} in RMOS_AUDIT_KEY_FILE and restart worker-audit: its first seal ends the old;\n"
+        f"1. name {new_key} in RMOS_AUDIT_KEY_FILE, with its .pub beside it, and restart worker-audit;\n"
         "2. give auditors the new public key too, for proofs that it signs; the old one proves older ones;\n"
         "3. destroy the old private key once `rmos audit status` says that the new one signs.",
         markup=False,
