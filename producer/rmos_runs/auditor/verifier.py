@@ -426,7 +426,7 @@ class Signatures:
         return self._trusted.copy()
 
     def judge_seal(self, key: str, seal: SealFile, trusted: dict[str, Vkey], note: Checkpoint | None) -> bool:
-        """Say whether a seal is signed by whom it may be, if its checkpoint is, or the log where it has none."""
+        """Say whether a seal is signed by whom it may be, if its checkpoint is; if it has none, the log."""
         signed = bool(note.signatures) if note else self._signed
         label, signature = seal.signatures[0] if seal.signatures else ("", b"")
         if signed and not label:
