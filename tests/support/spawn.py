@@ -19,6 +19,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, AnyStr
 
 from support import warm
@@ -115,7 +116,8 @@ def _order(told: Mapping[str, Any]) -> dict[str, Any] | None:
         "program": program,
         "arguments": rest,
         "env": environment | _measured,
-        "cwd": None if told["cwd"] is None else os.fsdecode(told["cwd"]),
+        # The server's own is that of its start.
+        "cwd": os.fsdecode(told["cwd"] or Path.cwd()),
         "start_new_session": bool(told["start_new_session"]),
         "umask": told["umask"],
     }
