@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeVar, cast
 
@@ -12,7 +13,13 @@ import redis
 
 from rmos_shared.errors import BrokerUnavailable, InvalidRequest
 from rmos_shared.ids import new_uuid7
-from rmos_shared.jobs.event_stream import AsyncJobEvents, EventState, JobEvent, JobEvents
+from rmos_shared.jobs.event_stream import (
+    MOST_BLOCK_SECONDS,
+    AsyncJobEvents,
+    EventState,
+    JobEvent,
+    JobEvents,
+)
 from rmos_shared.jobs.ledger import JobLedger
 from rmos_shared.jobs.model import Failure, Job
 from rmos_shared.jobs.work import Finish, Lease
@@ -327,6 +334,21 @@ def test_followers_end_when_the_stream_is_closed(broker_url: str) -> None:
         assert await asyncio.gather(*waiting) == [[]] * 10
 
     in_loop(broker_url, body)
+
+
+def test_a_stream_that_is_only_starting_is_closed_at_once(broker_url: str) -> None:
+    """A client that is connecting may swallow that it was cancelled."""
+
+    async def body(stream: AsyncJobEvents) -> float:
+        waiting = [asyncio.create_task(first(stream.follow(), 1)) for _ in range(10)]
+        await asyncio.sleep(next(delays) % 100 * 0.000_2)
+        began = time.monotonic()
+        await stream.close()
+        assert await asyncio.gather(*waiting) == [[]] * 10
+        return time.monotonic() - began
+
+    delays = iter(range(300))
+    assert max(in_loop(broker_url, body) for _ in range(300)) < MOST_BLOCK_SECONDS / 2
 
 
 def test_a_follower_without_a_broker_is_told_in_time() -> None:

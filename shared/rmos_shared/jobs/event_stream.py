@@ -39,6 +39,8 @@ __all__ = ["AsyncJobEvents", "EventState", "Follower", "JobEvent", "JobEvents"]
 
 #: The longest that one command may wait for events; a connection that is dead is noticed after it.
 MOST_BLOCK_SECONDS = 5.0
+#: How long a reader that was cancelled may take to end.
+_CANCEL_SECONDS = 0.1
 #: Entries that one read asks for; each holds up to 25 events.
 _COUNT = 200
 #: Events that a process keeps for followers that are up to date, or nearly.
@@ -141,10 +143,10 @@ class AsyncJobEvents:
         """End all followers, and close the connections."""
         self.closed = True
         self._tell()
-        if self._reader is not None:
+        while self._reader is not None and not self._reader.done():
+            # Again and again: a client that is just connecting may swallow one, and then wait.
             self._reader.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._reader
+            await asyncio.wait([self._reader], timeout=_CANCEL_SECONDS)
         await self._client.aclose()
 
     async def follow(self, after: str | None = None) -> AsyncIterator[JobEvent]:
@@ -157,17 +159,21 @@ class AsyncJobEvents:
             BrokerUnavailable: the broker is away at the start, or while this one catches up. While it waits
                 for news it outlives that.
         """
-        follower = await self.follower(after)
-        while not self.closed:
-            for event in await follower.batch():
-                yield event
+        try:
+            follower = await self.follower(after)
+            while not self.closed:
+                for event in await follower.batch():
+                    yield event
+        except BrokerUnavailable:
+            if not self.closed:
+                raise
 
     async def follower(self, after: str | None = None) -> Follower:
         """Return one that can be asked with a time-out; raises as ``follow``."""
         position = None if after is None else Position.parse(after)
         async with self._starting:
             # Before the first follower has looked, or it would miss what happens between the two.
-            if self._reader is None or self._reader.done():
+            if not self.closed and (self._reader is None or self._reader.done()):
                 self._position = await self._latest()
                 self._reader = asyncio.get_running_loop().create_task(self._run())
         return Follower(self, await self._latest() if position is None else position)
@@ -206,6 +212,11 @@ class AsyncJobEvents:
             raise BrokerUnavailable(
                 f"the broker did not answer within {self._timeout_seconds:g} s"
             ) from error
+        except Exception as error:
+            if not self.closed:
+                raise
+            # The client knows no better than to fail where its connection is closed while it is made.
+            raise BrokerUnavailable("the stream of events was closed") from error
 
     async def _run(self) -> None:
         pause = _FIRST_PAUSE_SECONDS
