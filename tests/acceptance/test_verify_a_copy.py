@@ -42,7 +42,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> SealedStore:
 
 @pytest.fixture
 def place(base: SealedStore, tmp_path: Path) -> Path:
-    subprocess.run(["cp", "-al", base.root, tmp_path / "copy"], check=True, timeout=60)
+    plant.linked(base.root, tmp_path / "copy")
     copy = plant.Copy(tmp_path / "copy", base.private, WITNESS)
     shutil.copy(verifier.__file__, tmp_path / "verifier.py")
     (tmp_path / "log.vkey").write_text(base.vkey + "\n")

@@ -43,7 +43,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> SealedStore:
 
 @pytest.fixture
 def copy(base: SealedStore, tmp_path: Path) -> plant.Copy:
-    subprocess.run(["cp", "-al", base.root, tmp_path / "copy"], check=True, timeout=60)
+    plant.linked(base.root, tmp_path / "copy")
     return plant.Copy(tmp_path / "copy", base.private, WITNESS)
 
 

@@ -36,7 +36,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> SealedStore:
 @pytest.fixture
 def copy(clean: SealedStore, tmp_path: Path) -> Iterator[plant.Copy]:
     root = tmp_path / "copy"
-    subprocess.run(["cp", "-al", clean.root, root], check=True, timeout=120)
+    plant.linked(clean.root, root)
     yield plant.Copy(root, clean.private, WITNESS)
     subprocess.run(["rm", "-rf", root], check=True, timeout=120)
 

@@ -39,8 +39,7 @@ class Tail:
             self.end += 1
             if key is None:
                 self._ends += _ended(line, self.end)
-        if len(self._keys) > MOST_KEYS:
-            self._cut(len(self._keys) - MOST_KEYS * 2 // 3)
+        self._cut()
 
     def join(self, later: Tail) -> None:
         """Go on with what ``later`` holds, which begins where this one ends."""
@@ -50,11 +49,13 @@ class Tail:
             self._keys.setdefault(key, index)
         self._ends += later._ends
         self.end = later.end
-        if len(self._keys) > MOST_KEYS:
-            self._cut(len(self._keys) - MOST_KEYS * 2 // 3)
+        self._cut()
 
-    def _cut(self, surplus: int) -> None:
-        """Let go of at least ``surplus`` keys, the oldest, up to the end of a seal."""
+    def _cut(self) -> None:
+        """Let go of the oldest third, up to the end of a seal, if there are too many keys."""
+        if len(self._keys) <= MOST_KEYS:
+            return
+        surplus = len(self._keys) - MOST_KEYS * 2 // 3
         first = sorted(self._keys.values())[surplus - 1]
         place = next((number for number, (end, _) in enumerate(self._ends) if end > first), None)
         if place is None:
